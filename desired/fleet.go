@@ -1,0 +1,113 @@
+package desired
+
+import (
+	"fmt"
+	"time"
+)
+
+// Fleet is the whole repository, validated.
+type Fleet struct {
+	Name      string
+	Hub       HubSpec
+	Hosts     map[string]*Host
+	Instances map[string]*Instance
+	Digest    string // of everything that was read
+}
+
+// HubSpec is the part of fleet.yaml that tells spokes where the hub is.
+type HubSpec struct {
+	Instance string `yaml:"instance" doc:"Name of the hub's instance."`
+	URL      string `yaml:"url" doc:"Base URL of the hub's backend as agents reach it, such as https://hub.example:4000."`
+	CA       string `yaml:"ca" doc:"PEM of the certificate authority of the hub's server certificate."`
+	CAFile   string `yaml:"caFile" doc:"The same as a file of the repository."`
+}
+
+// Host is hosts/<name>.yaml.
+type Host struct {
+	Name       string
+	MachineID  string
+	Recipient  string // age public key
+	SigningKey string // SSH public key
+	Position   Position
+}
+
+// Instance is one hub or spoke, its blueprint merged in.
+type Instance struct {
+	Name       string
+	Host       string
+	Blueprint  string
+	Role       string // hub or spoke
+	Values     map[string]Value
+	Secrets    []SecretSpec
+	Components []*Component      // in the order of the manifest
+	Approve    map[string]string // component -> digest of the plan that may go through
+	Graph      *Graph
+	Source     string // folder in the repository that relative paths are read from, such as blueprints/spoke
+	Digest     string // of all that shapes this instance: manifest, blueprint and its files, fleet defaults
+	Position   Position
+}
+
+// Component is one named part of an instance.
+type Component struct {
+	Name     string
+	Kind     string
+	Spec     any // what Kind.New made, filled
+	Position Position
+}
+
+// SecretSpec is one declared secret; exactly one of Generate and Provide is set.
+type SecretSpec struct {
+	Name     string
+	Generate *Generate
+	Provide  bool // an operator puts it on the host
+	File     *SecretFile
+	Position Position
+}
+
+// Generate says how a secret is made, once.
+type Generate struct {
+	Kind   string `yaml:"kind" default:"password" enum:"password,token,mongodb-keyfile,rsa,ed25519" doc:"What is made."`
+	Length int    `yaml:"length" default:"24" doc:"Characters of a password or token."`
+	Bits   int    `yaml:"bits" default:"3072" doc:"Bits of an RSA key."`
+}
+
+// SecretFile says where containers find a secret as a file, under the instance's secrets folder.
+type SecretFile struct {
+	Path  string `yaml:"path" required:"true" doc:"Relative to the instance's secrets folder."`
+	Mode  string `yaml:"mode" default:"0400" doc:"File mode, octal."`
+	Owner int    `yaml:"owner" doc:"Numeric user id."`
+	Group int    `yaml:"group" doc:"Numeric group id."`
+}
+
+// Std gives the standard library's type.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+func (c *Check) report(at Position, format string, args ...any) {
+	if at.Line == 0 && c.Component != nil {
+		at = c.Component.Position
+	}
+	*c.problems = append(*c.problems, Problem{at, fmt.Sprintf(format, args...)})
+}
+
+// Graph is the order of an instance: nodes are components, or parts of components; edges are needs.
+type Graph struct {
+	Nodes []*Node // in an order in which every node stands after what it needs
+}
+
+// Node is one piece of work. Its ID is "component" or "component/part".
+type Node struct {
+	ID        string
+	Component *Component
+	Part      string
+	Title     string
+	Needs     []Edge
+}
+
+// Edge says that a node waits for another one.
+type Edge struct {
+	On      string // ID of the node that is needed
+	Started bool   // started is enough
+	Why     string
+}

@@ -1,0 +1,80 @@
+package desired
+
+import "io/fs"
+
+// Kind is one kind of component. The package that reconciles it declares it; this package knows none by name.
+//
+// Spec types are plain structs with `yaml:"name"` tags; a `doc:"..."` tag is the field's text in the JSON Schema and
+// the manifest reference; `required:"true"` makes the field obligatory; `default:"..."` documents and sets a default;
+// `enum:"a,b"` lists what is allowed. Field types: string, bool, int, float64, Duration ("30s"), Expr, any (kept as a
+// Tree), pointers, structs, slices and string maps of these. A type with UnmarshalManifest decodes itself.
+type Kind struct {
+	Name string     // as in `kind:`, such as MongoReplicaSet
+	Doc  string     // one sentence for the reference
+	New  func() any // a pointer to a zero spec
+}
+
+// Output is a named value that a component publishes when it is ready.
+type Output struct {
+	Name   string
+	Secret bool
+	Doc    string
+}
+
+// Need is one thing that must be there before a node may start.
+type Need struct {
+	Component string   // component that is needed; empty means a service of any stack of the instance
+	Part      string   // its part (a service), or empty for the whole component
+	Output    string   // output that is used, or empty
+	Started   bool     // started is enough; else it must be ready (healthy)
+	Why       string   // for people, such as "MONGODB_URL uses ${database.uri}"
+	Position  Position // where the manifest asks for it
+}
+
+// Part is a piece of a component that is planned and applied on its own, such as one service of a Compose stack.
+type Part struct {
+	Name  string // unique in its component
+	Title string // for people; empty means Name
+	Needs []Need
+}
+
+// Claim is something of which there is one per host: a published port ("tcp/4011"), a container or project name
+// ("container/backend-deu", "project/dive-spoke-deu").
+type Claim struct {
+	Name     string
+	By       string // the part that claims it, such as "backend"
+	Position Position
+}
+
+// Abilities of a spec, each optional, found by type assertion on the pointer that Kind.New gave.
+type (
+	// Validator checks what the types cannot say. It reports through c and must not panic on half-filled specs.
+	Validator interface{ Validate(c *Check) }
+	// Outputter names what the component publishes.
+	Outputter interface{ Outputs() []Output }
+	// Parter splits the component into parts. Without it the component is one node. References in Expr fields count as
+	// needs of a node by themselves only for kinds without Parter; a Parter says which part uses which expression.
+	Parter interface{ Parts(c *Check) []Part }
+	// Needer names needs beyond the expressions' references and `after`, such as the services it talks to.
+	Needer interface{ Needs(c *Check) []Need }
+	// Claimer lists what the component takes on its host.
+	Claimer interface{ Claims(c *Check) []Claim }
+)
+
+// Check is what a spec sees of its surroundings while a repository is validated.
+type Check struct {
+	Fleet     *Fleet
+	Instance  *Instance
+	Component *Component
+	Files     fs.FS  // the instance's source folder (its blueprint's folder, or its own)
+	SourceDir string // the same as a folder on disk; empty when the repository is not on disk
+	Scope     *Scope // values known; secrets and outputs unknown
+	Light     bool   // leave out what must read Compose files and other big content
+	problems  *Problems
+}
+
+// Errorf reports a problem at a place. Zero Line means the component's own place.
+func (c *Check) Errorf(at Position, format string, args ...any) { c.report(at, format, args...) }
+
+// Duration is a time.Duration that manifests write as "750ms", "30s", "15m".
+type Duration int64

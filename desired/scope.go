@@ -1,0 +1,58 @@
+package desired
+
+import (
+	"maps"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+	"github.com/zclconf/go-cty/cty/function/stdlib"
+)
+
+// Scope is what the names in expressions mean: values of the instance, its secrets, the built-in object "instance",
+// and per component the object of its outputs. A Scope is immutable; With makes a new one.
+type Scope struct {
+	names     map[string]cty.Value
+	evaluator *hcl.EvalContext
+}
+
+// NewScope makes a scope of plain names.
+func NewScope(names map[string]Value) *Scope {
+	s := &Scope{names: map[string]cty.Value{}}
+	return s.With(names)
+}
+
+// With gives a scope in which the names are added or replaced.
+func (s *Scope) With(names map[string]Value) *Scope {
+	next := &Scope{names: maps.Clone(s.names)}
+	for name, value := range names {
+		next.names[name] = value.Cty()
+	}
+	next.evaluator = &hcl.EvalContext{Variables: next.names, Functions: functions}
+	return next
+}
+
+// WithObject gives a scope in which name is an object of the values, such as the outputs of a component.
+func (s *Scope) WithObject(name string, fields map[string]Value) *Scope {
+	object := make(map[string]cty.Value, len(fields))
+	for field, value := range fields {
+		object[field] = value.Cty()
+	}
+	return s.With(map[string]Value{name: ValueOf(cty.ObjectVal(object))})
+}
+
+func (s *Scope) context() *hcl.EvalContext {
+	if s == nil || s.evaluator == nil {
+		return &hcl.EvalContext{Functions: functions}
+	}
+	return s.evaluator
+}
+
+var functions = map[string]function.Function{
+	"lower": stdlib.LowerFunc, "upper": stdlib.UpperFunc, "title": stdlib.TitleFunc, "trimspace": stdlib.TrimSpaceFunc,
+	"replace": stdlib.ReplaceFunc, "split": stdlib.SplitFunc, "join": stdlib.JoinFunc, "format": stdlib.FormatFunc,
+	"substr": stdlib.SubstrFunc, "trimprefix": stdlib.TrimPrefixFunc, "trimsuffix": stdlib.TrimSuffixFunc,
+	"min": stdlib.MinFunc, "max": stdlib.MaxFunc, "coalesce": stdlib.CoalesceFunc, "concat": stdlib.ConcatFunc,
+	"contains": stdlib.ContainsFunc, "length": stdlib.LengthFunc, "keys": stdlib.KeysFunc, "values": stdlib.ValuesFunc,
+	"lookup": stdlib.LookupFunc, "merge": stdlib.MergeFunc, "jsonencode": stdlib.JSONEncodeFunc,
+}

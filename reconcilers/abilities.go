@@ -1,0 +1,64 @@
+package reconcilers
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"time"
+)
+
+// Abilities beyond the contract, each optional, found by type assertion.
+type (
+	// Watcher tells of changes in the live state. Watch blocks until ctx ends or the stream breaks (then it is called
+	// again with backoff after a full observation). The target has no part; wake names the part, or "" for all. wake
+	// never blocks.
+	Watcher interface {
+		Watch(ctx context.Context, t Target, wake func(part string)) error
+	}
+	// ServiceFinder gives access to the services a component runs. The target has no part.
+	ServiceFinder interface {
+		Services(t Target) Services
+	}
+	// DataKeeper names data that exists on the host for a component (volumes), so that a secret that went missing is
+	// never made again beside it. The target has no part.
+	DataKeeper interface {
+		Data(ctx context.Context, t Target) ([]string, error)
+	}
+	// RollsBack marks a reconciler that puts the last good version back by itself; while a revision is rejected its
+	// components are kept at the last applied revision, all others are only observed.
+	RollsBack interface{ RollsBack() }
+)
+
+// Services finds the containers behind an instance's services. Read only, but for Exec.
+type Services interface {
+	// Find gives the newest container of the service. The error is a WaitError when there is none or it does not run.
+	Find(ctx context.Context, service string) (Container, error)
+	// Logs gives the log (both streams, demultiplexed, with no timestamps) since a time, at most the last n lines (0: all).
+	Logs(ctx context.Context, service string, since time.Time, lines int) (io.ReadCloser, error)
+	// Exec runs a command in the service's container without a terminal. stdin may be nil. Secrets go through stdin or
+	// environment, never the argument list.
+	Exec(ctx context.Context, service string, argv, env []string, stdin io.Reader) (stdout []byte, exitCode int, err error)
+}
+
+// Container is a running container of a service.
+type Container struct {
+	ID        string
+	Name      string
+	Service   string
+	StartedAt time.Time
+	Health    string                    // healthy, starting, unhealthy or empty
+	Addresses map[string]netip.Addr     // by network name; reachable from the host
+	Published map[uint16]netip.AddrPort // container port (TCP) -> where it is published on the host
+	Hostnames []string                  // names other containers reach it by: service name, container name, aliases
+}
+
+// Addr gives an address of the container that the host can dial; the zero Addr when it has no network.
+func (c Container) Addr() netip.Addr {
+	var best netip.Addr
+	for _, a := range c.Addresses {
+		if !best.IsValid() || a.Less(best) {
+			best = a
+		}
+	}
+	return best
+}

@@ -1,0 +1,147 @@
+// Package reconcilers holds the contract between the agent and the engines it drives. A reconciler knows its
+// component's spec, its inputs and its engine; it knows no Git, no state store, no report and no other reconciler.
+package reconcilers
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"dive-agent/desired"
+)
+
+// Reconciler brings one kind of component to its desired state.
+//
+// Observe reads the live state and changes nothing in the engine; it may write scratch files below Target.Dir. Plan is a pure
+// function of target and observation, so that plan and apply cannot differ. Apply carries out exactly one plan.
+//
+// All three may be called at any time, again and again, also after a crash between any two changes: applying twice
+// changes nothing the second time. Calls for one (component, part) never overlap; calls for different parts of one
+// component do. A context cancelled before a change means no change: waits end at once, a change that has begun is
+// finished (with a limit of its own). Every wait has a limit.
+//
+// Errors carry policy by their type (WaitError, BlockedError, RejectedError), found with errors.As; any other error
+// is a failure that is retried with backoff. Errors, changes and facts never hold a secret.
+type Reconciler interface {
+	Observe(ctx context.Context, t Target) (Observed, error)
+	Plan(t Target, o Observed) (Plan, error)
+	Apply(ctx context.Context, t Target, p Plan, progress Progress) (Applied, error)
+}
+
+// Target is what one call is about: a component of an instance, or a part of one.
+type Target struct {
+	Instance  *desired.Instance
+	Component *desired.Component // Component.Spec is the kind's spec type
+	Part      string             // empty for kinds without parts
+	Fleet     *desired.Fleet
+	Scope     *desired.Scope // values, secrets, and outputs as far as they are known
+
+	SourceDir  string // the instance's source folder in the sealed snapshot: read only, its path changes with the revision
+	ProjectDir string // the instance's stable folder on the host, for what containers bind; exists, 0700
+	SecretsDir string // secret files of the instance, for binds
+	Dir        string // the component's private folder on the host; exists, 0700; survives restarts
+
+	Services Services // the instance's running services
+	Log      *slog.Logger
+}
+
+// ID is the target's node in the graph: "component" or "component/part".
+func (t Target) ID() string {
+	if t.Part == "" {
+		return t.Component.Name
+	}
+	return t.Component.Name + "/" + t.Part
+}
+
+// Observed is what Observe saw.
+type Observed struct {
+	Outputs map[string]desired.Value // published now; outputs that do not exist yet are left out
+	Facts   Facts                    // for the status
+	Started bool                     // running, though perhaps not ready; releases needs for which started is enough
+	Err     error                    // what keeps the component from being ready although nothing is to be changed: a WaitError, a BlockedError, or a failure
+	State   any                      // the reconciler's own, for Plan
+}
+
+// Action is what a change does.
+type Action string
+
+// The actions of a change.
+const (
+	Create  Action = "create"
+	Update  Action = "update"
+	Replace Action = "replace"
+	Delete  Action = "delete"
+	Run     Action = "run"
+)
+
+// Change is one step of a plan.
+type Change struct {
+	Action   Action   `json:"action" yaml:"action"`
+	Address  string   `json:"address" yaml:"address"` // of the thing changed, such as "backend", "member mongodb-2:27017", "keycloak_role.viewer"
+	Reason   string   `json:"reason" yaml:"reason"`   // for people, never a secret: "image 2.0.4 -> 2.1.0", "environment KAS_AUDIT added"
+	Details  []string `json:"details,omitempty" yaml:"details,omitempty"`
+	Destroys bool     `json:"destroys,omitempty" yaml:"destroys,omitempty"` // data or identity is lost: waits for approval
+}
+
+// Plan is the list of changes that would bring a target to its desired state; empty when in sync.
+type Plan struct {
+	Changes []Change
+	Content string // what an approval binds to beyond the changes, such as a hash of the Terraform plan's content; no secret
+	State   any    // the reconciler's own, for Apply
+}
+
+// Applied is what Apply leaves.
+type Applied struct {
+	Outputs map[string]desired.Value
+	Facts   Facts
+}
+
+// Progress is how Apply tells what it does. It is safe for concurrent use.
+type Progress interface {
+	// Begin is called right before each change of the plan. When it returns an error nothing may be changed and Apply
+	// returns that error: the context was cancelled, or a newer revision wants the safe point.
+	Begin(ctx context.Context, c Change) error
+	// End is called right after the change, with its error.
+	End(c Change, err error)
+	// Say tells people what is going on, such as "starting (first start makes the schema)". Never a secret.
+	Say(format string, args ...any)
+	// Started says that the target runs, though it is not ready yet.
+	Started()
+}
+
+// Facts is what people and programs read of a component in the status. No secrets.
+type Facts struct {
+	Summary string         `json:"summary,omitempty" yaml:"summary,omitempty"` // a few words: "rs0 PRIMARY", "123 resources"
+	Service *ServiceFacts  `json:"service,omitempty" yaml:"service,omitempty"`
+	Members []MemberFacts  `json:"members,omitempty" yaml:"members,omitempty"`
+	Checks  []CheckFacts   `json:"checks,omitempty" yaml:"checks,omitempty"`
+	Values  map[string]any `json:"values,omitempty" yaml:"values,omitempty"` // plain values by name: resources, spokeId, tokenExpires, version
+	Notes   []string       `json:"notes,omitempty" yaml:"notes,omitempty"`   // things an operator should know: record differences, alarms, last log lines
+}
+
+// ServiceFacts is the state of one service's container.
+type ServiceFacts struct {
+	Name     string    `json:"name" yaml:"name"`
+	State    string    `json:"state" yaml:"state"`                       // running, exited, restarting, missing
+	Health   string    `json:"health,omitempty" yaml:"health,omitempty"` // healthy, starting, unhealthy, or empty without a health check
+	Image    string    `json:"image" yaml:"image"`
+	Digest   string    `json:"digest,omitempty" yaml:"digest,omitempty"` // image ID
+	Since    time.Time `json:"since,omitzero" yaml:"since,omitempty"`
+	Restarts int       `json:"restarts,omitempty" yaml:"restarts,omitempty"`
+	ExitCode int       `json:"exitCode,omitempty" yaml:"exitCode,omitempty"`
+}
+
+// MemberFacts is one member of a replica set.
+type MemberFacts struct {
+	Host   string        `json:"host" yaml:"host"`
+	State  string        `json:"state" yaml:"state"`
+	Health bool          `json:"health" yaml:"health"`
+	Lag    time.Duration `json:"lag" yaml:"lag"`
+}
+
+// CheckFacts is the last result of one declared check.
+type CheckFacts struct {
+	Name   string `json:"name" yaml:"name"`
+	Passed bool   `json:"passed" yaml:"passed"`
+	Saw    string `json:"saw,omitempty" yaml:"saw,omitempty"`
+}

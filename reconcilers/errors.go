@@ -1,0 +1,68 @@
+package reconcilers
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// WaitError says that something outside must happen first. It is no failure.
+type WaitError struct {
+	For   string        // what is waited for, by name: "approval by the hub", "stack/keycloak"
+	Again time.Duration // when to look again, unless something wakes the node before; zero: the agent's own backoff
+	Err   error         // why, when there is a cause
+}
+
+func (e *WaitError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("waits for %s: %v", e.For, e.Err)
+	}
+	return "waits for " + e.For
+}
+
+func (e *WaitError) Unwrap() error { return e.Err }
+
+// BlockedError says that nothing will change until a person does something. It is not retried before the manifest
+// or the live state changes (the agent still looks again at its drift schedule).
+type BlockedError struct {
+	Reason  string // CamelCase, for programs: "WrongPassword", "ForeignReplicaSet", "ApprovalRequired"
+	Message string // what was found
+	Do      string // the way out
+	Err     error
+}
+
+func (e *BlockedError) Error() string {
+	text := e.Message
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	if e.Do != "" {
+		text += ". " + e.Do
+	}
+	return text
+}
+
+func (e *BlockedError) Unwrap() error { return e.Err }
+
+// RejectedError says that the new version does not work and that what ran before was put back (or that nothing was
+// touched). The revision is not tried again for this instance until it changes or someone asks.
+type RejectedError struct {
+	Message string   // what happened: "backend exited with 3"
+	PutBack string   // what runs now: "put back to 2.0.4", "nothing was changed"
+	Logs    []string // the last lines of the container's log; the agent redacts them
+	Err     error
+}
+
+func (e *RejectedError) Error() string {
+	parts := []string{e.Message}
+	if e.Err != nil {
+		parts = append(parts, e.Err.Error())
+	}
+	text := strings.Join(parts, ": ")
+	if e.PutBack != "" {
+		text += "; " + e.PutBack
+	}
+	return text
+}
+
+func (e *RejectedError) Unwrap() error { return e.Err }

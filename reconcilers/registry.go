@@ -1,0 +1,74 @@
+package reconcilers
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	"dive-agent/desired"
+)
+
+// Deps is what reconcilers are made of: the host's engine and tools, and everything that tests hold in their hands.
+type Deps struct {
+	Engine    *client.Client
+	Clock     Clock
+	Rand      io.Reader
+	Log       *slog.Logger
+	Redact    func(string) string // cleans text from engines of every secret value the agent knows
+	Terraform Terraform
+}
+
+// Terraform says where the tool is on this host.
+type Terraform struct {
+	Path      string // executable; empty: terraform in PATH
+	CLIConfig string // TF_CLI_CONFIG_FILE, for hosts with a mirror; may be empty
+}
+
+// Clock is time as it comes in from outside.
+type Clock interface {
+	Now() time.Time
+	// After gives a channel that fires once, after d.
+	After(d time.Duration) <-chan time.Time
+}
+
+// Registration is one line in the program's list of reconcilers.
+type Registration struct {
+	Kind desired.Kind
+	New  func(Deps) Reconciler
+}
+
+// Registry is the program's list of reconcilers.
+type Registry []Registration
+
+// Kinds gives what desired.Load needs to read manifests.
+func (r Registry) Kinds() []desired.Kind {
+	kinds := make([]desired.Kind, len(r))
+	for i, registration := range r {
+		kinds[i] = registration.Kind
+	}
+	return kinds
+}
+
+// Make constructs all reconcilers, by kind.
+func (r Registry) Make(deps Deps) (map[string]Reconciler, error) {
+	made := make(map[string]Reconciler, len(r))
+	for _, registration := range r {
+		if _, twice := made[registration.Kind.Name]; twice {
+			return nil, fmt.Errorf("kind %s is registered twice", registration.Kind.Name)
+		}
+		made[registration.Kind.Name] = registration.New(deps)
+	}
+	return made, nil
+}
+
+// SystemClock is the machine's clock.
+type SystemClock struct{}
+
+// Now is the present time.
+func (SystemClock) Now() time.Time { return time.Now() }
+
+// After is time.After.
+func (SystemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
