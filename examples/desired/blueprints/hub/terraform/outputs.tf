@@ -1,0 +1,25 @@
+output "realm_id" {
+  value = keycloak_realm.this.id
+}
+
+output "realm_name" {
+  value = keycloak_realm.this.realm
+}
+
+output "client_id" {
+  value = keycloak_openid_client.broker.client_id
+}
+
+output "client_secret" {
+  value     = keycloak_openid_client.broker.client_secret
+  sensitive = true
+}
+
+output "issuer" {
+  value = "${local.idp_url}/realms/${keycloak_realm.this.realm}"
+}
+
+output "realm_url" {
+  description = "Where this module found the realm."
+  value       = "${trimsuffix(var.keycloak_url, "/")}/realms/${keycloak_realm.this.realm}"
+}
