@@ -109,5 +109,6 @@ type Node struct {
 type Edge struct {
 	On      string // ID of the node that is needed
 	Started bool   // started is enough
+	Output  string // name of the output that is used, or empty
 	Why     string
 }

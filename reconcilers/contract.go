@@ -86,8 +86,9 @@ type Change struct {
 // Plan is the list of changes that would bring a target to its desired state; empty when in sync.
 type Plan struct {
 	Changes []Change
-	Content string // what an approval binds to beyond the changes, such as a hash of the Terraform plan's content; no secret
-	State   any    // the reconciler's own, for Apply
+	Unknown []string // inputs that are not known yet, such as "registration.token"; such a plan is shown and never applied
+	Content string   // what an approval binds to beyond the changes, such as a hash of the Terraform plan's content; no secret
+	State   any      // the reconciler's own, for Apply
 }
 
 // Applied is what Apply leaves.
