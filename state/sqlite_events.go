@@ -1,0 +1,43 @@
+package state
+
+import "fmt"
+
+const eventColumns = "seq, time, instance, node, kind, message, run"
+
+func scanEvent(row scanner) (Event, error) {
+	var (
+		e  Event
+		at int64
+	)
+	err := row.Scan(&e.Seq, &at, &e.Instance, &e.Node, &e.Kind, &e.Message, &e.Run)
+	e.Time = fromNanos(at)
+	return e, err
+}
+
+func (r *reader) EventsAfter(seq int64, instance string, limit int) ([]Event, error) {
+	return list(r, fmt.Sprintf("read the events after %d", seq), scanEvent,
+		"SELECT "+eventColumns+" FROM events WHERE seq > ?1 AND (?2 = '' OR instance = ?2) ORDER BY seq LIMIT ?3",
+		seq, instance, limited(limit))
+}
+
+func (r *reader) LastEvents(instance string, limit int) ([]Event, error) {
+	return list(r, "read the last events", scanEvent,
+		"SELECT "+eventColumns+" FROM (SELECT * FROM events WHERE ?1 = '' OR instance = ?1 ORDER BY seq DESC LIMIT ?2) ORDER BY seq",
+		instance, limited(limit))
+}
+
+func (w *writer) AddEvent(e Event) (int64, error) {
+	const what = "record an event"
+	res, err := w.exec(what, "INSERT INTO events (time, instance, node, kind, message, run) VALUES (?, ?, ?, ?, ?, ?)",
+		nanos(e.Time), e.Instance, e.Node, e.Kind, e.Message, e.Run)
+	if err != nil {
+		return 0, err
+	}
+	seq, err := res.LastInsertId()
+	if err != nil {
+		return 0, w.fail(what, err)
+	}
+	// Sequences have no holes but the ones at the old end, so that the ring's
+	// bound is a matter of numbers.
+	return seq, w.change(what, "DELETE FROM events WHERE seq <= ?", seq-int64(w.store.keepEvents))
+}

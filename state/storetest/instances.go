@@ -1,0 +1,220 @@
+package storetest
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/state"
+)
+
+func full() state.Instance {
+	return state.Instance{
+		Name: "deu", Host: "deu-01", MachineID: "m1", Attempted: "5d6e7f8", Applied: "1a2b3c4",
+		AppliedTree: "tree", AppliedDigest: "sha256:aa", Phase: "Degraded",
+		Rejected:   &state.Rejection{Revision: "5d6e7f8", Reason: "kas exits with 1", Since: at(1)},
+		Suspended:  &state.Suspension{By: "root", Reason: "maintenance", Since: at(2)},
+		Generation: 7, Updated: at(3),
+	}
+}
+
+func instanceRoundTrip(t *testing.T, f *fixture) {
+	want := full()
+	local := want
+	local.Updated = clock.Add(3 * time.Second) // another zone, the same moment
+	f.update(func(tx state.Tx) error { return tx.PutInstance(local) })
+	f.update(func(tx state.Tx) error { return tx.PutInstance(state.Instance{Name: "bare"}) })
+	f.view(func(r state.Reader) error {
+		got, err := r.Instance("deu")
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		all, err := r.Instances()
+		require.Equal(t, []state.Instance{{Name: "bare"}, want}, all)
+		return err
+	})
+	want.Rejected, want.Suspended = nil, nil
+	f.update(func(tx state.Tx) error { return tx.PutInstance(want) })
+	f.view(func(r state.Reader) error {
+		got, err := r.Instance("deu")
+		require.Equal(t, want, got)
+		return err
+	})
+}
+
+func machineStaysBound(t *testing.T, f *fixture) {
+	f.update(func(tx state.Tx) error { return tx.PutInstance(state.Instance{Name: "deu"}) })
+	f.update(func(tx state.Tx) error { return tx.PutInstance(full()) })
+	moved := full()
+	moved.MachineID, moved.Phase = "m2", "Ready"
+	err := f.Update(f.ctx, func(tx state.Tx) error { return tx.PutInstance(moved) })
+	var other *state.MachineError
+	require.ErrorAs(t, err, &other)
+	require.Equal(t, &state.MachineError{Instance: "deu", Bound: "m1", Found: "m2"}, other)
+	moved.MachineID = ""
+	f.update(func(tx state.Tx) error { return tx.PutInstance(moved) })
+	f.view(func(r state.Reader) error {
+		got, err := r.Instance("deu")
+		require.Equal(t, "m1", got.MachineID)
+		require.Equal(t, "Ready", got.Phase)
+		return err
+	})
+}
+
+func instanceIsForgotten(t *testing.T, f *fixture) {
+	f.update(func(tx state.Tx) error {
+		for _, name := range []string{"deu", "deu-2"} {
+			require.NoError(t, tx.PutInstance(state.Instance{Name: name}))
+			require.NoError(t, tx.StartRun(state.Run{ID: "r-" + name, Instance: name, Started: at(0)}))
+			_, err := tx.StartStep(state.Step{Run: "r-" + name, Node: "database"})
+			require.NoError(t, err)
+			require.NoError(t, tx.PutNode(state.Node{Instance: name, ID: "stack/a"}))
+			_, err = tx.AddEvent(state.Event{Instance: name})
+			require.NoError(t, err)
+			_, err = tx.Enqueue(state.Entry{Kind: state.KindStatus, Instance: name, Key: "status"})
+			require.NoError(t, err)
+			_, err = tx.Enqueue(state.Entry{Kind: state.KindWebhook, Instance: name})
+			require.NoError(t, err)
+			require.NoError(t, tx.PutPushed(state.Pushed{Instance: name, Digest: "d"}))
+			require.NoError(t, tx.PutValue(state.Key(name, "stack/a", "drift"), nil))
+		}
+		return nil
+	})
+	f.update(func(tx state.Tx) error { return tx.DeleteInstance("deu") })
+	f.update(func(tx state.Tx) error { return tx.DeleteInstance("never was") })
+	f.view(func(r state.Reader) error {
+		_, err := r.Instance("deu")
+		require.ErrorIs(t, err, state.ErrNotFound)
+		_, err = r.Pushed("deu")
+		require.ErrorIs(t, err, state.ErrNotFound)
+		require.Equal(t, [6]int{0, 0, 0, 1, 1, 0}, counts(t, r, "deu"), "only events and unkeyed reports stay")
+		require.Equal(t, [6]int{1, 1, 1, 1, 2, 1}, counts(t, r, "deu-2"))
+		return nil
+	})
+}
+
+// counts returns the numbers of runs, steps, nodes, events, pending entries
+// and values of an instance.
+func counts(t *testing.T, r state.Reader, name string) [6]int {
+	t.Helper()
+	runs, err := r.Runs(name, 0)
+	require.NoError(t, err)
+	steps, err := r.Steps("r-" + name)
+	require.NoError(t, err)
+	nodes, err := r.Nodes(name)
+	require.NoError(t, err)
+	events, err := r.EventsAfter(0, name, 0)
+	require.NoError(t, err)
+	pending, err := r.Outbox(name)
+	require.NoError(t, err)
+	values, err := r.Values(state.Key(name, ""))
+	require.NoError(t, err)
+	return [6]int{len(runs), len(steps), len(nodes), len(events), len(pending), len(values)}
+}
+
+func nodeKeepsSince(t *testing.T, f *fixture) {
+	put := func(n state.Node) state.Node {
+		n.Instance, n.ID = "deu", "stack/mongodb"
+		f.update(func(tx state.Tx) error { return tx.PutNode(n) })
+		var got state.Node
+		f.view(func(r state.Reader) (err error) {
+			got, err = r.Node("deu", "stack/mongodb")
+			return err
+		})
+		return got
+	}
+	got := put(state.Node{State: "starting", Updated: at(0), Message: "m", Plan: "1 to create",
+		Facts: json.RawMessage(`{"image": "mongo"}`), LastDuration: 3 * time.Second})
+	require.Equal(t, state.Node{Instance: "deu", ID: "stack/mongodb", State: "starting", Updated: at(0), Since: at(0),
+		Message: "m", Plan: "1 to create", Facts: json.RawMessage(`{"image": "mongo"}`), LastDuration: 3 * time.Second}, got)
+
+	got = put(state.Node{State: "starting", Updated: at(5)})
+	require.Equal(t, at(0), got.Since, "same state")
+	require.Equal(t, at(5), got.Updated)
+	require.Equal(t, 3*time.Second, got.LastDuration)
+	require.Nil(t, got.Facts)
+
+	got = put(state.Node{State: "healthy", Updated: at(9)})
+	require.Equal(t, at(9), got.Since, "another state")
+	got = put(state.Node{State: "healthy", Updated: at(10), Since: at(4)})
+	require.Equal(t, at(4), got.Since, "said by the caller")
+
+	f.update(func(tx state.Tx) error { return tx.PutNode(state.Node{Instance: "deu", ID: "database"}) })
+	f.update(func(tx state.Tx) error { return tx.DeleteNode("deu", "stack/mongodb") })
+	f.view(func(r state.Reader) error {
+		nodes, err := r.Nodes("deu")
+		require.Equal(t, []state.Node{{Instance: "deu", ID: "database"}}, nodes)
+		return err
+	})
+}
+
+func nodeFactsMustBeJSON(t *testing.T, f *fixture) {
+	err := f.Update(f.ctx, func(tx state.Tx) error {
+		return tx.PutNode(state.Node{Instance: "deu", ID: "a", Facts: json.RawMessage("{")})
+	})
+	require.ErrorContains(t, err, "not JSON")
+}
+
+func pushedStatus(t *testing.T, f *fixture) {
+	want := state.Pushed{Instance: "deu", Digest: "sha256:1", Commit: "abc", Time: at(1)}
+	f.update(func(tx state.Tx) error { return tx.PutPushed(state.Pushed{Instance: "deu", Digest: "old"}) })
+	f.update(func(tx state.Tx) error { return tx.PutPushed(want) })
+	f.view(func(r state.Reader) error {
+		got, err := r.Pushed("deu")
+		require.Equal(t, want, got)
+		return err
+	})
+}
+
+func valuesByPrefix(t *testing.T, f *fixture) {
+	keys := []string{
+		state.Key("deu", "database", "drift"),
+		state.Key("deu", "stack/mongodb", "drift"),
+		state.Key("deu-2", "database", "drift"),
+		state.Key("deu/database", "x"),
+		state.Key("Deu", "x"),
+	}
+	f.update(func(tx state.Tx) error {
+		for _, k := range keys {
+			require.NoError(t, tx.PutValue(k, []byte(k)))
+		}
+		require.NoError(t, tx.PutValue(keys[0], []byte("newer")))
+		return nil
+	})
+	f.view(func(r state.Reader) error {
+		got, err := r.Values(state.Key("deu", ""))
+		require.Equal(t, []state.Pair{{Key: keys[0], Value: []byte("newer")}, {Key: keys[1], Value: []byte(keys[1])}}, got)
+		all, err2 := r.Values("")
+		require.NoError(t, err2)
+		require.Len(t, all, len(keys))
+		return err
+	})
+	f.update(func(tx state.Tx) error { return tx.DeleteValues(state.Key("deu", "stack/mongodb", "")) })
+	f.view(func(r state.Reader) error {
+		_, err := r.Value(keys[1])
+		require.ErrorIs(t, err, state.ErrNotFound)
+		_, err = r.Value(keys[2])
+		return err
+	})
+}
+
+func timesAsValues(t *testing.T, f *fixture) {
+	key := state.Key("deu", "identity", "drift")
+	f.view(func(r state.Reader) error {
+		got, err := state.Time(r, key)
+		require.True(t, got.IsZero())
+		return err
+	})
+	f.update(func(tx state.Tx) error {
+		require.NoError(t, tx.PutValue("text", []byte("soon")))
+		return state.PutTime(tx, key, clock)
+	})
+	f.view(func(r state.Reader) error {
+		_, err := state.Time(r, "text")
+		require.ErrorContains(t, err, "not a time")
+		got, err := state.Time(r, key)
+		require.Equal(t, at(0), got)
+		return err
+	})
+}
