@@ -1,0 +1,223 @@
+// Package config reads the host's own configuration, agent.yaml. It knows nothing of fleets and engines.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+	"gopkg.in/yaml.v3"
+)
+
+// DefaultPath is where the service looks.
+const DefaultPath = "/etc/dive-agent/agent.yaml"
+
+// Config is agent.yaml. Secrets stand in files that it names, never in it.
+type Config struct {
+	Host      string    `yaml:"host"`      // name of this host in the fleet, as in hosts/<name>.yaml
+	StateDir  string    `yaml:"stateDir"`  // default /var/lib/dive-agent
+	Socket    string    `yaml:"socket"`    // default /run/dive-agent/agent.sock
+	MachineID string    `yaml:"machineID"` // default: that of the system
+	Source    Source    `yaml:"source"`
+	Engine    string    `yaml:"engine"` // default unix:///var/run/docker.sock
+	Terraform Terraform `yaml:"terraform"`
+	Report    Report    `yaml:"report"`
+	Listen    Listen    `yaml:"listen"`
+	Resync    Duration  `yaml:"resync"` // how often an instance in sync is looked at again; default 5m
+	LogLevel  string    `yaml:"logLevel"`
+}
+
+// Source is the fleet repository and how it is followed.
+type Source struct {
+	Remote   `yaml:",inline"`
+	Branch   string   `yaml:"branch"`   // default main
+	Interval Duration `yaml:"interval"` // default 30s
+	Schedule string   `yaml:"schedule"` // a cron expression instead of the interval
+}
+
+// Remote is a Git remote with its credentials.
+type Remote struct {
+	URL               string `yaml:"url"`
+	Username          string `yaml:"username"`
+	PasswordFile      string `yaml:"passwordFile"`
+	TokenFile         string `yaml:"tokenFile"`
+	CAFile            string `yaml:"caFile"`
+	ClientCertFile    string `yaml:"clientCertFile"`
+	ClientKeyFile     string `yaml:"clientKeyFile"`
+	IdentityFile      string `yaml:"identityFile"`
+	PassphraseFile    string `yaml:"passphraseFile"`
+	KnownHostsFile    string `yaml:"knownHostsFile"`
+	Proxy             string `yaml:"proxy"`
+	AllowLoopbackHTTP bool   `yaml:"allowLoopbackHTTP"`
+}
+
+// Terraform says where the tool is.
+type Terraform struct {
+	Path      string `yaml:"path"`      // default: terraform in PATH
+	CLIConfig string `yaml:"cliConfig"` // TF_CLI_CONFIG_FILE for hosts with a provider mirror
+}
+
+// Report says where status goes.
+type Report struct {
+	Status     *Remote   `yaml:"status"`     // default: the source, with its credentials
+	SigningKey string    `yaml:"signingKey"` // SSH private key that signs status commits
+	Webhooks   []Webhook `yaml:"webhooks"`
+}
+
+// Webhook is one receiver of events.
+type Webhook struct {
+	Name        string   `yaml:"name"`
+	URL         string   `yaml:"url"`
+	SecretFiles []string `yaml:"secretFiles"` // one or two signing keys
+	CAFile      string   `yaml:"caFile"`
+}
+
+// Listen is the optional listener. It is off while Address is empty.
+type Listen struct {
+	Address    string `yaml:"address"` // loopback only, unless Public is set
+	Public     bool   `yaml:"public"`
+	HookSecret string `yaml:"hookSecretFile"` // push webhooks; without it they are off
+}
+
+// Duration is a time.Duration written as "30s".
+type Duration time.Duration
+
+// UnmarshalYAML reads a duration.
+func (d *Duration) UnmarshalYAML(node *yaml.Node) error {
+	parsed, err := time.ParseDuration(node.Value)
+	if err != nil || parsed <= 0 {
+		return fmt.Errorf("line %d: %q is no duration, write 30s or 5m", node.Line, node.Value)
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// Error is everything that is wrong with a configuration.
+type Error struct {
+	Path     string
+	Problems []string
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: %s", e.Path, strings.Join(e.Problems, "; "))
+}
+
+// Load reads a configuration and fills in the defaults. Relative paths in it count from its folder. The error is an
+// *Error, or that of reading the file.
+func Load(path string) (*Config, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("no configuration at %s: write one (see \"On a host\" in the docs) or name it with --config", path)
+		}
+		return nil, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	c := &Config{}
+	decoder := yaml.NewDecoder(bytes.NewReader(content))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		var typed *yaml.TypeError
+		if errors.As(err, &typed) {
+			return nil, &Error{path, typed.Errors}
+		}
+		return nil, &Error{path, []string{strings.TrimPrefix(err.Error(), "yaml: ")}}
+	}
+	c.setDefaults()
+	c.resolve(filepath.Dir(path))
+	if problems := c.problems(); len(problems) > 0 {
+		return nil, &Error{path, problems}
+	}
+	return c, nil
+}
+
+func (c *Config) setDefaults() {
+	set := func(field *string, value string) {
+		if *field == "" {
+			*field = value
+		}
+	}
+	set(&c.StateDir, "/var/lib/dive-agent")
+	set(&c.Socket, "/run/dive-agent/agent.sock")
+	set(&c.Engine, "unix:///var/run/docker.sock")
+	set(&c.Source.Branch, "main")
+	set(&c.LogLevel, "info")
+	if c.Source.Interval == 0 {
+		c.Source.Interval = Duration(30 * time.Second)
+	}
+	if c.Resync == 0 {
+		c.Resync = Duration(5 * time.Minute)
+	}
+}
+
+// resolve makes relative paths absolute.
+func (c *Config) resolve(dir string) {
+	paths := []*string{&c.StateDir, &c.Socket, &c.Terraform.CLIConfig, &c.Report.SigningKey, &c.Listen.HookSecret}
+	remotes := []*Remote{&c.Source.Remote}
+	if c.Report.Status != nil {
+		remotes = append(remotes, c.Report.Status)
+	}
+	for _, r := range remotes {
+		paths = append(paths, &r.PasswordFile, &r.TokenFile, &r.CAFile, &r.ClientCertFile, &r.ClientKeyFile,
+			&r.IdentityFile, &r.PassphraseFile, &r.KnownHostsFile)
+	}
+	for i := range c.Report.Webhooks {
+		w := &c.Report.Webhooks[i]
+		paths = append(paths, &w.CAFile)
+		for j := range w.SecretFiles {
+			paths = append(paths, &w.SecretFiles[j])
+		}
+	}
+	for _, path := range paths {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(dir, *path)
+		}
+	}
+}
+
+func (c *Config) problems() (problems []string) {
+	need := func(value, field, how string) {
+		if value == "" {
+			problems = append(problems, field+" is missing: "+how)
+		}
+	}
+	need(c.Host, "host", "the name of this host in the fleet repository, as in hosts/<name>.yaml")
+	need(c.Source.URL, "source.url", "the fleet repository, https://..., ssh://... or an absolute path")
+	if c.Source.Schedule != "" {
+		if _, err := cron.ParseStandard(c.Source.Schedule); err != nil {
+			problems = append(problems, fmt.Sprintf("source.schedule %q is no cron expression: %v", c.Source.Schedule, err))
+		}
+	}
+	switch c.LogLevel {
+	case "debug", "info", "warn", "error":
+	default:
+		problems = append(problems, fmt.Sprintf("logLevel %q is none of debug, info, warn, error", c.LogLevel))
+	}
+	for i, w := range c.Report.Webhooks {
+		if w.URL == "" || len(w.SecretFiles) == 0 || len(w.SecretFiles) > 2 {
+			problems = append(problems, fmt.Sprintf("report.webhooks[%d] needs url and one or two secretFiles", i))
+		}
+	}
+	return append(problems, c.Listen.problems()...)
+}
+
+func (l Listen) problems() []string {
+	if l.Address == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(l.Address)
+	if err != nil {
+		return []string{fmt.Sprintf("listen.address %q is no host:port", l.Address)}
+	}
+	ip := net.ParseIP(host)
+	if !l.Public && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return []string{fmt.Sprintf("listen.address %s is not a loopback address: say public: true when it is meant", l.Address)}
+	}
+	return nil
+}
