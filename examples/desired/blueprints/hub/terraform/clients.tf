@@ -66,9 +66,11 @@ locals {
 }
 
 resource "keycloak_openid_client_default_scopes" "broker" {
-  realm_id       = keycloak_realm.this.id
-  client_id      = keycloak_openid_client.broker.id
-  default_scopes = local.default_scopes
+  realm_id  = keycloak_realm.this.id
+  client_id = keycloak_openid_client.broker.id
+
+  # The server gives this scope to each client with a service account, whenever the client is written.
+  default_scopes = concat(local.default_scopes, ["service_account"])
 }
 
 resource "keycloak_openid_client_default_scopes" "frontend" {
