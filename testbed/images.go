@@ -1,0 +1,278 @@
+package testbed
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/api/types/build"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
+)
+
+// recipeLabel holds the digest of the recipe that an image was made from.
+const recipeLabel = "dive-testbed.recipe"
+
+// recipe says how one image is made.
+type recipe struct {
+	name   ImageName
+	parent ImageName // "" for an image that starts from nothing
+	// prepare makes what the image is made of, cached where it is dear, and returns where it lies. It runs beside the
+	// making of the parent.
+	prepare func(ctx context.Context, say Progress) (material, error)
+	// wanted tells that `up` makes it; the others are made when somebody asks.
+	wanted bool
+}
+
+// material is what an image is made of.
+type material struct {
+	digest     string            // of all that goes into the image
+	rootfs     string            // a tar that is imported as the whole image, with changes
+	changes    []string          // Dockerfile instructions for the import
+	dockerfile string            // without its FROM line
+	files      map[string]string // path in the build context to the file or folder on disk
+	fill       func(ctx context.Context, say Progress) (rootfs string, files map[string]string, err error)
+}
+
+// builder makes images in one engine, each at most once.
+type builder struct {
+	cli  *client.Client
+	say  Progress
+	mu   sync.Mutex
+	done map[ImageName]func() (string, error)
+}
+
+// EnsureImages makes those of the named images that the engine at host lacks, and the images that they build on; all
+// that `up` makes when no name is given.
+func EnsureImages(ctx context.Context, host string, say Progress, names ...ImageName) error {
+	cli, err := Connect(host)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = cli.Close() }()
+	if len(names) == 0 {
+		for _, r := range recipes {
+			if r.wanted {
+				names = append(names, r.name)
+			}
+		}
+	}
+	b := &builder{cli: cli, say: say, done: map[ImageName]func() (string, error){}}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, name := range names {
+		g.Go(func() error {
+			_, err := b.ensure(ctx, name)
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// ensure makes the image unless it is there, and returns the digest of its recipe.
+func (b *builder) ensure(ctx context.Context, name ImageName) (string, error) {
+	b.mu.Lock()
+	once, ok := b.done[name]
+	if !ok {
+		once = sync.OnceValues(func() (string, error) { return b.make(ctx, name) })
+		b.done[name] = once
+	}
+	b.mu.Unlock()
+	return once()
+}
+
+func (b *builder) make(ctx context.Context, name ImageName) (string, error) {
+	r, err := findRecipe(name)
+	if err != nil {
+		return "", err
+	}
+	var m material
+	var parent string
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		if m, err = r.prepare(gctx, b.say); err != nil {
+			return fmt.Errorf("prepare image %s: %w", name, err)
+		}
+		return nil
+	})
+	if r.parent != "" {
+		g.Go(func() (err error) {
+			parent, err = b.ensure(gctx, r.parent)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return "", err
+	}
+	want := digest(parent, m.digest, m.dockerfile, strings.Join(m.changes, "\n"))
+	if b.has(ctx, name, want) {
+		return want, nil
+	}
+	unlock, err := lockFile(ctx, filepath.Join(CacheDir(), "images", strings.NewReplacer("/", "_", ":", "_").Replace(string(name))+".lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if b.has(ctx, name, want) {
+		return want, nil
+	}
+	begin := time.Now()
+	b.say("image %s: making it", name)
+	if err := b.makeFrom(ctx, r, m, want); err != nil {
+		return "", fmt.Errorf("make image %s: %w", name, err)
+	}
+	b.say("image %s: ready, %.1f s", name, time.Since(begin).Seconds())
+	return want, nil
+}
+
+// has reports whether the engine has the image made from this very recipe.
+func (b *builder) has(ctx context.Context, name ImageName, want string) bool {
+	info, err := b.cli.ImageInspect(ctx, string(name))
+	return err == nil && info.Config != nil && info.Config.Labels[recipeLabel] == want
+}
+
+func (b *builder) makeFrom(ctx context.Context, r recipe, m material, want string) error {
+	if m.fill != nil {
+		rootfs, files, err := m.fill(ctx, b.say)
+		if err != nil {
+			return err
+		}
+		m.rootfs, m.files = rootfs, files
+	}
+	if m.rootfs != "" {
+		return b.importTar(ctx, r, m, want)
+	}
+	from := "scratch"
+	if r.parent != "" {
+		from = string(r.parent)
+	}
+	body, stop := contextTar("FROM "+from+"\n"+m.dockerfile, m.files)
+	defer stop()
+	res, err := b.cli.ImageBuild(ctx, body, client.ImageBuildOptions{
+		Tags:        []string{string(r.name)},
+		Labels:      map[string]string{recipeLabel: want},
+		Remove:      true,
+		ForceRemove: true,
+		NoCache:     true,
+		NetworkMode: "none",
+		Version:     build.BuilderV1,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	return readStream(res.Body)
+}
+
+func (b *builder) importTar(ctx context.Context, r recipe, m material, want string) error {
+	f, err := os.Open(m.rootfs)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	res, err := b.cli.ImageImport(ctx, client.ImageImportSource{Source: f, SourceName: "-"}, string(r.name), client.ImageImportOptions{
+		Changes: append([]string{"LABEL " + recipeLabel + "=" + want}, m.changes...),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Close() }()
+	return readStream(res)
+}
+
+// readStream reads the engine's messages to their end. The error that they carry comes with the last words before it.
+func readStream(r io.Reader) error {
+	dec := json.NewDecoder(r)
+	var words strings.Builder
+	for {
+		var msg jsonstream.Message
+		err := dec.Decode(&msg)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the engine's answer: %w", err)
+		}
+		if msg.Error != nil {
+			return fmt.Errorf("%w\n%s", msg.Error, lastLines(words.String(), 25))
+		}
+		words.WriteString(msg.Stream)
+	}
+}
+
+// contextTar streams a build context of a Dockerfile and files. Owners are root, times are zero.
+func contextTar(dockerfile string, files map[string]string) (io.Reader, func()) {
+	r, w := io.Pipe()
+	go func() {
+		tw := tar.NewWriter(w)
+		err := writeContext(tw, dockerfile, files)
+		if err == nil {
+			err = tw.Close()
+		}
+		_ = w.CloseWithError(err)
+	}()
+	return r, func() { _ = r.Close() }
+}
+
+func writeContext(tw *tar.Writer, dockerfile string, files map[string]string) error {
+	if err := tw.WriteHeader(&tar.Header{Name: "Dockerfile", Mode: 0o644, Size: int64(len(dockerfile))}); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(tw, dockerfile); err != nil {
+		return err
+	}
+	for name, root := range files {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			rel, err := filepath.Rel(root, path)
+			if err != nil {
+				return err
+			}
+			return addToTar(tw, filepath.ToSlash(filepath.Join(name, rel)), path, d)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addToTar(tw *tar.Writer, name, path string, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	link := ""
+	if info.Mode()&fs.ModeSymlink != 0 {
+		if link, err = os.Readlink(path); err != nil {
+			return err
+		}
+	}
+	h, err := tar.FileInfoHeader(info, link)
+	if err != nil {
+		return err
+	}
+	h.Name, h.Uid, h.Gid, h.Uname, h.Gname = name, 0, 0, "", ""
+	h.ModTime = time.Unix(0, 0)
+	if err := tw.WriteHeader(h); err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	_, err = io.Copy(tw, f)
+	return err
+}

@@ -1,0 +1,39 @@
+package testbed
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// Eventually asks again and again until ask returns nil, and fails the test when it has not within the limit, with the
+// last answer. It is the one place where tests wait for something that gives no event.
+func Eventually(tb testing.TB, limit time.Duration, what string, ask func() error) {
+	tb.Helper()
+	if err := poll(tb.Context(), limit, 20*time.Millisecond, ask); err != nil {
+		tb.Fatalf("%s: not within %s: %v", what, limit, err)
+	}
+}
+
+// poll asks at once and then every interval, until ask returns nil, the limit has passed or the context has ended. The
+// error is the last answer.
+func poll(ctx context.Context, limit, every time.Duration, ask func() error) error {
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w; last answer: %w", ctx.Err(), err)
+		case <-deadline.C:
+			return err
+		case <-tick.C:
+		}
+	}
+}
