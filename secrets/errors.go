@@ -1,0 +1,83 @@
+package secrets
+
+import (
+	"fmt"
+	"strings"
+)
+
+// LostError says that a secret is gone although it is needed as it was: it was
+// made on this host before (Known), or data exists that an earlier one
+// protects. It is never made again.
+type LostError struct {
+	Instance string
+	Name     string
+	// Known says that the manifest remembers the secret.
+	Known bool
+	// Path is the file in which it was kept, or would be.
+	Path string
+	// Data names what exists on the host, such as volumes; empty when Known.
+	Data []string
+}
+
+func (e *LostError) Error() string {
+	if e.Known {
+		return fmt.Sprintf("secret %s of %s was made on this host and its file %s is gone", e.Name, e.Instance, e.Path)
+	}
+	return fmt.Sprintf("secret %s of %s is not on this host, but data of the instance is: %s",
+		e.Name, e.Instance, strings.Join(e.Data, ", "))
+}
+
+// Do is the way out.
+func (e *LostError) Do() string {
+	return fmt.Sprintf("Restore %s from a backup of the state folder, or put the value back with: %s. It is never made again by itself, since the data would not open with another value",
+		e.Path, setCommand(e.Instance, e.Name))
+}
+
+// MissingError says that an operator has to provide a secret.
+type MissingError struct {
+	Instance string
+	Name     string
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("secret %s of %s has to be provided and is not on this host", e.Name, e.Instance)
+}
+
+// Do is the way out.
+func (e *MissingError) Do() string {
+	return fmt.Sprintf("Put it there with: %s", setCommand(e.Instance, e.Name))
+}
+
+// ChangedError says that the file of a made secret holds something else than
+// what was made or set.
+type ChangedError struct {
+	Instance string
+	Name     string
+	Path     string
+}
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("secret %s of %s was changed in its file %s", e.Name, e.Instance, e.Path)
+}
+
+// Do is the way out.
+func (e *ChangedError) Do() string {
+	return fmt.Sprintf("Restore the file, or, if the new value is the right one, set it with: %s", setCommand(e.Instance, e.Name))
+}
+
+// Resolvable is an error of this package with a way out for people.
+type Resolvable interface {
+	error
+	// Do is what to do, in a sentence.
+	Do() string
+}
+
+var (
+	_ Resolvable = (*LostError)(nil)
+	_ Resolvable = (*MissingError)(nil)
+	_ Resolvable = (*ChangedError)(nil)
+)
+
+func setCommand(instance, name string) string {
+	return fmt.Sprintf("dive-agent secrets set %s %s", instance, name)
+}

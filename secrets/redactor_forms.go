@@ -1,0 +1,64 @@
+package secrets
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// forms gives the ways in which a value may appear in a text.
+func forms(v string) []string {
+	out := []string{
+		v,
+		url.QueryEscape(v), url.PathEscape(v), url.UserPassword("", v).String()[1:],
+		jsonText(v, true), jsonText(v, false),
+		hex.EncodeToString([]byte(v)), strings.ToUpper(hex.EncodeToString([]byte(v))),
+	}
+	out = append(out, base64Forms(v)...)
+	// A text of several lines is logged line by line.
+	for line := range strings.Lines(v) {
+		line = strings.TrimSpace(line)
+		if len(line) >= 16 && !strings.HasPrefix(line, "-----") {
+			out = append(out, line)
+		}
+	}
+	if trimmed := strings.TrimSpace(v); trimmed != v {
+		out = append(out, trimmed)
+	}
+	slices.Sort(out)
+	return slices.DeleteFunc(slices.Compact(out), func(s string) bool { return len(s) < minHidden })
+}
+
+// jsonText is the value inside the quotes of a JSON string.
+func jsonText(v string, escapeHTML bool) string {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(escapeHTML)
+	if enc.Encode(v) != nil {
+		return v
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(b.String()), `"`), `"`)
+}
+
+// base64Forms gives what the value looks like in base64, alone and inside of
+// something longer (such as "user:password"): behind 0, 1 or 2 bytes of
+// another triple, without the digits that neighbours have a part in.
+func base64Forms(v string) (out []string) {
+	for shift := range 3 {
+		padded := append(make([]byte, shift), v...)
+		skip := (shift*8 + 5) / 6 // digits that hold bits of the neighbour before
+		whole := len(padded) * 8 / 6
+		if whole <= skip {
+			continue
+		}
+		for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			out = append(out, enc.EncodeToString(padded)[skip:whole])
+		}
+	}
+	// Short stretches of base64 would hide ordinary words.
+	return slices.DeleteFunc(out, func(s string) bool { return len(s) < minHidden+1 })
+}
