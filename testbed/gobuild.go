@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 )
 
 // moduleDir is the root of this module's checkout.
@@ -50,4 +51,25 @@ func goBinary(ctx context.Context, pkg string) (string, error) {
 		return "", fmt.Errorf("build %s: %w", pkg, err)
 	}
 	return out, nil
+}
+
+// goInstall builds a program of another module, once for each version, and returns where it lies.
+func goInstall(ctx context.Context, say Progress, pkg, version, program string) (string, error) {
+	dir, err := cached(ctx, program+"-"+version, func(ctx context.Context, path string) error {
+		say("go install %s@%s", pkg, version)
+		begin := time.Now()
+		_, err := command{
+			dir: os.TempDir(), env: []string{"GOBIN=" + path, "CGO_ENABLED=0", "GOFLAGS="}, name: "go",
+			args: []string{"install", "-trimpath", "-ldflags=-s -w", pkg + "@" + version},
+		}.run(ctx)
+		if err != nil {
+			return fmt.Errorf("build %s %s: %w", pkg, version, err)
+		}
+		say("built %s in %.1f s", program, time.Since(begin).Seconds())
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, program), nil
 }

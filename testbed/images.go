@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,6 +43,7 @@ type material struct {
 	changes    []string          // Dockerfile instructions for the import
 	dockerfile string            // without its FROM line
 	files      map[string]string // path in the build context to the file or folder on disk
+	inline     map[string]string // path in the build context to the text of a small program
 	fill       func(ctx context.Context, say Progress) (rootfs string, files map[string]string, err error)
 }
 
@@ -113,7 +116,7 @@ func (b *builder) make(ctx context.Context, name ImageName) (string, error) {
 	if err := g.Wait(); err != nil {
 		return "", err
 	}
-	want := digest(parent, m.digest, m.dockerfile, strings.Join(m.changes, "\n"))
+	want := digest(append([]string{parent, m.digest, m.dockerfile, strings.Join(m.changes, "\n")}, flatten(m.inline)...)...)
 	if b.has(ctx, name, want) {
 		return want, nil
 	}
@@ -146,7 +149,11 @@ func (b *builder) makeFrom(ctx context.Context, r recipe, m material, want strin
 		if err != nil {
 			return err
 		}
-		m.rootfs, m.files = rootfs, files
+		m.rootfs = rootfs
+		if m.files == nil {
+			m.files = map[string]string{}
+		}
+		maps.Copy(m.files, files)
 	}
 	if m.rootfs != "" {
 		return b.importTar(ctx, r, m, want)
@@ -155,7 +162,7 @@ func (b *builder) makeFrom(ctx context.Context, r recipe, m material, want strin
 	if r.parent != "" {
 		from = string(r.parent)
 	}
-	body, stop := contextTar("FROM "+from+"\n"+m.dockerfile, m.files)
+	body, stop := contextTar("FROM "+from+"\n"+m.dockerfile, m)
 	defer stop()
 	res, err := b.cli.ImageBuild(ctx, body, client.ImageBuildOptions{
 		Tags:        []string{string(r.name)},
@@ -210,11 +217,11 @@ func readStream(r io.Reader) error {
 }
 
 // contextTar streams a build context of a Dockerfile and files. Owners are root, times are zero.
-func contextTar(dockerfile string, files map[string]string) (io.Reader, func()) {
+func contextTar(dockerfile string, m material) (io.Reader, func()) {
 	r, w := io.Pipe()
 	go func() {
 		tw := tar.NewWriter(w)
-		err := writeContext(tw, dockerfile, files)
+		err := writeContext(tw, dockerfile, m)
 		if err == nil {
 			err = tw.Close()
 		}
@@ -223,14 +230,21 @@ func contextTar(dockerfile string, files map[string]string) (io.Reader, func()) 
 	return r, func() { _ = r.Close() }
 }
 
-func writeContext(tw *tar.Writer, dockerfile string, files map[string]string) error {
-	if err := tw.WriteHeader(&tar.Header{Name: "Dockerfile", Mode: 0o644, Size: int64(len(dockerfile))}); err != nil {
-		return err
+func writeContext(tw *tar.Writer, dockerfile string, m material) error {
+	texts := maps.Clone(m.inline)
+	if texts == nil {
+		texts = map[string]string{}
 	}
-	if _, err := io.WriteString(tw, dockerfile); err != nil {
-		return err
+	texts["Dockerfile"] = dockerfile
+	for name, text := range texts {
+		if err := tw.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text))}); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(tw, text); err != nil {
+			return err
+		}
 	}
-	for name, root := range files {
+	for name, root := range m.files {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -275,4 +289,13 @@ func addToTar(tw *tar.Writer, name, path string, d fs.DirEntry) error {
 	defer func() { _ = f.Close() }()
 	_, err = io.Copy(tw, f)
 	return err
+}
+
+// flatten lists keys and values in the order of the keys.
+func flatten(m map[string]string) []string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, k, m[k])
+	}
+	return out
 }

