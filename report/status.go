@@ -1,29 +1,34 @@
 package report
 
-import "time"
+import (
+	"time"
+)
 
-// APIVersion and Kind of the status document.
+// The format's name and version, as manifests have them.
 const (
 	APIVersion = "dive/v1alpha1"
 	Kind       = "InstanceStatus"
 )
 
-// Phase says in one word how an instance is.
+// Phase is how an instance is, in a word.
 type Phase string
 
 // The phases of an instance.
 const (
-	Pending     Phase = "Pending"     // known, not begun
-	Progressing Phase = "Progressing" // on the way to a declared state for the first time, or to a new one
-	Ready       Phase = "Ready"       // in sync and all checks passed
-	Degraded    Phase = "Degraded"    // something does not work
-	Blocked     Phase = "Blocked"     // a person must do something
+	Pending     Phase = "Pending"     // nothing was done yet
+	Progressing Phase = "Progressing" // on its way to a revision
+	Ready       Phase = "Ready"       // as the revision declares, and usable
+	Degraded    Phase = "Degraded"    // something failed; the agent goes on trying, or a revision was rejected
+	Blocked     Phase = "Blocked"     // a person has to do something
 	Suspended   Phase = "Suspended"   // paused by a person
 	Removing    Phase = "Removing"    // its manifest is gone
 )
 
-// Status is the state of one instance as people and programs read it. Only the agent's status.go makes one. No value in
-// it is secret: all text was redacted.
+// Failing says whether people have to know that something is wrong.
+func (p Phase) Failing() bool { return p == Degraded || p == Blocked }
+
+// Status is all that is told of one instance. It holds no secret. Times are in
+// UTC; durations are nanoseconds in JSON and text such as "1.4s" in YAML.
 type Status struct {
 	APIVersion string `json:"apiVersion" yaml:"apiVersion"`
 	Kind       string `json:"kind" yaml:"kind"`
@@ -31,59 +36,72 @@ type Status struct {
 	Host       string `json:"host" yaml:"host"`
 	Role       string `json:"role,omitempty" yaml:"role,omitempty"`
 
+	// Branch and Subject are of the attempted revision in the fleet repository.
+	Branch  string `json:"branch,omitempty" yaml:"branch,omitempty"`
+	Subject string `json:"subject,omitempty" yaml:"subject,omitempty"`
+	// Attempted and Applied are full commit ids.
+	Attempted string `json:"attempted,omitempty" yaml:"attempted,omitempty"`
+	Applied   string `json:"applied,omitempty" yaml:"applied,omitempty"`
+
 	Phase Phase     `json:"phase" yaml:"phase"`
-	Since time.Time `json:"since" yaml:"since"` // of the phase
-
-	Branch    string `json:"branch,omitempty" yaml:"branch,omitempty"`
-	Attempted string `json:"attempted,omitempty" yaml:"attempted,omitempty"` // commit
-	Applied   string `json:"applied,omitempty" yaml:"applied,omitempty"`     // commit
-	Subject   string `json:"subject,omitempty" yaml:"subject,omitempty"`     // first line of the attempted commit's message
-
-	News string   `json:"news,omitempty" yaml:"news,omitempty"` // the phase in a few words, for the subject line: "kas exits with 1; put back to 2.0.4"
-	Why  []string `json:"why,omitempty" yaml:"why,omitempty"`   // causes, most important first
-	Next []string `json:"next,omitempty" yaml:"next,omitempty"` // what the agent does next, and what a person can do
-	Logs []string `json:"logs,omitempty" yaml:"logs,omitempty"` // last words of the service that failed
+	Since time.Time `json:"since,omitzero" yaml:"since,omitempty"`
+	// News is what a subject line tells beside the phase, the most important
+	// first, separated by ", ".
+	News string `json:"news,omitempty" yaml:"news,omitempty"`
+	// Why are the causes, Next what happens or what to do.
+	Why  []string `json:"why,omitempty" yaml:"why,omitempty"`
+	Next []string `json:"next,omitempty" yaml:"next,omitempty"`
+	// Logs are the last lines of what failed.
+	Logs []string `json:"logs,omitempty" yaml:"logs,omitempty"`
 
 	Conditions []Condition `json:"conditions,omitempty" yaml:"conditions,omitempty"`
 	Components []Component `json:"components,omitempty" yaml:"components,omitempty"`
 	Services   []Service   `json:"services,omitempty" yaml:"services,omitempty"`
 	Members    []Member    `json:"members,omitempty" yaml:"members,omitempty"`
 	Checks     []Check     `json:"checks,omitempty" yaml:"checks,omitempty"`
-	Nodes      []Node      `json:"nodes,omitempty" yaml:"nodes,omitempty"` // the graph
-	Runs       []Run       `json:"runs,omitempty" yaml:"runs,omitempty"`   // the last ten, newest first
+	Nodes      []Node      `json:"nodes,omitempty" yaml:"nodes,omitempty"`
+	// Runs are the last ones, newest first.
+	Runs []Run `json:"runs,omitempty" yaml:"runs,omitempty"`
 
-	Generation int64     `json:"generation" yaml:"generation"` // counts changes of content
-	Updated    time.Time `json:"updated" yaml:"updated"`
+	// Generation grows by one with each change of the content.
+	Generation int64     `json:"generation" yaml:"generation"`
+	Updated    time.Time `json:"updated,omitzero" yaml:"updated,omitempty"`
 }
 
-// Condition is one statement about the instance.
+// Condition is one thing that should hold.
 type Condition struct {
-	Type      string    `json:"type" yaml:"type"` // Ready, SourceFollowed, RevisionAccepted, RevisionWorks, ...
-	Status    bool      `json:"status" yaml:"status"`
-	Reason    string    `json:"reason,omitempty" yaml:"reason,omitempty"`
-	Message   string    `json:"message,omitempty" yaml:"message,omitempty"`
-	Since     time.Time `json:"since" yaml:"since"`
-	DependsOn []string  `json:"-" yaml:"-"` // types whose failure explains this one and hides it
+	Type string `json:"type" yaml:"type"`
+	// Status says whether it holds.
+	Status  bool      `json:"status" yaml:"status"`
+	Reason  string    `json:"reason,omitempty" yaml:"reason,omitempty"`
+	Message string    `json:"message,omitempty" yaml:"message,omitempty"`
+	Since   time.Time `json:"since,omitzero" yaml:"since,omitempty"`
+	// DependsOn names conditions that hide this one while they do not hold.
+	DependsOn []string `json:"dependsOn,omitempty" yaml:"dependsOn,omitempty"`
 }
 
-// Component is one component of the instance.
+// Component is one named part of the instance.
 type Component struct {
-	Name    string         `json:"name" yaml:"name"`
-	Kind    string         `json:"kind" yaml:"kind"`
-	State   string         `json:"state" yaml:"state"`                         // done, working, waiting, blocked, failed, rejected, pending
-	Summary string         `json:"summary,omitempty" yaml:"summary,omitempty"` // "rs0 PRIMARY", "9/9 services healthy"
-	Message string         `json:"message,omitempty" yaml:"message,omitempty"`
-	Plan    []string       `json:"plan,omitempty" yaml:"plan,omitempty"` // changes not made yet
-	Values  map[string]any `json:"values,omitempty" yaml:"values,omitempty"`
-	Notes   []string       `json:"notes,omitempty" yaml:"notes,omitempty"`
+	Name    string `json:"name" yaml:"name"`
+	Kind    string `json:"kind" yaml:"kind"`
+	State   string `json:"state" yaml:"state"`
+	Message string `json:"message,omitempty" yaml:"message,omitempty"`
+	// Summary is a few words on what was seen: "9/9 services".
+	Summary string `json:"summary,omitempty" yaml:"summary,omitempty"`
+	// Plan is a line for each change that is still to be made.
+	Plan   []string       `json:"plan,omitempty" yaml:"plan,omitempty"`
+	Values map[string]any `json:"values,omitempty" yaml:"values,omitempty"`
+	Notes  []string       `json:"notes,omitempty" yaml:"notes,omitempty"`
 }
 
-// Service is one service's container.
+// Service is one service of the instance and the container behind it.
 type Service struct {
-	Name     string    `json:"name" yaml:"name"`
-	State    string    `json:"state" yaml:"state"`
+	Name string `json:"name" yaml:"name"`
+	// State is running, exited, restarting or missing.
+	State string `json:"state" yaml:"state"`
+	// Health is healthy, starting, unhealthy, or empty without a health check.
 	Health   string    `json:"health,omitempty" yaml:"health,omitempty"`
-	Image    string    `json:"image,omitempty" yaml:"image,omitempty"`
+	Image    string    `json:"image" yaml:"image"`
 	Digest   string    `json:"digest,omitempty" yaml:"digest,omitempty"`
 	Since    time.Time `json:"since,omitzero" yaml:"since,omitempty"`
 	Restarts int       `json:"restarts,omitempty" yaml:"restarts,omitempty"`
@@ -95,43 +113,65 @@ type Member struct {
 	Host   string        `json:"host" yaml:"host"`
 	State  string        `json:"state" yaml:"state"`
 	Health bool          `json:"health" yaml:"health"`
-	Lag    time.Duration `json:"lag" yaml:"lag"`
+	Lag    time.Duration `json:"lagNs" yaml:"lag"`
 }
 
-// Check is the last result of one declared check.
+// Check is the last result of a declared check.
 type Check struct {
 	Name   string `json:"name" yaml:"name"`
 	Passed bool   `json:"passed" yaml:"passed"`
 	Saw    string `json:"saw,omitempty" yaml:"saw,omitempty"`
 }
 
-// Node is one node of the graph.
+// Node is one piece of work of the instance's graph.
 type Node struct {
 	ID       string        `json:"id" yaml:"id"`
 	Title    string        `json:"title,omitempty" yaml:"title,omitempty"`
 	State    string        `json:"state" yaml:"state"`
 	Message  string        `json:"message,omitempty" yaml:"message,omitempty"`
-	Duration time.Duration `json:"duration,omitempty" yaml:"duration,omitempty"`
-	Needs    []string      `json:"needs,omitempty" yaml:"needs,omitempty"` // node ids
+	Duration time.Duration `json:"durationNs,omitempty" yaml:"duration,omitempty"`
+	Needs    []string      `json:"needs,omitempty" yaml:"needs,omitempty"`
 }
 
-// Run is one pass that changed something, or tried to.
+// Run is one recorded pass over the instance.
 type Run struct {
 	ID       string        `json:"id" yaml:"id"`
 	Revision string        `json:"revision" yaml:"revision"`
 	Trigger  string        `json:"trigger,omitempty" yaml:"trigger,omitempty"`
 	Started  time.Time     `json:"started" yaml:"started"`
-	Duration time.Duration `json:"duration" yaml:"duration"`
-	Outcome  string        `json:"outcome" yaml:"outcome"`
-	Message  string        `json:"message,omitempty" yaml:"message,omitempty"`
-	Steps    []Step        `json:"steps,omitempty" yaml:"steps,omitempty"`
+	Duration time.Duration `json:"durationNs" yaml:"duration"`
+	// Outcome is done, waiting, blocked, failed, cancelled or crashed; empty
+	// while the run lasts.
+	Outcome string `json:"outcome,omitempty" yaml:"outcome,omitempty"`
+	Message string `json:"message,omitempty" yaml:"message,omitempty"`
+	Steps   []Step `json:"steps,omitempty" yaml:"steps,omitempty"`
 }
 
-// Step is one change of a run.
+// Step is one change that a run made.
 type Step struct {
 	Node     string        `json:"node" yaml:"node"`
-	Change   string        `json:"change" yaml:"change"` // "create backend"
+	Change   string        `json:"change" yaml:"change"`
 	Started  time.Time     `json:"started" yaml:"started"`
-	Duration time.Duration `json:"duration" yaml:"duration"`
-	Outcome  string        `json:"outcome" yaml:"outcome"`
+	Duration time.Duration `json:"durationNs" yaml:"duration"`
+	Outcome  string        `json:"outcome,omitempty" yaml:"outcome,omitempty"`
+}
+
+// Visible gives the conditions that do not hold, without those that follow from
+// another one of them. "Ready" is left out: the phase tells it.
+func (s *Status) Visible() []Condition {
+	broken := map[string]bool{}
+	for _, c := range s.Conditions {
+		broken[c.Type] = !c.Status
+	}
+	var out []Condition
+	for _, c := range s.Conditions {
+		hidden := c.Status || c.Type == "Ready"
+		for _, cause := range c.DependsOn {
+			hidden = hidden || broken[cause]
+		}
+		if !hidden {
+			out = append(out, c)
+		}
+	}
+	return out
 }
