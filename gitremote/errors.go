@@ -93,6 +93,10 @@ var ErrRefNotFound = errors.New("the ref does not exist there")
 // ErrEmptyAnswer is the cause when the remote answered with success and nothing in it. It is never a success.
 var ErrEmptyAnswer = errors.New("the remote answered with success but sent nothing")
 
+// ErrLeftOut is the cause when the remote sent a pack without the commit that was asked for, which it does when that
+// commit is reachable from what the request said we have.
+var ErrLeftOut = errors.New("the remote left out the commit that was asked for: it counts as reachable from the one we have")
+
 // LimitError is the cause when an answer exceeds a limit.
 type LimitError struct {
 	What  string // what was counted: "bytes of the answer", "objects", ...
@@ -186,7 +190,7 @@ func classify(ctx context.Context, err error) Kind {
 		return ke.kind
 	case errors.Is(err, ErrRefNotFound):
 		return NotFound
-	case errors.Is(err, ErrEmptyAnswer), errors.Is(err, errProtocol):
+	case errors.Is(err, ErrEmptyAnswer), errors.Is(err, ErrLeftOut), errors.Is(err, errProtocol):
 		return BadAnswer
 	case errors.As(err, &ne) && ne.Timeout():
 		return Timeout

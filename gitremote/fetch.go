@@ -23,7 +23,8 @@ const maxHaves = 64
 // everything that they reach (their trees and files included), so the pack holds what lies between;
 // a have that the remote does not know is ignored by it. With depth > 0 the history is cut after so many commits.
 //
-// The objects are whole when Fetch returns: checksum and limits checked, and want is among them.
+// The objects are whole when Fetch returns: checksum and limits checked, and want is among them. When want is reachable
+// from a have, there is nothing to send: ErrLeftOut.
 func (r *Remote) Fetch(ctx context.Context, want plumbing.Hash, haves []plumbing.Hash, depth int) (*Objects, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
@@ -51,7 +52,7 @@ func (r *Remote) fetch(ctx context.Context, req fetchRequest) (*Objects, error) 
 	}
 	o.Shallow = answer.shallow
 	if !o.Has(req.want) {
-		return nil, protocolError("the pack does not contain the commit that was asked for")
+		return nil, ErrLeftOut
 	}
 	return o, nil
 }

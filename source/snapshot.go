@@ -1,0 +1,290 @@
+package source
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	snapshotsDir = "snapshots"
+	checkoutsDir = "checkouts"
+	tempPrefix   = ".tmp-"
+
+	filePerm = 0o444
+	execPerm = 0o555
+	dirPerm  = 0o555
+)
+
+// writeSnapshot makes the folder parent/name from a checked tree. It appears whole or not at all: everything is
+// written into a folder beside it, which is renamed at the end. Files are made with O_EXCL relative to
+// their open folder, so no link can lead a write elsewhere. Files that the base has unchanged are linked from there.
+// A folder that is there already is replaced: what it holds was not verified.
+func writeSnapshot(parent, name string, tree *node, from pool, durable bool) (*stored, error) {
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(parent)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	var r [6]byte
+	if _, err := rand.Read(r[:]); err != nil {
+		return nil, err
+	}
+	temp := tempPrefix + name + "-" + hex.EncodeToString(r[:])
+	w := &snapshotWriter{from: from, out: newStored(filepath.Join(parent, name)), durable: durable}
+	if from.base != nil {
+		if w.base, err = os.Open(from.base.dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		defer w.base.Close()
+	}
+	if err := w.top(root, temp, tree); err != nil {
+		_ = removeTree(root, temp)
+		return nil, fmt.Errorf("writing the snapshot %s: %w", name, err)
+	}
+	if _, err := root.Lstat(name); err == nil {
+		if err := removeTree(root, name); err != nil {
+			return nil, fmt.Errorf("replacing the snapshot %s: %w", name, err)
+		}
+	}
+	if err := root.Rename(temp, name); err != nil {
+		_ = removeTree(root, temp)
+		return nil, fmt.Errorf("writing the snapshot %s: %w", name, err)
+	}
+	if durable {
+		if err := syncDir(parent); err != nil {
+			return nil, err
+		}
+	}
+	return w.out, nil
+}
+
+type snapshotWriter struct {
+	from    pool
+	base    *os.File // the base's folder; nil when there is none
+	out     *stored
+	durable bool
+}
+
+func (w *snapshotWriter) top(parent *os.Root, name string, tree *node) error {
+	if err := parent.Mkdir(name, 0o700); err != nil {
+		return err
+	}
+	dir, err := parent.Open(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return w.fill(int(dir.Fd()), "", tree)
+}
+
+// fill writes a folder's entries into the open folder fd. The names were checked: each is one plain name.
+func (w *snapshotWriter) fill(fd int, path string, dir *node) error {
+	raw, err := w.from.tree(dir.hash)
+	if err != nil {
+		return err
+	}
+	w.out.trees[dir.hash] = raw
+	for _, e := range dir.children {
+		full := join(path, e.name)
+		switch e.mode {
+		case filemode.Dir:
+			err = w.folder(fd, full, e)
+		case filemode.Symlink:
+			w.out.links[e.hash] = e.target
+			err = unix.Symlinkat(e.target, fd, e.name)
+		default:
+			err = w.file(fd, full, e)
+		}
+		if err != nil {
+			var path *os.PathError
+			if errors.As(err, &path) || errors.As(err, new(*missingError)) {
+				return err
+			}
+			return &os.PathError{Op: "write", Path: full, Err: err}
+		}
+	}
+	return unix.Fchmod(fd, dirPerm)
+}
+
+func (w *snapshotWriter) folder(parent int, path string, e *node) error {
+	if err := unix.Mkdirat(parent, e.name, 0o700); err != nil {
+		return err
+	}
+	fd, err := unix.Openat(parent, e.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return w.fill(fd, path, e)
+}
+
+func (w *snapshotWriter) file(dir int, path string, e *node) error {
+	_, content, err := w.from.blob(e.hash)
+	if err != nil {
+		return err
+	}
+	if content == nil && e.size > 0 {
+		if linked, err := w.link(dir, path, e); linked || err != nil {
+			return err
+		}
+		if content, err = w.read(e.hash); err != nil {
+			return err
+		}
+	}
+	perm := os.FileMode(filePerm)
+	if e.mode == filemode.Executable {
+		perm = execPerm
+	}
+	fd, err := unix.Openat(dir, e.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(perm))
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	if _, err := f.Write(content); err != nil {
+		return err
+	}
+	if err := f.Chmod(perm); err != nil { // the umask may have taken something
+		return err
+	}
+	if w.durable {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	w.out.files[e.hash] = storedFile{path: path, mode: e.mode, size: st.Size, mtime: st.Mtim.Nano(), ino: st.Ino}
+	return nil
+}
+
+// link takes an unchanged file over. False means that it has to be written.
+func (w *snapshotWriter) link(dir int, path string, e *node) (bool, error) {
+	old, ok := w.from.base.files[e.hash]
+	if !ok || w.base == nil || old.mode != e.mode {
+		return false, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(w.base.Fd()), old.path, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || !old.untouched(&st) {
+		return false, nil
+	}
+	if err := unix.Linkat(int(w.base.Fd()), old.path, dir, e.name, 0); err != nil {
+		return false, nil // another file system, or too many links: copy
+	}
+	old.path = path
+	w.out.files[e.hash] = old
+	return true, nil
+}
+
+// read reads a file of the base and checks that it is still what it was.
+func (w *snapshotWriter) read(h plumbing.Hash) ([]byte, error) {
+	old, ok := w.from.base.files[h]
+	if !ok || w.base == nil {
+		return nil, &missingError{h}
+	}
+	root, err := os.OpenRoot(w.from.base.dir)
+	if err != nil {
+		return nil, &missingError{h}
+	}
+	defer root.Close()
+	f, err := root.Open(old.path)
+	if err != nil {
+		return nil, &missingError{h}
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, old.size+1))
+	if err != nil || plumbing.ComputeHash(plumbing.BlobObject, content) != h {
+		return nil, &missingError{h}
+	}
+	return content, nil
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// removeTree removes a snapshot below root: its folders are read-only, so they are made writable on the way. It follows
+// no link.
+func removeTree(root *os.Root, name string) error {
+	_ = root.Chmod(name, 0o700)
+	dir, err := root.OpenRoot(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return root.Remove(name)
+	}
+	list, err := readDirNames(dir)
+	if err != nil {
+		dir.Close()
+		return err
+	}
+	for _, d := range list {
+		if d.IsDir() {
+			err = removeTree(dir, d.Name())
+		} else {
+			err = dir.Remove(d.Name())
+		}
+		if err != nil {
+			dir.Close()
+			return err
+		}
+	}
+	dir.Close()
+	return root.Remove(name)
+}
+
+func readDirNames(root *os.Root) ([]os.DirEntry, error) {
+	f, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.ReadDir(-1)
+}
+
+// keepSnapshots removes every snapshot whose name is not in keep, and what interrupted writes left behind.
+func keepSnapshots(dir string, keep map[string]bool) error {
+	root, err := os.OpenRoot(filepath.Join(dir, snapshotsDir))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	list, err := readDirNames(root)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, d := range list {
+		if keep[d.Name()] || !d.IsDir() && !strings.HasPrefix(d.Name(), tempPrefix) {
+			continue
+		}
+		if err := removeTree(root, d.Name()); err != nil {
+			errs = append(errs, fmt.Errorf("removing the snapshot %s: %w", d.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}

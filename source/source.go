@@ -1,0 +1,360 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"dive-agent/gitremote"
+)
+
+// Options of a source.
+type Options struct {
+	// Remote to follow; the caller closes it.
+	Remote *gitremote.Remote
+	// Branch without refs/heads/. Default "main".
+	Branch string
+	// Path is the folder of the repository to follow, slash-separated; empty means all of it.
+	Path string
+	// Dir is an absolute folder for the snapshots and the record of what was accepted. It is made when the first
+	// revision is written, mode 0700. One process at a time may use it.
+	Dir    string
+	Limits Limits
+	// Signers, when set, must have signed every new commit of the branch's first-parent line.
+	Signers *Signers
+	// Clock is the time; nil means the system's.
+	Clock Clock
+}
+
+// Source follows one branch. All methods are safe for concurrent use; polls run one at a time.
+type Source struct {
+	opts Options
+	ref  plumbing.ReferenceName
+
+	polling sync.Mutex // held over a poll
+
+	mu         sync.Mutex // guards the rest, never held over the network
+	rec        record
+	base       *stored      // content of the accepted revision; nil when it is not on disk
+	candidates []*candidate // fetched, proven, neither accepted nor refused; newest last
+	verdict    *verdict
+	unrelated  bool // another branch or folder was followed before: nothing to descend from
+	state      State
+	notices    []string
+}
+
+// candidate is a revision that was handed out and not yet judged.
+type candidate struct {
+	rev      Revision
+	content  *stored
+	between  map[string]bool // the commits between the accepted revision and this one, which it descends from
+	reported bool
+}
+
+// verdict is what this package itself found wrong with a commit, so that it is not fetched at every poll.
+type verdict struct {
+	head, accepted string
+	err            error
+	until          time.Time // zero: as long as nothing changes
+}
+
+// maxCandidates is how many revisions can be open at once; the oldest falls out.
+const maxCandidates = 4
+
+// New reads the record of an earlier run and checks that the accepted snapshot is what was accepted. It changes
+// nothing on disk, except that a damaged record is set aside (see [Source.Notices]), and does not ask the remote.
+func New(opts Options) (*Source, error) {
+	if opts.Branch == "" {
+		opts.Branch = "main"
+	}
+	if opts.Clock == nil {
+		opts.Clock = SystemClock{}
+	}
+	opts.Limits = opts.Limits.withDefaults()
+	opts.Path = strings.Join(splitPath(opts.Path), "/")
+	s := &Source{opts: opts, ref: plumbing.NewBranchReferenceName(opts.Branch)}
+	switch {
+	case opts.Remote == nil:
+		return nil, errors.New("a source needs a remote")
+	case !filepath.IsAbs(opts.Dir):
+		return nil, fmt.Errorf("the folder for snapshots has to be absolute, it is %q", opts.Dir)
+	case s.ref.Validate() != nil:
+		return nil, fmt.Errorf("%q is not the name of a branch", opts.Branch)
+	}
+	for _, part := range splitPath(opts.Path) {
+		if reason := badName(part); reason != "" {
+			return nil, fmt.Errorf("the folder %q cannot be followed: %s", opts.Path, reason)
+		}
+	}
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	s.state.Since = opts.Clock.Now()
+	return s, nil
+}
+
+func (s *Source) load() error {
+	fresh := record{Version: recordVersion, Remote: s.opts.Remote.String(), Branch: s.opts.Branch, Path: s.opts.Path}
+	rec, err := loadRecord(s.opts.Dir)
+	var damaged *recordError
+	switch {
+	case errors.As(err, &damaged):
+		aside, err := setAside(s.opts.Dir, s.opts.Clock.Now())
+		if err != nil {
+			return fmt.Errorf("%w; setting it aside failed too: %w", damaged, err)
+		}
+		s.notices = append(s.notices, fmt.Sprintf("%v; it is kept as %s, and the branch is followed anew", damaged, aside))
+		s.rec = fresh
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading the record of the followed branch: %w", err)
+	case rec == nil:
+		s.rec = fresh
+		return nil
+	}
+	s.unrelated = rec.Branch != s.opts.Branch || rec.Path != s.opts.Path
+	s.rec = *rec
+	if s.unrelated {
+		s.rec.Refused = nil
+	}
+	if a := s.rec.Accepted; a != nil {
+		a.Dir = s.snapshotDir(a.Commit, rec.Path)
+		if s.base, err = verify(a.Dir, plumbing.NewHash(a.Tree), s.opts.Limits); err != nil {
+			s.notices = append(s.notices, fmt.Sprintf("the snapshot of the accepted revision %s cannot be used (%v); it is fetched again", a.Short(), err))
+		}
+	}
+	return nil
+}
+
+// snapshotDir is where a commit's snapshot lies. The followed folder is part of the name, since it decides the content.
+func (s *Source) snapshotDir(commit, path string) string {
+	return filepath.Join(s.opts.Dir, snapshotsDir, snapshotName(commit, path))
+}
+
+func snapshotName(commit, path string) string {
+	if path == "" {
+		return commit
+	}
+	return commit + "-" + short(plumbing.ComputeHash(plumbing.BlobObject, []byte(path)).String())
+}
+
+// Current is the accepted revision, whose content is on disk and was checked; false when there is none. It needs no
+// network.
+func (s *Source) Current() (Revision, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rec.Accepted == nil || s.base == nil {
+		return Revision{}, false
+	}
+	return *s.rec.Accepted, true
+}
+
+// Refused is the last revision that was refused with [Source.Refuse], while the branch points to it; false when there
+// is none.
+func (s *Source) Refused() (Refusal, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rec.Refused == nil {
+		return Refusal{}, false
+	}
+	return *s.rec.Refused, true
+}
+
+// Notices are things that happened to what is on disk and that a person should know; in order of time.
+func (s *Source) Notices() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.notices)
+}
+
+// Poll asks the remote where the branch is, one request with a short answer. When it moved, Poll fetches what lies
+// between, proves that the new commit descends from the accepted one, checks and writes its tree, and returns the
+// new revision with true: once for each revision in the life of a Source. The caller then calls Accept
+// or Refuse, now or later.
+//
+// With false the revision is the one to go by: an open one that was returned before, or else the accepted one; it is
+// zero when there is none. A commit that was refused is not fetched again.
+//
+// Errors leave everything as it was. Beside [*gitremote.Error]: [*BranchMissingError], [*RewrittenError], [*TreeError],
+// [*EmptyTreeError], [*UnreadableError], [*SignatureError]; or an error of the disk.
+func (s *Source) Poll(ctx context.Context) (Revision, bool, error) {
+	s.polling.Lock()
+	defer s.polling.Unlock()
+	head, rev, changed, err := s.poll(ctx)
+	s.note(head, err)
+	return rev, changed, err
+}
+
+func (s *Source) poll(ctx context.Context) (head string, rev Revision, changed bool, err error) {
+	h, err := s.opts.Remote.Ref(ctx, s.ref)
+	if errors.Is(err, gitremote.ErrRefNotFound) {
+		return "", Revision{}, false, &BranchMissingError{Branch: s.opts.Branch, Remote: s.opts.Remote.String()}
+	}
+	if err != nil {
+		return "", Revision{}, false, err
+	}
+	head = h.String()
+	if rev, changed, err, known := s.known(head); known {
+		return head, rev, changed, err
+	}
+	c, err := s.obtain(ctx, h)
+	if err != nil {
+		s.remember(head, err)
+		return head, Revision{}, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.verdict = nil
+	if a := s.rec.Accepted; a != nil && a.Commit == head && !s.unrelated { // its snapshot was lost, and is back
+		s.base, a.Dir = c.content, c.rev.Dir
+		return head, c.rev, true, nil
+	}
+	c.reported = true
+	s.candidates = append(s.candidates, c)
+	if len(s.candidates) > maxCandidates {
+		s.candidates = s.candidates[1:]
+	}
+	return head, c.rev, true, nil
+}
+
+// known answers for a commit without asking anybody.
+func (s *Source) known(head string) (rev Revision, changed bool, err error, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rec.Accepted != nil && s.base != nil {
+		rev = *s.rec.Accepted
+	}
+	accepted := s.acceptedLocked()
+	if r := s.rec.Refused; r != nil {
+		if r.Revision.Commit == head {
+			return rev, false, nil, true
+		}
+		if accepted == head { // the branch went back to what is in force
+			s.rec.Refused = nil
+		}
+	}
+	if accepted == head && s.base != nil && !s.unrelated {
+		s.candidates = nil
+		return rev, false, nil, true
+	}
+	for _, c := range s.candidates {
+		if c.rev.Commit == head {
+			changed, c.reported = !c.reported, true
+			return c.rev, changed, nil, true
+		}
+	}
+	if v := s.verdict; v != nil && v.head == head && v.accepted == accepted {
+		if v.until.IsZero() || s.opts.Clock.Now().Before(v.until) {
+			return Revision{}, false, v.err, true
+		}
+	}
+	return rev, false, nil, false
+}
+
+func (s *Source) acceptedLocked() string {
+	if s.rec.Accepted == nil {
+		return ""
+	}
+	return s.rec.Accepted.Commit
+}
+
+// tooLargeFor is how long an answer that broke a limit is not asked for again.
+const tooLargeFor = 15 * time.Minute
+
+// remember keeps what is wrong with a commit itself, as opposed to the way to it.
+func (s *Source) remember(head string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := &verdict{head: head, accepted: s.acceptedLocked(), err: err}
+	switch problemOf(err) {
+	case Rewritten, BadTree, EmptyTree, Unsigned:
+		s.verdict = v
+	case TooLarge:
+		v.until = s.opts.Clock.Now().Add(tooLargeFor)
+		s.verdict = v
+	}
+}
+
+// Accept makes a revision that Poll returned the baseline: what later revisions must descend from, and what
+// [Source.Current] gives, also after a restart. It is on disk when Accept returns. Accepting the accepted
+// revision again does nothing.
+func (s *Source) Accept(rev Revision) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.acceptedLocked() == rev.Commit && !s.unrelated {
+		return nil
+	}
+	i := slices.IndexFunc(s.candidates, func(c *candidate) bool { return c.rev.Commit == rev.Commit })
+	if i < 0 {
+		return fmt.Errorf("revision %s cannot be accepted: it is not one of those that are open", rev.Short())
+	}
+	c := s.candidates[i]
+	next := record{Version: recordVersion, Remote: s.opts.Remote.String(), Branch: s.opts.Branch, Path: s.opts.Path, Accepted: &c.rev, Refused: s.rec.Refused}
+	if next.Refused != nil && next.Refused.Revision.Commit == rev.Commit {
+		next.Refused = nil
+	}
+	if err := next.save(s.opts.Dir); err != nil {
+		return err
+	}
+	s.rec, s.base, s.unrelated, s.verdict = next, c.content, false, nil
+	s.candidates = slices.DeleteFunc(s.candidates, func(o *candidate) bool { return !o.between[rev.Commit] })
+	return nil
+}
+
+// Refuse remembers that a revision is not to be used, and why. It is on disk when Refuse returns. The accepted
+// revision stays in force, and Poll stays silent about the refused one until the branch moves.
+func (s *Source) Refuse(rev Revision, reason string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.rec
+	next.Refused = &Refusal{Revision: rev, Reason: reason, At: s.opts.Clock.Now().UTC()}
+	if err := next.save(s.opts.Dir); err != nil {
+		return err
+	}
+	s.rec = next
+	s.candidates = slices.DeleteFunc(s.candidates, func(c *candidate) bool { return c.rev.Commit == rev.Commit })
+	return nil
+}
+
+// Retry forgets refusals, so that the next poll fetches and hands out what the branch points to.
+func (s *Source) Retry() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.verdict = nil
+	if s.rec.Refused == nil {
+		return nil
+	}
+	next := s.rec
+	next.Refused = nil
+	if err := next.save(s.opts.Dir); err != nil {
+		return err
+	}
+	s.rec = next
+	return nil
+}
+
+// Keep removes all snapshots but those of the named commits, of the accepted revision and of open ones.
+func (s *Source) Keep(commits ...string) error {
+	s.polling.Lock() // a poll may be writing one
+	defer s.polling.Unlock()
+	s.mu.Lock()
+	keep := map[string]bool{}
+	for _, c := range commits {
+		keep[snapshotName(c, s.opts.Path)] = true
+	}
+	if a := s.rec.Accepted; a != nil {
+		keep[filepath.Base(a.Dir)] = true
+	}
+	for _, c := range s.candidates {
+		keep[filepath.Base(c.rev.Dir)] = true
+	}
+	s.mu.Unlock()
+	return keepSnapshots(s.opts.Dir, keep)
+}

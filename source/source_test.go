@@ -1,0 +1,474 @@
+package source_test
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"dive-agent/gitremote"
+	"dive-agent/source"
+	"dive-agent/testbed/gitserver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bed is a repository behind HTTPS and a folder for a source.
+type bed struct {
+	*testing.T
+	server *gitserver.Server
+	repo   *gitserver.Repository
+	remote *gitremote.Remote
+	dir    string
+}
+
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	server := gitserver.Start(t, gitserver.Options{})
+	b := &bed{T: t, server: server, repo: server.NewRepository(t, "fleet"), dir: filepath.Join(t.TempDir(), "state")}
+	var err error
+	b.remote, err = gitremote.New(gitremote.Config{
+		URL: server.URL("fleet"), CAFile: server.CAFile(), Username: server.Reader().Name, Password: server.Reader().Password,
+	})
+	require.NoError(t, err)
+	t.Cleanup(b.remote.Close)
+	t.Cleanup(func() { makeWritable(b.dir) })
+	return b
+}
+
+// makeWritable lets the test's folder be removed by others than root too.
+func makeWritable(dir string) {
+	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(p, 0o700)
+		}
+		return nil
+	})
+}
+
+func (b *bed) open(change ...func(*source.Options)) *source.Source {
+	b.Helper()
+	opts := source.Options{Remote: b.remote, Branch: "main", Dir: b.dir}
+	for _, f := range change {
+		f(&opts)
+	}
+	s, err := source.New(opts)
+	require.NoError(b, err)
+	return s
+}
+
+func (b *bed) commit(message string, files gitserver.Files) string {
+	b.Helper()
+	return b.repo.Commit(b, "main", message, files)
+}
+
+// accepted polls a new revision and accepts it.
+func (b *bed) accepted(s *source.Source) source.Revision {
+	b.Helper()
+	rev, changed, err := s.Poll(b.Context())
+	require.NoError(b, err)
+	require.True(b, changed)
+	require.NoError(b, s.Accept(rev))
+	return rev
+}
+
+// content is a folder as path to content; links are written "-> target", executable files end with "*".
+func content(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, p)
+		if d.Type()&fs.ModeSymlink != 0 {
+			target, err := os.Readlink(p)
+			out[rel] = "-> " + target
+			return err
+		}
+		raw, err := os.ReadFile(p)
+		if st, _ := d.Info(); st.Mode()&0o100 != 0 {
+			rel += "*"
+		}
+		out[rel] = string(raw)
+		return err
+	}))
+	return out
+}
+
+func TestFollowsTheBranch(t *testing.T) {
+	b := newBed(t)
+	first := b.commit("Start the fleet\n\nWith care.", gitserver.Files{"fleet.yaml": "a: 1\n", "instances/usa.yaml": "usa\n", "shared": gitserver.Symlink("instances")})
+	s := b.open()
+	_, ok := s.Current()
+	require.False(t, ok)
+
+	rev, changed, err := s.Poll(t.Context())
+	require.NoError(t, err)
+	require.True(t, changed)
+	require.Equal(t, first, rev.Commit)
+	require.Equal(t, "Start the fleet", rev.Subject)
+	require.Equal(t, "Test Bed <testbed@example.org>", rev.Author)
+	require.Equal(t, "main", rev.Branch)
+	require.Equal(t, map[string]string{"fleet.yaml": "a: 1\n", "instances/usa.yaml": "usa\n", "shared": "-> instances"}, content(t, rev.Dir))
+
+	same, changed, err := s.Poll(t.Context())
+	require.NoError(t, err)
+	require.False(t, changed, "an open revision is handed out once")
+	require.Equal(t, rev, same)
+	require.NoError(t, s.Accept(rev))
+	current, ok := s.Current()
+	require.True(t, ok)
+	require.Equal(t, rev, current)
+
+	second := b.commit("Add FRA", gitserver.Files{"instances/fra.yaml": "fra\n"})
+	b.server.ResetRequests()
+	rev2 := b.accepted(s)
+	require.Equal(t, second, rev2.Commit)
+	require.Len(t, b.server.Requests(), 2, "one request asks, one fetches")
+	require.Equal(t, map[string]string{"fleet.yaml": "a: 1\n", "instances/usa.yaml": "usa\n", "instances/fra.yaml": "fra\n", "shared": "-> instances"}, content(t, rev2.Dir))
+	require.Equal(t, "a: 1\n", content(t, rev.Dir)["fleet.yaml"], "the older snapshot is as it was")
+
+	b.server.ResetRequests()
+	_, changed, err = s.Poll(t.Context())
+	require.NoError(t, err)
+	require.False(t, changed)
+	require.Len(t, b.server.Requests(), 1)
+	require.LessOrEqual(t, b.server.Requests()[0].Bytes, int64(65))
+
+	require.NoError(t, s.Keep())
+	_, err = os.Stat(rev.Dir)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.FileExists(t, filepath.Join(rev2.Dir, "fleet.yaml"))
+}
+
+func TestSnapshotIsReadOnly(t *testing.T) {
+	b := newBed(t)
+	b.commit("Start", gitserver.Files{"dir/a": "1"})
+	_, err := b.repo.Git("config", "core.fileMode", "true")
+	require.NoError(t, err)
+	rev := b.accepted(b.open())
+	for path, want := range map[string]fs.FileMode{"dir/a": 0o444, "dir": 0o555 | fs.ModeDir, ".": 0o555 | fs.ModeDir} {
+		st, err := os.Stat(filepath.Join(rev.Dir, path))
+		require.NoError(t, err)
+		require.Equal(t, want, st.Mode(), path)
+	}
+	st, err := os.Stat(b.dir)
+	require.NoError(t, err)
+	require.Equal(t, fs.FileMode(0o700)|fs.ModeDir, st.Mode())
+}
+
+func TestStartsWithoutGit(t *testing.T) {
+	b := newBed(t)
+	b.commit("Start", gitserver.Files{"fleet.yaml": "a: 1\n", "dir/b": "2\n"})
+	rev := b.accepted(b.open())
+	b.server.Stop()
+
+	s := b.open()
+	current, ok := s.Current()
+	require.True(t, ok)
+	require.Equal(t, rev, current)
+	_, changed, err := s.Poll(t.Context())
+	require.Error(t, err)
+	require.False(t, changed)
+	require.Equal(t, source.Unreachable, s.State().Problem)
+
+	require.NoError(t, b.server.Up())
+	b.commit("Go on", gitserver.Files{"dir/c": "3\n"})
+	b.server.ResetRequests()
+	next := b.accepted(s)
+	require.Len(t, b.server.Requests(), 2, "what did not change comes from the snapshot, also after a restart")
+	require.Equal(t, map[string]string{"fleet.yaml": "a: 1\n", "dir/b": "2\n", "dir/c": "3\n"}, content(t, next.Dir))
+	require.Equal(t, source.None, s.State().Problem)
+}
+
+func TestRewrittenBranchKeepsTheLastGoodRevision(t *testing.T) {
+	b := newBed(t)
+	first := b.commit("First", gitserver.Files{"a": "1"})
+	b.commit("Second", gitserver.Files{"a": "2"})
+	s := b.open()
+	rev := b.accepted(s)
+
+	for name, rewrite := range map[string]func() string{
+		"another history": func() string {
+			id := b.repo.Commit(t, "other", "Other", gitserver.Files{"a": "other"})
+			_, err := b.repo.Git("update-ref", "refs/heads/main", id)
+			require.NoError(t, err)
+			return id
+		},
+		"back to the parent": func() string {
+			_, err := b.repo.Git("update-ref", "refs/heads/main", first)
+			require.NoError(t, err)
+			return first
+		},
+		"amended": func() string {
+			_, err := b.repo.Git("update-ref", "refs/heads/main", first)
+			require.NoError(t, err)
+			return b.commit("Second, amended", gitserver.Files{"a": "3"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := rewrite()
+			_, changed, err := s.Poll(t.Context())
+			var rewritten *source.RewrittenError
+			require.ErrorAs(t, err, &rewritten)
+			require.False(t, changed)
+			require.Equal(t, rev.Commit, rewritten.Accepted)
+			require.Equal(t, found, rewritten.Found)
+			current, ok := s.Current()
+			require.True(t, ok)
+			require.Equal(t, rev, current)
+			require.Equal(t, map[string]string{"a": "2"}, content(t, current.Dir))
+			require.Equal(t, source.Rewritten, s.State().Problem)
+
+			b.server.ResetRequests()
+			_, _, err = s.Poll(t.Context())
+			require.ErrorAs(t, err, &rewritten)
+			require.Len(t, b.server.Requests(), 1, "it is not fetched again")
+		})
+	}
+	_, err := b.repo.Git("update-ref", "refs/heads/main", rev.Commit)
+	require.NoError(t, err)
+	_, changed, err := s.Poll(t.Context())
+	require.NoError(t, err)
+	require.False(t, changed)
+	require.Equal(t, source.None, s.State().Problem)
+}
+
+func TestMergeThatBringsTheAcceptedCommitIn(t *testing.T) {
+	b := newBed(t)
+	b.commit("First", gitserver.Files{"a": "1"})
+	s := b.open()
+	b.accepted(s)
+	_, err := b.repo.Git("branch", "feature", "main")
+	require.NoError(t, err)
+	b.commit("On main", gitserver.Files{"a": "2"})
+	b.repo.Commit(t, "feature", "On feature", gitserver.Files{"b": "1"})
+	tree, err := b.repo.Git("rev-parse", "feature^{tree}")
+	require.NoError(t, err)
+	merge, err := b.repo.Git("-c", "user.name=t", "-c", "user.email=t@example.org", "commit-tree", "-p", "feature", "-p", "main", "-m", "Merge", tree)
+	require.NoError(t, err)
+	_, err = b.repo.Git("update-ref", "refs/heads/main", merge)
+	require.NoError(t, err)
+	require.Equal(t, merge, b.accepted(s).Commit)
+}
+
+func TestRefusedRevisionIsNotFetchedAgain(t *testing.T) {
+	b := newBed(t)
+	b.commit("Good", gitserver.Files{"a": "1"})
+	s := b.open()
+	good := b.accepted(s)
+	bad := b.commit("Bad", gitserver.Files{"a": "broken"})
+	rev, changed, err := s.Poll(t.Context())
+	require.NoError(t, err)
+	require.True(t, changed)
+	require.NoError(t, s.Refuse(rev, "a:1:1: broken"))
+
+	for range 2 { // in this process, and in the next
+		b.server.ResetRequests()
+		rev, changed, err = s.Poll(t.Context())
+		require.NoError(t, err)
+		require.False(t, changed)
+		require.Equal(t, good, rev)
+		require.Len(t, b.server.Requests(), 1)
+		refused, ok := s.Refused()
+		require.True(t, ok)
+		require.Equal(t, bad, refused.Revision.Commit)
+		require.Equal(t, "a:1:1: broken", refused.Reason)
+		require.Equal(t, source.Refused, s.State().Problem)
+		s = b.open()
+	}
+	fix := b.commit("Fix", gitserver.Files{"a": "2"})
+	require.Equal(t, fix, b.accepted(s).Commit)
+	require.Equal(t, source.None, s.State().Problem)
+}
+
+func TestRetryHandsARefusedRevisionOutAgain(t *testing.T) {
+	b := newBed(t)
+	b.commit("Good", gitserver.Files{"a": "1"})
+	s := b.open()
+	rev, _, err := s.Poll(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, s.Refuse(rev, "no"))
+	require.NoError(t, s.Retry())
+	again, changed, err := s.Poll(t.Context())
+	require.NoError(t, err)
+	require.True(t, changed)
+	require.Equal(t, rev, again)
+}
+
+func TestAcceptingAnOlderOpenRevision(t *testing.T) {
+	b := newBed(t)
+	b.commit("First", gitserver.Files{"a": "1"})
+	s := b.open()
+	b.accepted(s)
+	b.commit("Second", gitserver.Files{"a": "2"})
+	second, _, err := s.Poll(t.Context())
+	require.NoError(t, err)
+	b.commit("Third", gitserver.Files{"b": "3"})
+	third, _, err := s.Poll(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, s.Accept(second))
+	require.NoError(t, s.Accept(third), "it descends from the second one")
+	require.Error(t, s.Accept(second), "there is no way back")
+	fourth := b.commit("Fourth", gitserver.Files{"c": "4"})
+	require.Equal(t, fourth, b.accepted(s).Commit)
+}
+
+func TestDamageOnDiskIsRepaired(t *testing.T) {
+	for name, damage := range map[string]func(*testing.T, *bed, source.Revision){
+		"altered file": func(t *testing.T, _ *bed, rev source.Revision) {
+			p := filepath.Join(rev.Dir, "a")
+			require.NoError(t, os.Chmod(p, 0o600))
+			require.NoError(t, os.WriteFile(p, []byte("X"), 0o600))
+		},
+		"file too many": func(t *testing.T, _ *bed, rev source.Revision) {
+			require.NoError(t, os.Chmod(rev.Dir, 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(rev.Dir, "more"), nil, 0o600))
+		},
+		"snapshot gone": func(t *testing.T, _ *bed, rev source.Revision) {
+			makeWritable(rev.Dir)
+			require.NoError(t, os.RemoveAll(rev.Dir))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t)
+			b.commit("First", gitserver.Files{"a": "1", "dir/b": "2"})
+			rev := b.accepted(b.open())
+			damage(t, b, rev)
+			s := b.open()
+			_, ok := s.Current()
+			require.False(t, ok, "what is not what was accepted is not handed out")
+			require.Len(t, s.Notices(), 1)
+			again, changed, err := s.Poll(t.Context())
+			require.NoError(t, err)
+			require.True(t, changed)
+			require.Equal(t, rev, again)
+			require.Equal(t, map[string]string{"a": "1", "dir/b": "2"}, content(t, again.Dir))
+			_, ok = s.Current()
+			require.True(t, ok)
+			next := b.commit("Second", gitserver.Files{"a": "3"})
+			require.Equal(t, next, b.accepted(s).Commit)
+		})
+	}
+}
+
+func TestFileAlteredWhileRunning(t *testing.T) {
+	b := newBed(t)
+	b.commit("First", gitserver.Files{"a": "1", "dir/b": "2"})
+	s := b.open()
+	rev := b.accepted(s)
+	p := filepath.Join(rev.Dir, "a")
+	require.NoError(t, os.Chmod(p, 0o600))
+	require.NoError(t, os.WriteFile(p, []byte("altered"), 0o600))
+	b.commit("Second", gitserver.Files{"dir/b": "3"})
+	next := b.accepted(s)
+	require.Equal(t, map[string]string{"a": "1", "dir/b": "3"}, content(t, next.Dir), "an altered file is not carried over")
+}
+
+func TestDamagedRecordIsSetAside(t *testing.T) {
+	b := newBed(t)
+	b.commit("First", gitserver.Files{"a": "1"})
+	b.accepted(b.open())
+	record := filepath.Join(b.dir, "source.json")
+	require.NoError(t, os.WriteFile(record, []byte("{half"), 0o600))
+	s := b.open()
+	_, ok := s.Current()
+	require.False(t, ok)
+	require.Len(t, s.Notices(), 1)
+	aside, err := filepath.Glob(record + ".damaged-*")
+	require.NoError(t, err)
+	require.Len(t, aside, 1)
+	raw, err := os.ReadFile(aside[0])
+	require.NoError(t, err)
+	require.Equal(t, "{half", string(raw))
+	b.accepted(s)
+}
+
+func TestFollowsAFolder(t *testing.T) {
+	b := newBed(t)
+	b.commit("First", gitserver.Files{"fleets/eu/fleet.yaml": "1", "fleets/us/fleet.yaml": "2", "README": "x"})
+	eu := func(o *source.Options) { o.Path = "/fleets/eu/" }
+	s := b.open(eu)
+	rev := b.accepted(s)
+	require.Equal(t, map[string]string{"fleet.yaml": "1"}, content(t, rev.Dir))
+	b.commit("Elsewhere", gitserver.Files{"README": "y"})
+	b.server.ResetRequests()
+	rev = b.accepted(s)
+	require.Equal(t, map[string]string{"fleet.yaml": "1"}, content(t, rev.Dir))
+	require.Len(t, b.server.Requests(), 2)
+	_, err := b.repo.Git("gc", "--quiet")
+	require.NoError(t, err)
+	b.commit("Here", gitserver.Files{"fleets/eu/more.yaml": "3"})
+	s = b.open(eu)
+	require.Equal(t, map[string]string{"fleet.yaml": "1", "more.yaml": "3"}, content(t, b.accepted(s).Dir))
+
+	other := b.open(func(o *source.Options) { o.Path = "fleets/us" })
+	require.Equal(t, map[string]string{"fleet.yaml": "2"}, content(t, b.accepted(other).Dir))
+	none := b.open(func(o *source.Options) { o.Path = "fleets/none" })
+	_, _, err = none.Poll(t.Context())
+	require.ErrorAs(t, err, new(*source.EmptyTreeError))
+}
+
+func TestBranchThatIsNotThere(t *testing.T) {
+	b := newBed(t)
+	s := b.open()
+	_, _, err := s.Poll(t.Context())
+	require.ErrorAs(t, err, new(*source.BranchMissingError), "an empty repository")
+	b.commit("First", gitserver.Files{"a": "1"})
+	rev := b.accepted(s)
+	_, err = b.repo.Git("update-ref", "-d", "refs/heads/main")
+	require.NoError(t, err)
+	_, changed, err := s.Poll(t.Context())
+	require.ErrorAs(t, err, new(*source.BranchMissingError))
+	require.False(t, changed)
+	current, ok := s.Current()
+	require.True(t, ok)
+	require.Equal(t, rev, current)
+}
+
+func TestManyRevisionsOverEachTransport(t *testing.T) {
+	b := newBed(t)
+	known := filepath.Join(t.TempDir(), "known_hosts")
+	require.NoError(t, os.WriteFile(known, []byte(b.server.KnownHosts()), 0o600))
+	for name, cfg := range map[string]gitremote.Config{
+		"ssh":  {URL: b.server.SSHURL("fleet"), IdentityFile: b.server.SSHKeyFile(), KnownHostsFile: known},
+		"file": {URL: b.repo.Path},
+	} {
+		t.Run(name, func(t *testing.T) {
+			remote, err := gitremote.New(cfg)
+			require.NoError(t, err)
+			defer remote.Close()
+			b.dir = filepath.Join(t.TempDir(), "state")
+			t.Cleanup(func() { makeWritable(b.dir) })
+			s := b.open(func(o *source.Options) { o.Remote = remote })
+			for i := range 5 {
+				id := b.commit("Commit", gitserver.Files{fmt.Sprintf("%s/%d", name, i): strings.Repeat("x", i)})
+				rev, changed, err := s.Poll(t.Context())
+				require.NoError(t, err)
+				require.True(t, changed)
+				require.Equal(t, id, rev.Commit)
+				require.NoError(t, s.Accept(rev))
+				require.Contains(t, content(t, rev.Dir), fmt.Sprintf("%s/%d", name, i))
+			}
+		})
+	}
+}
+
+func TestPollThatIsGivenUpSaysNothingAboutTheRemote(t *testing.T) {
+	b := newBed(t)
+	b.commit("First", gitserver.Files{"a": "1"})
+	s := b.open()
+	b.accepted(s)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err := s.Poll(ctx)
+	require.Error(t, err)
+	require.Equal(t, source.None, s.State().Problem)
+}
