@@ -15,6 +15,8 @@ type Expr struct {
 	source   string
 	position Position
 	template hclsyntax.Expression
+	node     *node // where it stands, to find columns; nil outside manifests
+	static   bool  // no name is used, so the value is always the same
 }
 
 // Reference is one name that an expression uses, such as ["database", "uri"], ["portOffset"] or ["MONGO_PASSWORD"].
@@ -27,16 +29,49 @@ func (r Reference) String() string { return strings.Join(r.Path, ".") }
 
 // Literal is an expression without a place, for text that no manifest holds.
 func Literal(text string) Expr {
-	return Expr{source: text, template: &hclsyntax.LiteralValueExpr{Val: cty.StringVal(text)}}
+	return Expr{source: text, template: &hclsyntax.LiteralValueExpr{Val: cty.StringVal(text)}, static: true}
 }
 
-// ParseExpr reads a template that stands at a place. Offset of lines and columns is kept for plain one-line scalars;
-// for block scalars the column is that of the scalar.
-func ParseExpr(source string, at Position) (Expr, Problems) {
-	start := hcl.Pos{Line: max(at.Line, 1), Column: max(at.Column, 1)}
-	parsed, diags := hclsyntax.ParseTemplate([]byte(source), at.File, start)
-	e := Expr{source: source, position: at, template: parsed}
-	return e, problemsOf(diags, at)
+// ParseExpr reads a template that stands at a place, as if it were a plain one-line scalar.
+func ParseExpr(source string, at Position) (Expr, Problems) { return parseExpr(source, at, nil) }
+
+func parseExpr(source string, at Position, n *node) (Expr, Problems) {
+	e := Expr{source: source, position: at, node: n}
+	if !strings.Contains(source, "${") && !strings.Contains(source, "%{") {
+		e.template, e.static = &hclsyntax.LiteralValueExpr{Val: cty.StringVal(source)}, true
+		return e, nil
+	}
+	if len(source) > maxTemplate || nesting(source) > maxNesting {
+		e.template, e.static = &hclsyntax.LiteralValueExpr{Val: cty.StringVal(source)}, true
+		return e, Problems{{at, fmt.Sprintf("a text with ${...} may have %d bytes and brackets nested %d deep", maxTemplate, maxNesting)}}
+	}
+	parsed, diags := hclsyntax.ParseTemplate([]byte(source), at.File, hcl.InitialPos)
+	e.template = parsed
+	problems := e.problemsOf(diags)
+	if len(problems) == 0 {
+		e.static = len(parsed.Variables()) == 0
+	}
+	return e, problems
+}
+
+// Bounds of an expression: its parser calls itself for each bracket and operator.
+const (
+	maxTemplate = 64 << 10
+	maxNesting  = 100
+)
+
+func nesting(source string) int {
+	depth, deepest := 0, 0
+	for _, r := range source {
+		switch r {
+		case '(', '[', '{':
+			depth++
+			deepest = max(deepest, depth)
+		case ')', ']', '}':
+			depth--
+		}
+	}
+	return deepest
 }
 
 // IsZero says whether the manifest left the field out.
@@ -55,7 +90,7 @@ func (e Expr) References() []Reference {
 	}
 	var refs []Reference
 	for _, traversal := range e.template.Variables() {
-		refs = append(refs, Reference{Path: pathOf(traversal), Position: place(traversal.SourceRange(), e.position)})
+		refs = append(refs, Reference{Path: pathOf(traversal), Position: e.place(traversal.SourceRange())})
 	}
 	return refs
 }
@@ -83,30 +118,56 @@ func (e Expr) Eval(scope *Scope) (Value, error) {
 		return String(""), nil
 	}
 	v, diags := e.template.Value(scope.context())
-	if problems := problemsOf(diags, e.position); len(problems) > 0 {
+	if problems := e.problemsOf(diags); len(problems) > 0 {
 		return Value{}, problems
 	}
 	return ValueOf(v), nil
 }
 
-func problemsOf(diags hcl.Diagnostics, at Position) Problems {
+func (e Expr) problemsOf(diags hcl.Diagnostics) Problems {
 	var problems Problems
 	for _, d := range diags {
 		if d.Severity != hcl.DiagError {
 			continue
 		}
-		where := at
+		where := e.position
 		if d.Subject != nil {
-			where = place(*d.Subject, at)
+			where = e.place(*d.Subject)
 		}
-		problems = append(problems, Problem{where, strings.TrimSuffix(fmt.Sprintf("%s: %s", d.Summary, d.Detail), ": ")})
+		detail := strings.TrimSuffix(d.Detail, ".")
+		if detail == "" {
+			detail = d.Summary
+		}
+		problems = append(problems, Problem{where, fmt.Sprintf("%s: %s", shown(e.source), lowerFirst(detail))})
 	}
 	return problems
 }
 
-func place(r hcl.Range, at Position) Position {
-	if at.Line == 0 {
-		return at
+// shown is an expression's text for a message: one line, not long.
+func shown(source string) string {
+	line, _, more := strings.Cut(source, "\n")
+	if runes := []rune(line); len(runes) > 60 {
+		line, more = string(runes[:60]), true
 	}
-	return Position{File: at.File, Line: r.Start.Line, Column: r.Start.Column}
+	if more {
+		line += "..."
+	}
+	return line
+}
+
+func lowerFirst(text string) string {
+	if len(text) > 1 && text[0] >= 'A' && text[0] <= 'Z' && text[1] >= 'a' {
+		return strings.ToLower(text[:1]) + text[1:]
+	}
+	return text
+}
+
+func (e Expr) place(r hcl.Range) Position {
+	switch {
+	case e.position.Line == 0:
+		return e.position
+	case e.node != nil:
+		return e.node.locate(r.Start.Byte)
+	}
+	return Position{File: e.position.File, Line: e.position.Line, Column: e.position.Column + r.Start.Column - 1}
 }

@@ -20,6 +20,8 @@ type HubSpec struct {
 	URL      string `yaml:"url" doc:"Base URL of the hub's backend as agents reach it, such as https://hub.example:4000."`
 	CA       string `yaml:"ca" doc:"PEM of the certificate authority of the hub's server certificate."`
 	CAFile   string `yaml:"caFile" doc:"The same as a file of the repository."`
+
+	at Position // of the field instance
 }
 
 // Host is hosts/<name>.yaml.
@@ -45,6 +47,8 @@ type Instance struct {
 	Source     string // folder in the repository that relative paths are read from, such as blueprints/spoke
 	Digest     string // of all that shapes this instance: manifest, blueprint and its files, fleet defaults
 	Position   Position
+
+	hub map[string]Value // fields of the built-in object "hub"
 }
 
 // Component is one named part of an instance.
@@ -53,6 +57,16 @@ type Component struct {
 	Kind     string
 	Spec     any // what Kind.New made, filled
 	Position Position
+
+	node  *node
+	exprs []Expr // all expressions that use a name
+	after []dependency
+}
+
+// dependency is one entry of the generic field `after`.
+type dependency struct {
+	on string // component or component/part
+	at Position
 }
 
 // SecretSpec is one declared secret; exactly one of Generate and Provide is set.
@@ -88,6 +102,9 @@ func (c *Check) report(at Position, format string, args ...any) {
 	if at.Line == 0 && c.Component != nil {
 		at = c.Component.Position
 	}
+	if c.problems == nil {
+		c.problems = new(Problems)
+	}
 	*c.problems = append(*c.problems, Problem{at, fmt.Sprintf(format, args...)})
 }
 
@@ -111,4 +128,6 @@ type Edge struct {
 	Started bool   // started is enough
 	Output  string // name of the output that is used, or empty
 	Why     string
+
+	at Position
 }

@@ -1,0 +1,272 @@
+package desired
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// grapher makes the graph of one instance.
+type grapher struct {
+	b        *builder
+	nodes    []*Node // in the order of the manifest
+	index    map[string]*Node
+	parts    map[string][]*Node // component -> its nodes
+	services map[string][]*Node // part -> its nodes
+	blind    bool               // a component's parts are not known (Light)
+	pending  []pending
+	reported map[string]bool
+}
+
+type pending struct {
+	from *Node
+	need Need
+}
+
+// add makes the nodes of a component and collects their needs.
+func (g *grapher) add(c *Component, check *Check) {
+	if g.index == nil {
+		g.index, g.parts, g.services = map[string]*Node{}, map[string][]*Node{}, map[string][]*Node{}
+	}
+	parter, ok := c.Spec.(Parter)
+	if !ok {
+		n := g.node(c, Part{Needs: referenced(c)})
+		g.common(c, check, n)
+		return
+	}
+	parts := parter.Parts(check)
+	if len(parts) == 0 {
+		g.blind = true
+		g.node(c, Part{})
+		return
+	}
+	for _, part := range parts {
+		if part.Name == "" || g.index[c.Name+"/"+part.Name] != nil {
+			continue // the kind's own check reports parts that stand twice
+		}
+		g.common(c, check, g.node(c, part))
+	}
+}
+
+func (g *grapher) node(c *Component, part Part) *Node {
+	n := &Node{ID: c.Name, Component: c, Part: part.Name, Title: part.Title}
+	if part.Name != "" {
+		n.ID += "/" + part.Name
+		g.services[part.Name] = append(g.services[part.Name], n)
+	}
+	if n.Title == "" {
+		n.Title = part.Name
+	}
+	if n.Title == "" {
+		n.Title = c.Name
+	}
+	g.nodes = append(g.nodes, n)
+	g.index[n.ID] = n
+	g.parts[c.Name] = append(g.parts[c.Name], n)
+	for _, need := range part.Needs {
+		g.pending = append(g.pending, pending{n, need})
+	}
+	return n
+}
+
+// common adds the needs of a whole component to one of its nodes.
+func (g *grapher) common(c *Component, check *Check, n *Node) {
+	for _, dep := range c.after {
+		component, part, _ := strings.Cut(dep.on, "/")
+		g.pending = append(g.pending, pending{n, Need{Component: component, Part: part, Why: "after " + dep.on, Position: dep.at}})
+	}
+	if needer, ok := c.Spec.(Needer); ok {
+		for _, need := range needer.Needs(check) {
+			g.pending = append(g.pending, pending{n, need})
+		}
+	}
+}
+
+// referenced turns the outputs that a component's expressions use into needs.
+func referenced(c *Component) []Need {
+	var needs []Need
+	for _, e := range c.exprs {
+		for _, traversal := range e.template.Variables() {
+			if path := pathOf(traversal); len(path) > 1 {
+				needs = append(needs, Need{
+					Component: path[0], Output: path[1], Position: e.place(traversal.SourceRange()),
+					Why: "uses ${" + strings.Join(path, ".") + "}",
+				})
+			}
+		}
+	}
+	return needs
+}
+
+// link turns needs into edges.
+func (g *grapher) link() {
+	for _, p := range g.pending {
+		if p.need.Position.Line == 0 {
+			p.need.Position = p.from.Component.Position
+		}
+		for _, on := range g.resolve(p) {
+			g.edge(p, on)
+		}
+	}
+}
+
+func (g *grapher) edge(p pending, on *Node) {
+	if on == p.from && p.need.Output == "" && p.need.Part == "" {
+		return // a part that needs its whole component means the others
+	}
+	edge := Edge{On: on.ID, Started: p.need.Started, Output: p.need.Output, Why: p.need.Why, at: p.need.Position}
+	for i := range p.from.Needs {
+		if have := &p.from.Needs[i]; have.On == edge.On && have.Output == edge.Output {
+			if have.Started && !edge.Started {
+				*have = edge
+			}
+			return
+		}
+	}
+	p.from.Needs = append(p.from.Needs, edge)
+}
+
+// resolve gives the nodes that a need means, and reports names that do not exist.
+func (g *grapher) resolve(p pending) []*Node {
+	need := p.need
+	switch {
+	case need.Component == "" && need.Part == "":
+		return nil
+	case need.Component == "":
+		return g.service(p)
+	case g.parts[need.Component] == nil:
+		if isData(g.b, need.Component) { // a value or a secret, no component
+			return nil
+		}
+		if need.Output == "" { // unknown names in expressions are reported where expressions are resolved
+			g.b.fail(need.Position, "%s", g.b.unknownComponent(need.Component, g.b.name))
+		}
+		return nil
+	case need.Part == "":
+		return g.parts[need.Component]
+	}
+	if on := g.index[need.Component+"/"+need.Part]; on != nil {
+		return []*Node{on}
+	}
+	if g.unknownParts(need.Component) {
+		return nil
+	}
+	g.b.fail(need.Position, "component %q has no service %q%s", need.Component, need.Part, hintAnd(need.Part, g.partNames(need.Component)))
+	return nil
+}
+
+func isData(b *builder, name string) bool {
+	_, value := b.instance.Values[name]
+	return value || b.secret[name] || name == "instance" || name == "hub"
+}
+
+func (g *grapher) service(p pending) []*Node {
+	found := g.services[p.need.Part]
+	switch len(found) {
+	case 1:
+		return found
+	case 0:
+		if !g.blind {
+			names := slices.Sorted(maps.Keys(g.services))
+			g.b.fail(p.need.Position, "no service %q in %s%s", p.need.Part, g.b.name, hintAnd(p.need.Part, names))
+		}
+		return nil
+	}
+	var ids []string
+	for _, n := range found {
+		ids = append(ids, n.ID)
+	}
+	g.b.fail(p.need.Position, "service %q is in several components (%s); name one", p.need.Part, strings.Join(ids, ", "))
+	return nil
+}
+
+// unknownParts says whether a component has parts that were not read.
+func (g *grapher) unknownParts(component string) bool {
+	nodes := g.parts[component]
+	_, parter := nodes[0].Component.Spec.(Parter)
+	return parter && len(nodes) == 1 && nodes[0].Part == ""
+}
+
+func (g *grapher) partNames(component string) []string {
+	var names []string
+	for _, n := range g.parts[component] {
+		if n.Part != "" {
+			names = append(names, n.Part)
+		}
+	}
+	return names
+}
+
+// order sorts the nodes so that each stands after what it needs, otherwise in the order of the manifest. Cycles are
+// reported; their nodes come last.
+func (g *grapher) order() *Graph {
+	g.cycles()
+	out := &Graph{}
+	done := map[string]bool{}
+	for len(out.Nodes) < len(g.nodes) {
+		before := len(out.Nodes)
+		for _, n := range g.nodes {
+			if !done[n.ID] && !slices.ContainsFunc(n.Needs, func(e Edge) bool { return !done[e.On] }) {
+				done[n.ID] = true
+				out.Nodes = append(out.Nodes, n)
+			}
+		}
+		if len(out.Nodes) == before { // only cycles are left, which were reported
+			for _, n := range g.nodes {
+				if !done[n.ID] {
+					out.Nodes = append(out.Nodes, n)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// cycles reports one cycle for each knot of nodes that wait for one another.
+func (g *grapher) cycles() {
+	g.reported = map[string]bool{}
+	state := map[string]int{}
+	var path []*Node
+	var visit func(*Node)
+	visit = func(n *Node) {
+		state[n.ID] = 1
+		path = append(path, n)
+		for _, e := range n.Needs {
+			switch state[e.On] {
+			case 0:
+				visit(g.index[e.On])
+			case 1:
+				from := slices.IndexFunc(path, func(p *Node) bool { return p.ID == e.On })
+				g.cycle(path[from:])
+			}
+		}
+		path = path[:len(path)-1]
+		state[n.ID] = 2
+	}
+	for _, n := range g.nodes {
+		if state[n.ID] == 0 {
+			visit(n)
+		}
+	}
+}
+
+func (g *grapher) cycle(path []*Node) {
+	if slices.ContainsFunc(path, func(n *Node) bool { return g.reported[n.ID] }) {
+		return
+	}
+	var names []string
+	at := path[0].Component.Position
+	for i, n := range path {
+		g.reported[n.ID] = true
+		names = append(names, n.ID)
+		next := path[(i+1)%len(path)]
+		for _, e := range n.Needs {
+			if i == 0 && e.On == next.ID && e.at.Line > 0 {
+				at = e.at
+			}
+		}
+	}
+	names = append(names, path[0].ID)
+	g.b.problems = append(g.b.problems, Problem{at, fmt.Sprintf("cycle: %s", strings.Join(names, " -> "))})
+}

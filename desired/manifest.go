@@ -1,0 +1,120 @@
+package desired
+
+import (
+	"strings"
+)
+
+// APIVersion is what every manifest says in its first line.
+const APIVersion = "dive/v1alpha1"
+
+// The kinds of manifests.
+const (
+	FleetKind     = "Fleet"
+	HostKind      = "Host"
+	BlueprintKind = "Blueprint"
+	InstanceKind  = "Instance"
+)
+
+// The roles of instances.
+const (
+	RoleHub   = "hub"
+	RoleSpoke = "spoke"
+)
+
+// manifest is what all manifests share.
+type manifest struct {
+	APIVersion string   `yaml:"apiVersion" required:"true" enum:"dive/v1alpha1" doc:"Version of the format."`
+	Kind       string   `yaml:"kind" required:"true" enum:"Fleet,Host,Blueprint,Instance" doc:"What the file declares."`
+	Metadata   metadata `yaml:"metadata" required:"true" doc:"The name."`
+	Spec       Tree     `yaml:"spec" doc:"The declaration."`
+}
+
+type metadata struct {
+	Name string `yaml:"name" required:"true" doc:"Lower-case letters, digits and hyphens; the same as the file's or folder's name (any for the fleet)."`
+}
+
+type fleetSpec struct {
+	Hub    HubSpec         `yaml:"hub" doc:"Where the hub is."`
+	Values map[string]Tree `yaml:"values" doc:"Values for all instances whose blueprint declares them. An instance's own value wins."`
+}
+
+type hostSpec struct {
+	MachineID  string `yaml:"machineID" doc:"The host's /etc/machine-id. With it, instances of this host run on that machine only."`
+	Recipient  string `yaml:"recipient" doc:"The host's age public key (age1...)."`
+	SigningKey string `yaml:"signingKey" doc:"The host's SSH public key, which signs its status commits."`
+}
+
+type blueprintSpec struct {
+	Role       string `yaml:"role" required:"true" enum:"hub,spoke" doc:"What instances of this blueprint are."`
+	Values     Tree   `yaml:"values" doc:"Values that instances may set, by name: a default (text, number, true, false or list), or a declaration."`
+	Secrets    Tree   `yaml:"secrets" doc:"Secrets of each instance, by name."`
+	Components Tree   `yaml:"components" required:"true" doc:"Parts of each instance, by name."`
+}
+
+type instanceSpec struct {
+	Blueprint  string            `yaml:"blueprint" doc:"Name of the blueprint, a folder in blueprints/. Without it the instance declares everything itself."`
+	Host       string            `yaml:"host" required:"true" doc:"Name of the host it runs on, a file in hosts/."`
+	Role       string            `yaml:"role" enum:"hub,spoke" doc:"What it is; comes from the blueprint where there is one."`
+	Values     Tree              `yaml:"values" doc:"Values, by name. With a blueprint, only those that it declares."`
+	Secrets    Tree              `yaml:"secrets" doc:"Secrets beyond the blueprint's, or fields of them that differ, by name."`
+	Components Tree              `yaml:"components" doc:"Components beyond the blueprint's, or fields of them that differ, by name. Maps are merged field by field, lists are replaced."`
+	Approve    map[string]string `yaml:"approve" doc:"Component (or component/part) to the digest of the plan that may go through although it destroys or replaces."`
+}
+
+// valueSpec is a value's declaration in a blueprint.
+type valueSpec struct {
+	Type     string   `yaml:"type" enum:"string,number,bool,list,map" doc:"Type of the value. Default: that of default, else string."`
+	Required bool     `yaml:"required" doc:"Fleet or instance must set it."`
+	Default  Tree     `yaml:"default" doc:"The value where nobody sets it; may use other values, as ${lower(code)}."`
+	Enum     []string `yaml:"enum" doc:"What is allowed."`
+	Pattern  string   `yaml:"pattern" doc:"Regular expression (RE2) that the whole text must match."`
+	Doc      string   `yaml:"doc" doc:"For people."`
+}
+
+type secretSpec struct {
+	Generate *Generate   `yaml:"generate" doc:"The agent makes it, once."`
+	Provide  bool        `yaml:"provide" doc:"An operator puts it on the host."`
+	File     *SecretFile `yaml:"file" doc:"Containers find it as a file too."`
+}
+
+// validName says whether a name may be used for fleet parts: lower-case letters, digits and hyphens, at most 40.
+func validName(name string) bool {
+	if name == "" || len(name) > 40 || name[0] == '-' || name[len(name)-1] == '-' {
+		return false
+	}
+	return strings.IndexFunc(name, func(r rune) bool {
+		return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	}) < 0
+}
+
+// validIdentifier says whether a name can stand in an expression.
+func validIdentifier(name string) bool {
+	if name == "" || len(name) > 100 || name[0] >= '0' && name[0] <= '9' || name[0] == '-' {
+		return false
+	}
+	return strings.IndexFunc(name, func(r rune) bool {
+		return r != '_' && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
+	}) < 0
+}
+
+// open decodes what all manifests share and checks kind and name. It gives the spec, or a zero Tree.
+func (l *loader) open(path string, root *node, kind, name string) (spec Tree, problems Problems) {
+	d := &Decoder{}
+	var m manifest
+	d.Decode(Tree{root}, &m)
+	if m.Kind != "" && m.Kind != kind && len(d.problems) == 0 {
+		d.Errorf(root.get("kind").at, "%s must be of kind %s, not %s", path, kind, m.Kind)
+	}
+	if at := root.get("metadata").get("name"); at != nil && m.Metadata.Name != "" {
+		switch {
+		case !validName(m.Metadata.Name):
+			d.Errorf(at.at, "name %q: use lower-case letters, digits and hyphens, at most 40", m.Metadata.Name)
+		case name != "" && m.Metadata.Name != name:
+			d.Errorf(at.at, "name %q differs from the name %q in the path %s", m.Metadata.Name, name, path)
+		}
+	}
+	if root.kind == mappingNode && root.get("spec") == nil && kind != FleetKind {
+		d.Errorf(root.at, "%s needs the field %q", path, "spec")
+	}
+	return m.Spec, d.problems
+}
