@@ -27,6 +27,9 @@ func (e *LostError) Error() string {
 		e.Name, e.Instance, strings.Join(e.Data, ", "))
 }
 
+// Reason implements Resolvable.
+func (e *LostError) Reason() string { return "SecretLost" }
+
 // Do is the way out.
 func (e *LostError) Do() string {
 	return fmt.Sprintf("Restore %s from a backup of the state folder, or put the value back with: %s. It is never made again by itself, since the data would not open with another value",
@@ -42,6 +45,9 @@ type MissingError struct {
 func (e *MissingError) Error() string {
 	return fmt.Sprintf("secret %s of %s has to be provided and is not on this host", e.Name, e.Instance)
 }
+
+// Reason implements Resolvable.
+func (e *MissingError) Reason() string { return "SecretMissing" }
 
 // Do is the way out.
 func (e *MissingError) Do() string {
@@ -60,6 +66,9 @@ func (e *ChangedError) Error() string {
 	return fmt.Sprintf("secret %s of %s was changed in its file %s", e.Name, e.Instance, e.Path)
 }
 
+// Reason implements Resolvable.
+func (e *ChangedError) Reason() string { return "SecretChanged" }
+
 // Do is the way out.
 func (e *ChangedError) Do() string {
 	return fmt.Sprintf("Restore the file, or, if the new value is the right one, set it with: %s", setCommand(e.Instance, e.Name))
@@ -68,14 +77,45 @@ func (e *ChangedError) Do() string {
 // Resolvable is an error of this package with a way out for people.
 type Resolvable interface {
 	error
+	// Reason is a word for programs: SecretLost, SecretMissing, SecretChanged.
+	Reason() string
 	// Do is what to do, in a sentence.
 	Do() string
+}
+
+// Problems are several of them, of different secrets; each is found by errors.As.
+type Problems []Resolvable
+
+func (p Problems) Error() string { return p.join("; ", Resolvable.Error) }
+
+// Reason is that of the first.
+func (p Problems) Reason() string { return p[0].Reason() }
+
+// Do is what to do, about each in turn.
+func (p Problems) Do() string { return p.join(". ", Resolvable.Do) }
+
+// Unwrap gives all of them.
+func (p Problems) Unwrap() []error {
+	out := make([]error, len(p))
+	for i, e := range p {
+		out[i] = e
+	}
+	return out
+}
+
+func (p Problems) join(separator string, say func(Resolvable) string) string {
+	texts := make([]string, len(p))
+	for i, e := range p {
+		texts[i] = say(e)
+	}
+	return strings.Join(texts, separator)
 }
 
 var (
 	_ Resolvable = (*LostError)(nil)
 	_ Resolvable = (*MissingError)(nil)
 	_ Resolvable = (*ChangedError)(nil)
+	_ Resolvable = Problems(nil)
 )
 
 func setCommand(instance, name string) string {

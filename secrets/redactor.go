@@ -109,6 +109,9 @@ func (r *Redactor) String(s string) string {
 	return string(replace([]byte(s), spans))
 }
 
+// Redact is String by another name, for those who ask for one that redacts.
+func (r *Redactor) Redact(text string) string { return r.String(text) }
+
 // Bytes is String for bytes; it does not change b.
 func (r *Redactor) Bytes(b []byte) []byte {
 	p := r.current.Load()
@@ -140,10 +143,7 @@ type redactedError struct {
 func (e *redactedError) Error() string { return e.text }
 func (e *redactedError) Unwrap() error { return e.err }
 
-var _ interface{ Unwrap() error } = (*redactedError)(nil)
-
-// Contains says whether an error's or a text's words hold a secret; tests of
-// outputs use it.
+// Contains says whether a text holds a secret, in any of the forms.
 func (r *Redactor) Contains(text string) bool {
 	p := r.current.Load()
 	return p != nil && len(p.find([]byte(text), 0)) > 0

@@ -40,22 +40,35 @@ type Store struct {
 	mu       sync.Mutex
 }
 
-// Open makes the folders and sweeps what a killed process left half-written.
-// It reads no secret.
+// Open makes the folders. It reads no secret.
 func Open(opts Options) (*Store, error) {
 	s := &Store{instance: opts.Instance, dir: opts.Dir, random: opts.Random, now: opts.Now}
+	return s, s.makeFolders()
+}
+
+func (s *Store) makeFolders() error {
 	for _, dir := range []string{s.dir, s.storeDir(), s.valuesDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("make the secrets folder of %s: %w", s.instance, err)
+			return fmt.Errorf("make the secrets folder of %s: %w", s.instance, err)
 		}
 		if err := os.Chmod(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("close the secrets folder of %s to others: %w", s.instance, err)
-		}
-		if err := atomicfile.Sweep(dir); err != nil {
-			return nil, err
+			return fmt.Errorf("close the secrets folder of %s to others: %w", s.instance, err)
 		}
 	}
-	return s, nil
+	return nil
+}
+
+// Sweep removes what a killed process left half-written. To be called at the
+// start, while no other process works on the folder.
+func (s *Store) Sweep() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, dir := range []string{s.dir, s.storeDir(), s.valuesDir()} {
+		if err := atomicfile.Sweep(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Store) storeDir() string             { return filepath.Join(s.dir, ".store") }
@@ -88,8 +101,8 @@ type Result struct {
 // Ensure makes the secrets that were never made, reads the others, and renders
 // their files. Nothing is made before everything was looked at: when a secret
 // is lost (*LostError), was changed (*ChangedError) or has to be provided
-// (*MissingError), all of these come back joined, each found by errors.As, and
-// nothing was made or rendered.
+// (*MissingError), all of these come back as Problems, and nothing was made or
+// rendered.
 //
 // A value is durable before Ensure returns, and before the manifest remembers
 // it, so that a crash between the two adopts it instead of losing it.
@@ -107,6 +120,48 @@ func (s *Store) Ensure(ctx context.Context, specs []desired.SecretSpec, opts Ens
 		return Result{}, fmt.Errorf("make the secrets of %s: %w", s.instance, err)
 	}
 	return e.finish(specs)
+}
+
+// Peek reads what exists and makes, renders and remembers nothing. A secret that
+// does not exist yet is an unknown one.
+func (s *Store) Peek(specs []desired.SecretSpec) (map[string]desired.Value, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	values := map[string]desired.Value{}
+	for _, spec := range specs {
+		if err := checkSpec(spec); err != nil {
+			return nil, err
+		}
+		value, err := os.ReadFile(s.valuePath(spec.Name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read secret %s of %s: %w", spec.Name, s.instance, err)
+		}
+		if len(value) == 0 {
+			values[spec.Name] = desired.UnknownSecret()
+			if hasPublic(spec) {
+				values[PublicName(spec.Name)] = desired.Unknown()
+			}
+			continue
+		}
+		if err := s.give(values, spec, value); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
+}
+
+// give adds a secret to the values, and its public half if it has one.
+func (s *Store) give(values map[string]desired.Value, spec desired.SecretSpec, value []byte) error {
+	values[spec.Name] = desired.Secret(string(value))
+	if !hasPublic(spec) {
+		return nil
+	}
+	public, err := publicPEM(value)
+	if err != nil {
+		return fmt.Errorf("secret %s of %s cannot be used as a key: %w", spec.Name, s.instance, err)
+	}
+	values[PublicName(spec.Name)] = desired.String(public)
+	return nil
 }
 
 // ensuring is one call of Ensure.
@@ -144,7 +199,7 @@ func (e *ensuring) prepare() (err error) {
 
 // survey reads what is there and collects what is wrong; it changes nothing.
 func (e *ensuring) survey(specs []desired.SecretSpec) error {
-	var problems []error
+	var problems Problems
 	for _, spec := range specs {
 		if err := checkSpec(spec); err != nil {
 			return err
@@ -163,10 +218,13 @@ func (e *ensuring) survey(specs []desired.SecretSpec) error {
 			return err
 		}
 		if err != nil {
-			problems = append(problems, err)
+			problems = append(problems, resolvable)
 		}
 	}
-	return errors.Join(problems...)
+	if len(problems) == 0 {
+		return nil
+	}
+	return problems
 }
 
 // adopt takes a value that is there.
@@ -243,13 +301,8 @@ func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 	}
 	for _, spec := range specs {
 		value := e.values[spec.Name]
-		out.Values[spec.Name] = desired.Secret(string(value))
-		if hasPublic(spec) {
-			public, err := publicPEM(value)
-			if err != nil {
-				return Result{}, fmt.Errorf("secret %s of %s cannot be used as a key: %w", spec.Name, e.instance, err)
-			}
-			out.Values[PublicName(spec.Name)] = desired.String(public)
+		if err := e.give(out.Values, spec, value); err != nil {
+			return Result{}, err
 		}
 		if spec.File == nil {
 			continue

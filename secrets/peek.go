@@ -1,0 +1,38 @@
+package secrets
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"dive-agent/desired"
+)
+
+// Peek reads the secrets that exist and makes none, for plans: those that do not exist yet are left out. dir is the
+// instance's secrets folder; it need not exist.
+func Peek(dir string, specs []desired.SecretSpec) (map[string]desired.Value, error) {
+	s := &Store{dir: dir}
+	values := map[string]desired.Value{}
+	for _, spec := range specs {
+		if err := checkSpec(spec); err != nil {
+			return nil, err
+		}
+		value, err := os.ReadFile(s.valuePath(spec.Name))
+		if errors.Is(err, fs.ErrNotExist) || (err == nil && len(value) == 0) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read secret %s: %w", spec.Name, err)
+		}
+		values[spec.Name] = desired.Secret(string(value))
+		if hasPublic(spec) {
+			public, err := publicPEM(value)
+			if err != nil {
+				return nil, fmt.Errorf("secret %s cannot be used as a key: %w", spec.Name, err)
+			}
+			values[PublicName(spec.Name)] = desired.String(public)
+		}
+	}
+	return values, nil
+}
