@@ -1,0 +1,213 @@
+package mongo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+
+	"dive-agent/reconcilers"
+)
+
+// Limits of the waits of an apply. They end at once when the context does.
+const (
+	firstBootLimit = time.Minute // for a port behind which the image still makes its first user
+	primaryLimit   = 30 * time.Second
+	syncSlice      = 5 * time.Second
+	syncLimit      = 10 * time.Minute // for an initial sync; the next run goes on waiting
+	strangerLimit  = time.Minute      // for an added member to hear of it
+	retryEvery     = 200 * time.Millisecond
+)
+
+// do carries out one step. Each looks first at what is, so that a step that was done before a crash is done at once.
+func (s *session) do(ctx context.Context, what step, progress reconcilers.Progress) error {
+	var err error
+	switch what.action {
+	case initiate:
+		err = s.initiate(ctx, progress)
+	case makeRoot:
+		err = s.makeRoot(ctx)
+	case putUser:
+		user := s.want.users[what.index]
+		err = s.onPrimary(ctx, func(client *driver.Client) error {
+			return s.putUser(context.WithoutCancel(ctx), client, user.login, user.roles)
+		})
+	case seedCollection:
+		err = s.onPrimary(ctx, func(client *driver.Client) error { return plant(ctx, client, s.want.seeds[what.index]) })
+	case changeSettings:
+		err = s.reconfigure(ctx, s.changeSettings)
+	case renameMember:
+		err = s.rename(ctx, what)
+	case addMember:
+		err = s.addMember(ctx, what.host, progress)
+	case changeMember:
+		err = s.changeMember(ctx, what.host, progress)
+	case removeMember:
+		err = s.removeMember(ctx, what.host)
+	default:
+		err = fmt.Errorf("unknown step %d", what.action)
+	}
+	if isPassing(err) && !isBlocked(err) && ctx.Err() == nil {
+		var wait *reconcilers.WaitError
+		if !errors.As(err, &wait) {
+			return &reconcilers.WaitError{For: "the replica set's servers", Again: time.Second, Err: err}
+		}
+	}
+	return err
+}
+
+// waitUsable waits until the member's real mongod answers, past the temporary one of the image's first boot.
+func (s *session) waitUsable(ctx context.Context, m wantMember, progress reconcilers.Progress) (hello, error) {
+	seen, err := s.await(ctx, firstBootLimit, []wantMember{m}, usable)
+	if ctx.Err() != nil {
+		return hello{}, ctx.Err()
+	}
+	if err != nil && seen.hello.OK == 1 && !s.isYoung(seen) {
+		return hello{}, s.noReplSet(m.host)
+	}
+	if err != nil {
+		return hello{}, &reconcilers.WaitError{For: m.host + " to accept connections", Again: time.Second, Err: err}
+	}
+	progress.Started()
+	return seen.hello, nil
+}
+
+// initiate makes the set of one and waits for its primary, which elects itself at once.
+func (s *session) initiate(ctx context.Context, progress reconcilers.Progress) error {
+	m := s.want.initial()
+	h, err := s.waitUsable(ctx, m, progress)
+	if err != nil {
+		return err
+	}
+	if err := s.checkHello(sighting{member: m, hello: h}); err != nil {
+		return err
+	}
+	if h.SetName == "" {
+		fresh, _, err := s.isFresh(ctx, m)
+		if err != nil {
+			return err
+		}
+		if fresh {
+			if err := s.sendInitiate(ctx, m); err != nil {
+				return err
+			}
+		}
+	}
+	if m, err = s.primary(ctx); err != nil {
+		return err
+	}
+	client, _, err := s.enter(ctx, m)
+	if err != nil {
+		return err
+	}
+	c, _, err := getConfig(ctx, client, false)
+	if err != nil {
+		return fmt.Errorf("read the new configuration: %w", err)
+	}
+	return s.recognise(c)
+}
+
+func (s *session) sendInitiate(ctx context.Context, m wantMember) error {
+	client, _, err := s.enter(ctx, m)
+	if err != nil {
+		return err
+	}
+	settings := bson.D{}
+	for _, one := range s.want.settings.list() {
+		if one.value != 0 {
+			settings = append(settings, bson.E{Key: one.name, Value: one.value})
+		}
+	}
+	first := bson.D{{Key: "_id", Value: 0}, {Key: "host", Value: m.host}, {Key: "priority", Value: m.priority}, {Key: "votes", Value: m.votes}}
+	configuration := bson.D{
+		{Key: "_id", Value: s.want.set}, {Key: "members", Value: bson.A{first}}, {Key: "settings", Value: settings},
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	err = runFor(context.WithoutCancel(ctx), reconfigLimit, client, adminDatabase, bson.D{{Key: "replSetInitiate", Value: configuration}}, nil)
+	switch {
+	case err == nil, hasCode(err, codeAlreadyInitialized): // the primary that follows tells whether it is ours
+		return nil
+	case hasCode(err, codeNodeNotFound):
+		return &reconcilers.BlockedError{
+			Reason: "UnknownHost", Message: fmt.Sprintf("the member cannot reach itself as %s", m.host), Err: err,
+			Do: "Use the service's name on a network that all members share as the member's host",
+		}
+	case hasCode(err, codeInvalidReplicaSetConfig):
+		return &reconcilers.BlockedError{
+			Reason: "ConfigurationRefused", Message: fmt.Sprintf("%s does not take the configuration of %s", m.host, s.want.set), Err: err,
+			Do: "See whether --replSet and the member's host are those of the manifest",
+		}
+	}
+	return fmt.Errorf("initiate %s with %s: %w", s.want.set, m.host, err)
+}
+
+// makeRoot makes the administrator where the server has no user at all.
+func (s *session) makeRoot(ctx context.Context) error {
+	m, err := s.primary(ctx)
+	if err != nil {
+		return err
+	}
+	client, isRoot, err := s.enter(ctx, m)
+	if err != nil || isRoot {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := s.putUser(context.WithoutCancel(ctx), client, s.want.root, []role{{"root", adminDatabase}}); err != nil {
+		return err
+	}
+	_, err = s.logIn(ctx, m, s.want.root)
+	return err
+}
+
+// primary finds the member that takes writes.
+func (s *session) primary(ctx context.Context) (wantMember, error) {
+	m, err := s.awaitPrimary(ctx, primaryLimit, s.want.members)
+	if err != nil && ctx.Err() == nil {
+		return m, &reconcilers.WaitError{For: "a primary of " + s.want.set, Again: time.Second, Err: err}
+	}
+	return m, err
+}
+
+// onPrimary does something with the administrator's client of the primary; again when the primary has changed.
+func (s *session) onPrimary(ctx context.Context, do func(client *driver.Client) error) error {
+	limited, cancel := context.WithTimeout(ctx, primaryLimit)
+	defer cancel()
+	for {
+		m, err := s.primary(limited)
+		if err != nil {
+			return err
+		}
+		client, err := s.logIn(limited, m, s.want.root)
+		if isCredentials(err) {
+			return s.refusedRoot(ctx, m)
+		}
+		if err == nil {
+			err = do(client)
+		}
+		if err == nil || !isPassing(err) || limited.Err() != nil {
+			return err
+		}
+		if pause(limited, retryEvery) != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, or not, when the context ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

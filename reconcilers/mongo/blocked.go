@@ -1,0 +1,214 @@
+package mongo
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+
+	"dive-agent/reconcilers"
+)
+
+// Ids of log lines that name a trouble which no command tells without a login.
+const logForeignConfig = `"id":21406` // the local configuration's set name differs from --replSet
+
+const (
+	maxLogLines = 2000
+	maxLogBytes = 4 << 20
+)
+
+func isBlocked(err error) bool {
+	var blocked *reconcilers.BlockedError
+	return errors.As(err, &blocked)
+}
+
+func (s *session) foreignSet(host, name string) error {
+	return &reconcilers.BlockedError{
+		Reason:  "ForeignReplicaSet",
+		Message: fmt.Sprintf("the data of %s belongs to replica set %s, not to %s", host, name, s.want.set),
+		Do:      "Put the right volume back, or name that set in the manifest (name) and in mongod's --replSet",
+	}
+}
+
+func (s *session) noReplSet(host string) error {
+	return &reconcilers.BlockedError{
+		Reason:  "NoReplicaSet",
+		Message: host + " runs without --replSet",
+		Do:      fmt.Sprintf("Start mongod with --replSet %s in the Compose file", s.want.set),
+	}
+}
+
+func (s *session) lostData(host string) error {
+	return &reconcilers.BlockedError{
+		Reason:  "DataLost",
+		Message: fmt.Sprintf("%s is empty, but replica set %s (%s) was here before", host, s.want.set, s.memory.ReplicaSetID),
+		Do:      "Put its volume back or restore a backup into it; to begin with an empty set, remove " + s.memory.path(),
+	}
+}
+
+func (s *session) wrongPassword(host string) error {
+	return &reconcilers.BlockedError{
+		Reason:  "WrongPassword",
+		Message: fmt.Sprintf("%s refuses the password of user %s", host, s.want.root.name),
+		Do: "The volume was made with another password, and MONGO_INITDB_ROOT_PASSWORD counts only for an empty volume. " +
+			"Put the former secret back, or set this password in the server with updateUser",
+	}
+}
+
+func (s *session) wrongKey(hosts string) error {
+	return &reconcilers.BlockedError{
+		Reason:  "WrongKeyfile",
+		Message: fmt.Sprintf("%s and the other members of %s do not accept each other's key (status says authenticated: false)", hosts, s.want.set),
+		Do:      "Give all members' services the same key file and restart the one that differs",
+	}
+}
+
+func (s *session) lostMajority(st status, reachable, needed int) error {
+	var seen []string
+	for _, m := range st.Members {
+		if m.Health == 1 {
+			seen = append(seen, fmt.Sprintf("%s (%s, at %s)", m.Host, m.StateName, m.Optime.UTC().Format(time.RFC3339)))
+		}
+	}
+	return &reconcilers.BlockedError{
+		Reason: "LostMajority",
+		Message: fmt.Sprintf("%s has no primary: %d of the %d votes that an election needs are reachable: %s",
+			s.want.set, reachable, needed, strings.Join(seen, ", ")),
+		Do: "Bring the other members back. A majority is never forced from here",
+	}
+}
+
+// strangeConfig explains a member that has a configuration it is not in.
+func (s *session) strangeConfig(ctx context.Context, client *driver.Client, host string) error {
+	c, _, err := getConfig(ctx, client, false)
+	switch {
+	case err == nil && c.Name != s.want.set:
+		return s.foreignSet(host, c.Name)
+	case err == nil:
+		return &reconcilers.BlockedError{
+			Reason:  "RemovedMember",
+			Message: fmt.Sprintf("%s has the configuration of %s, but is not in it: it was removed, or its host name changed", host, s.want.set),
+			Do:      "Start the set's other members, or name the member as its configuration does: " + strings.Join(hostsOf(c), ", "),
+		}
+	}
+	return fmt.Errorf("read the configuration of %s: %w", host, err)
+}
+
+func hostsOf(c config) []string {
+	var hosts []string
+	for _, m := range c.Members {
+		hosts = append(hosts, m.Host)
+	}
+	return hosts
+}
+
+// enter gives a client that may do what is asked of it: the administrator's; or, as long as the server has no user at
+// all, one that logs in with the members' key, or with nothing where mongod asks for nothing. isRoot is false then.
+func (s *session) enter(ctx context.Context, m wantMember) (client *driver.Client, isRoot bool, err error) {
+	client, err = s.logIn(ctx, m, s.want.root)
+	if err == nil || !isCredentials(err) {
+		return client, true, err
+	}
+	client, err = s.enterEmpty(ctx, m)
+	if err != nil {
+		return nil, false, err
+	}
+	users, err := countUsers(ctx, client)
+	if err != nil {
+		return nil, false, fmt.Errorf("count the users of %s: %w", m.host, err)
+	}
+	if users > 0 {
+		return nil, false, s.refusedRoot(ctx, m)
+	}
+	return client, false, nil
+}
+
+// enterEmpty logs in where no administrator can exist yet.
+func (s *session) enterEmpty(ctx context.Context, m wantMember) (*driver.Client, error) {
+	for i, key := range s.want.keys {
+		l := login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"}
+		client, err := s.logInAs(ctx, m, l, fmt.Sprintf("%s.%d", l.id(), i))
+		if err == nil || !isCredentials(err) {
+			return client, err
+		}
+	}
+	client, err := s.logIn(ctx, m, login{})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := countUsers(ctx, client); isCredentials(err) {
+		return nil, s.refusedRoot(ctx, m)
+	}
+	return client, nil
+}
+
+func (s *session) logIn(ctx context.Context, m wantMember, l login) (*driver.Client, error) {
+	return s.logInAs(ctx, m, l, l.id())
+}
+
+// logInAs proves that the login works; a client that does not is not kept.
+func (s *session) logInAs(ctx context.Context, m wantMember, l login, name string) (*driver.Client, error) {
+	client, err := s.client(ctx, m, l, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := run(ctx, client, adminDatabase, bson.D{{Key: "ping", Value: 1}}, nil); err != nil {
+		s.r.pool.forget(clientKey{s.component, m.host, name})
+		return nil, fmt.Errorf("log in to %s: %w", m.host, err)
+	}
+	return client, nil
+}
+
+// refusedRoot explains a refused administrator: the data may be another set's altogether.
+func (s *session) refusedRoot(ctx context.Context, m wantMember) error {
+	if name := s.foreignNameInLog(ctx, m); name != "" {
+		return s.foreignSet(m.host, name)
+	}
+	return s.wrongPassword(m.host)
+}
+
+// foreignNameInLog finds the set name that mongod complained of at its start, or "".
+func (s *session) foreignNameInLog(ctx context.Context, m wantMember) string {
+	at, err := find(ctx, s.target.Services, m)
+	if err != nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	defer cancel()
+	log, err := s.target.Services.Logs(ctx, m.service, at.container.StartedAt, maxLogLines)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = log.Close() }()
+	lines := bufio.NewScanner(io.LimitReader(log, maxLogBytes))
+	lines.Buffer(nil, maxLogBytes)
+	for lines.Scan() {
+		if !strings.Contains(lines.Text(), logForeignConfig) {
+			continue
+		}
+		var line struct {
+			Attributes struct {
+				Local string `bson:"localConfigSetName"`
+			} `bson:"attr"`
+		}
+		if bson.UnmarshalExtJSON(lines.Bytes(), false, &line) == nil && line.Attributes.Local != "" {
+			return line.Attributes.Local
+		}
+		return "of another name"
+	}
+	return ""
+}
+
+func countUsers(ctx context.Context, client *driver.Client) (int, error) {
+	var answer struct {
+		Users []bson.Raw `bson:"users"`
+	}
+	err := run(ctx, client, adminDatabase, bson.D{{Key: "usersInfo", Value: bson.D{{Key: "forAllDBs", Value: true}}}}, &answer)
+	return len(answer.Users), err
+}

@@ -1,0 +1,160 @@
+package mongo
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+)
+
+// config is a replica set's configuration. Fields that are not ours stay as they are.
+type config struct {
+	Name     string         `bson:"_id"`
+	Version  int64          `bson:"version"`
+	Members  []memberConfig `bson:"members"`
+	Settings bson.M         `bson:"settings,omitempty"`
+	Rest     bson.M         `bson:",inline"`
+}
+
+type memberConfig struct {
+	ID       int     `bson:"_id"`
+	Host     string  `bson:"host"`
+	Votes    int     `bson:"votes"`
+	Priority float64 `bson:"priority"`
+	Hidden   bool    `bson:"hidden"`
+	Rest     bson.M  `bson:",inline"`
+}
+
+func (c config) member(host string) (int, bool) {
+	for i, m := range c.Members {
+		if m.Host == host {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+func (c config) setID() string {
+	id, ok := c.Settings["replicaSetId"].(bson.ObjectID)
+	if !ok {
+		return ""
+	}
+	return id.Hex()
+}
+
+// setting reads a number of the settings; absent is 0.
+func (c config) setting(name string) int {
+	switch v := c.Settings[name].(type) {
+	case int32:
+		return int(v)
+	case int64:
+		return int(v)
+	case float64:
+		return int(v)
+	}
+	return 0
+}
+
+func (c config) highestID() int {
+	highest := 0
+	for _, m := range c.Members {
+		highest = max(highest, m.ID)
+	}
+	return highest
+}
+
+func (c config) voters() int {
+	n := 0
+	for _, m := range c.Members {
+		n += m.Votes
+	}
+	return n
+}
+
+// getConfig reads the configuration. committed is known only of a primary that was asked for it.
+func getConfig(ctx context.Context, client *driver.Client, askCommitted bool) (c config, committed bool, err error) {
+	command := bson.D{{Key: "replSetGetConfig", Value: 1}}
+	if askCommitted {
+		command = append(command, bson.E{Key: "commitmentStatus", Value: true})
+	}
+	var answer struct {
+		Config    config `bson:"config"`
+		Committed bool   `bson:"commitmentStatus"`
+	}
+	if err := run(ctx, client, adminDatabase, command, &answer); err != nil {
+		return config{}, false, err
+	}
+	return answer.Config, answer.Committed, nil
+}
+
+// status is the set as one member sees it.
+type status struct {
+	Set     string         `bson:"set"`
+	State   int            `bson:"myState"`
+	Members []memberStatus `bson:"members"`
+}
+
+type memberStatus struct {
+	ID            int       `bson:"_id"`
+	Host          string    `bson:"name"`
+	Health        float64   `bson:"health"`
+	State         int       `bson:"state"`
+	StateName     string    `bson:"stateStr"`
+	Self          bool      `bson:"self"`
+	Optime        time.Time `bson:"optimeDate"`
+	Message       string    `bson:"lastHeartbeatMessage"`
+	Authenticated *bool     `bson:"authenticated"`
+}
+
+// States of a member (manual, "Replica Set Member States").
+const (
+	statePrimary   = 1
+	stateSecondary = 2
+	stateArbiter   = 7
+)
+
+// serves says whether the member does what it is for.
+func (m memberStatus) serves() bool {
+	return m.Health == 1 && (m.State == statePrimary || m.State == stateSecondary || m.State == stateArbiter)
+}
+
+// refusesKey says whether the members do not accept each other's key.
+func (m memberStatus) refusesKey() bool { return m.Authenticated != nil && !*m.Authenticated }
+
+func (s status) member(host string) (memberStatus, bool) {
+	for _, m := range s.Members {
+		if m.Host == host {
+			return m, true
+		}
+	}
+	return memberStatus{}, false
+}
+
+func getStatus(ctx context.Context, client *driver.Client) (status, error) {
+	var st status
+	err := run(ctx, client, adminDatabase, bson.D{{Key: "replSetGetStatus", Value: 1}}, &st)
+	return st, err
+}
+
+// desiredMember is what the configuration says of a member that is all it should be.
+func (m wantMember) configure(c memberConfig) memberConfig {
+	c.Host, c.Votes, c.Priority, c.Hidden = m.host, m.votes, m.priority, m.hidden
+	return c
+}
+
+// differs lists what the configuration has otherwise than wanted.
+func (m wantMember) differs(c memberConfig) []string {
+	var list []string
+	if c.Hidden != m.hidden {
+		list = append(list, fmt.Sprintf("hidden %t -> %t", c.Hidden, m.hidden))
+	}
+	if c.Votes != m.votes {
+		list = append(list, fmt.Sprintf("votes %d -> %d", c.Votes, m.votes))
+	}
+	if c.Priority != m.priority {
+		list = append(list, fmt.Sprintf("priority %v -> %v", c.Priority, m.priority))
+	}
+	return list
+}

@@ -1,0 +1,213 @@
+package mongo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+
+	"dive-agent/reconcilers"
+)
+
+// stepDownSeconds is how long a stepped-down primary does not stand again; catchUpSeconds how long it waits for an
+// electable secondary before it gives up. The first must be the longer one.
+const (
+	stepDownSeconds = 60
+	catchUpSeconds  = 10
+)
+
+// addMember adds a member that cannot vote or be elected. It must be a mongod of this set's key, without a set of its own.
+func (s *session) addMember(ctx context.Context, host string, progress reconcilers.Progress) error {
+	m, known := s.want.member(host)
+	if !known {
+		return fmt.Errorf("member %s is not in the manifest", host)
+	}
+	h, err := s.waitUsable(ctx, m, progress)
+	if err != nil {
+		return err
+	}
+	return s.reconfigure(ctx, func(c *config) (bool, error) {
+		if _, there := c.member(host); there {
+			return false, nil
+		}
+		if err := s.mayJoin(ctx, m, h, *c); err != nil {
+			return false, err
+		}
+		added := memberConfig{ID: max(s.memory.LastMemberID, c.highestID()) + 1, Host: host, Hidden: m.hidden}
+		c.Members = append(c.Members, added)
+		return true, nil
+	})
+}
+
+// mayJoin refuses a candidate that the server would take to everybody's harm: an alias of a member, a member of another
+// set, data of another set, or one that does not know the key.
+func (s *session) mayJoin(ctx context.Context, m wantMember, h hello, c config) error {
+	if h.SetName != "" {
+		if _, there := c.member(h.Me); there && h.SetName == s.want.set {
+			return &reconcilers.BlockedError{
+				Reason: "AliasOfMember", Message: fmt.Sprintf("%s is the member that the set knows as %s", m.host, h.Me),
+				Do: "Name each mongod once",
+			}
+		}
+		return s.foreignSet(m.host, h.SetName+" (a set of its own)")
+	}
+	for _, key := range s.want.keys {
+		l := login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"}
+		_, err := s.logInAs(ctx, m, l, l.id()+".join")
+		s.r.pool.forget(clientKey{s.component, m.host, l.id() + ".join"})
+		if err == nil {
+			break
+		}
+		if !isCredentials(err) {
+			return err
+		}
+		if key == s.want.keys[len(s.want.keys)-1] {
+			return s.wrongKey(m.host)
+		}
+	}
+	client, err := s.logIn(ctx, m, s.want.root)
+	if isCredentials(err) {
+		if name := s.foreignNameInLog(ctx, m); name != "" {
+			return s.foreignSet(m.host, name)
+		}
+		return nil // an empty member without users, or with users that the initial sync replaces
+	}
+	if err != nil {
+		return err
+	}
+	if _, err = getStatus(ctx, client); !hasCode(err, codeInvalidReplicaSetConfig) {
+		return nil
+	}
+	own, _, err := getConfig(ctx, client, false)
+	if err != nil {
+		return fmt.Errorf("read the configuration of %s: %w", m.host, err)
+	}
+	if own.Name != c.Name || own.setID() != c.setID() {
+		return s.foreignSet(m.host, own.Name)
+	}
+	return nil
+}
+
+// changeMember gives a member its votes, priority and visibility, once it has caught up.
+func (s *session) changeMember(ctx context.Context, host string, progress reconcilers.Progress) error {
+	m, known := s.want.member(host)
+	if !known {
+		return fmt.Errorf("member %s is not in the manifest", host)
+	}
+	if m.votes > 0 || m.priority > 0 {
+		if err := s.waitSynced(ctx, m, progress); err != nil {
+			return err
+		}
+	}
+	if m.priority == 0 {
+		if err := s.stepDown(ctx, host); err != nil {
+			return err
+		}
+	}
+	return s.reconfigure(ctx, func(c *config) (bool, error) {
+		i, there := c.member(host)
+		if !there {
+			return false, fmt.Errorf("member %s was removed by another client", host)
+		}
+		if len(m.differs(c.Members[i])) == 0 {
+			return false, nil
+		}
+		c.Members[i] = m.configure(c.Members[i])
+		return true, nil
+	})
+}
+
+// waitSynced waits until the member is SECONDARY or PRIMARY by its own word.
+func (s *session) waitSynced(ctx context.Context, m wantMember, progress reconcilers.Progress) error {
+	limited, cancel := context.WithTimeout(ctx, syncLimit)
+	defer cancel()
+	began := s.r.deps.Clock.Now()
+	serves := func(h hello) bool { return h.SetName == s.want.set && (h.Secondary || h.IsWritablePrimary) }
+	for {
+		seen, err := s.await(limited, syncSlice, []wantMember{m}, serves)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		state := "not reached"
+		err = s.onPrimary(limited, func(client *driver.Client) error {
+			st, err := getStatus(limited, client)
+			if err != nil {
+				return err
+			}
+			if one, there := st.member(m.host); there && one.refusesKey() {
+				return s.wrongKey(m.host)
+			} else if there {
+				state = one.StateName
+			}
+			return nil
+		})
+		if isBlocked(err) {
+			return err
+		}
+		waited := s.r.deps.Clock.Now().Sub(began)
+		if limited.Err() != nil || seen.hello.SetName == "" && waited > strangerLimit {
+			return &reconcilers.WaitError{For: fmt.Sprintf("member %s to become SECONDARY (is %s)", m.host, state), Again: syncSlice, Err: seen.err}
+		}
+		progress.Say("member %s is %s for %.0f s", m.host, state, waited.Seconds())
+	}
+}
+
+// removeMember takes a member out. A primary steps down first. Its container and volume are not touched.
+func (s *session) removeMember(ctx context.Context, host string) error {
+	if err := s.stepDown(ctx, host); err != nil {
+		return err
+	}
+	return s.reconfigure(ctx, func(c *config) (bool, error) {
+		i, there := c.member(host)
+		if !there {
+			return false, nil
+		}
+		c.Members = append(c.Members[:i], c.Members[i+1:]...)
+		return true, nil
+	})
+}
+
+// rename gives a member its new host name; its _id and data stay.
+func (s *session) rename(ctx context.Context, what step) error {
+	return s.reconfigure(ctx, func(c *config) (bool, error) {
+		i, there := c.member(what.was)
+		if !there {
+			return false, nil
+		}
+		c.Members[i].Host = what.host
+		return true, nil
+	})
+}
+
+// stepDown makes another member primary when host is it. An answer that does not come is an answer: the server closes
+// its connections. Whether it worked shows in who is primary then.
+func (s *session) stepDown(ctx context.Context, host string) error {
+	m, err := s.primary(ctx)
+	if err != nil || m.host != host {
+		return err
+	}
+	client, err := s.logIn(ctx, m, s.want.root)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	command := bson.D{
+		{Key: "replSetStepDown", Value: stepDownSeconds}, {Key: "secondaryCatchUpPeriodSecs", Value: catchUpSeconds},
+	}
+	err = runFor(context.WithoutCancel(ctx), reconfigLimit, client, adminDatabase, command, nil)
+	if err != nil && !isNetwork(err) {
+		return fmt.Errorf("step down %s: %w", host, err)
+	}
+	others := func(h hello) bool { return h.IsWritablePrimary && h.Me != host }
+	if _, err := s.await(ctx, primaryLimit, s.want.members, others); err != nil {
+		return errors.Join(ctx.Err(), &reconcilers.WaitError{For: "another primary than " + host, Err: err})
+	}
+	return nil
+}

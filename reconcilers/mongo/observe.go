@@ -1,0 +1,484 @@
+package mongo
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+
+	"dive-agent/reconcilers"
+)
+
+// Limits of an observation's waits.
+const (
+	acceptLimit  = 10 * time.Second       // for a mongod that is starting
+	electLimit   = 3 * time.Second        // for a primary
+	loadLimit    = 150 * time.Millisecond // for a member that has just accepted to read its configuration: seen 100 ms
+	secondLook   = time.Second
+	youngLimit   = time.Minute      // a container younger than this may still run the image's temporary mongod
+	patience     = 15 * time.Second // a member may be away this long before it counts as lost
+	majorityWait = 30 * time.Second
+)
+
+type phase int
+
+const (
+	absent  phase = iota // nothing runs and no set is known: everything is to be done
+	empty                // the initial member answers and has no configuration
+	running              // there is a primary
+)
+
+// observation is what Plan works from.
+type observation struct {
+	want    want
+	phase   phase
+	config  config
+	root    bool // the administrator is to be made
+	users   []userGap
+	seeds   []seedGap
+	renames map[string]string // host in the configuration -> wanted host
+}
+
+// usable says whether what answers is a mongod made for a replica set, and not the temporary one of a first boot.
+func usable(h hello) bool { return h.SetName != "" || h.IsReplicaSet }
+
+func (s *session) observe(ctx context.Context) (reconcilers.Observed, error) {
+	seen := s.look(ctx)
+	anyFound := false
+	for _, one := range seen {
+		anyFound = anyFound || one.found
+	}
+	if !anyFound || s.want.unknown != "" {
+		return s.observeNothing(seen)
+	}
+	seen, err := s.settleStart(ctx, seen)
+	o := reconcilers.Observed{}
+	for _, one := range seen {
+		o.Started = o.Started || one.answers()
+	}
+	if err != nil {
+		return o, err
+	}
+	ours := false
+	for _, one := range seen {
+		if one.answers() {
+			if err := s.checkHello(one); err != nil {
+				return o, err
+			}
+			ours = ours || one.hello.SetName == s.want.set
+		}
+	}
+	if !ours {
+		initiated, state, err := s.observeGhosts(ctx, seen)
+		if err != nil || !initiated {
+			o.State = state
+			o.Facts.Summary = s.want.set + " not initiated"
+			return o, err
+		}
+	}
+	return s.observeSet(ctx, o, seen)
+}
+
+// observeNothing is for services that do not run yet: a set that was never made is planned as a whole.
+func (s *session) observeNothing(seen []sighting) (reconcilers.Observed, error) {
+	o := reconcilers.Observed{}
+	if s.memory.ReplicaSetID == "" {
+		o.State = observation{want: s.want, phase: absent}
+	}
+	if s.want.unknown != "" {
+		return o, &reconcilers.WaitError{For: s.want.unknown}
+	}
+	return o, fmt.Errorf("observe member %s: %w", seen[0].member.host, seen[0].err)
+}
+
+// settleStart waits for a mongod that is starting when no member answers as one of a replica set.
+func (s *session) settleStart(ctx context.Context, seen []sighting) ([]sighting, error) {
+	var starting []wantMember
+	for _, one := range seen {
+		if one.answers() && usable(one.hello) {
+			return seen, nil
+		}
+		if one.found && (!one.answers() || s.isYoung(one)) {
+			starting = append(starting, one.member)
+		}
+	}
+	if len(starting) == 0 {
+		return seen, nil
+	}
+	last, err := s.await(ctx, acceptLimit, starting, usable)
+	if ctx.Err() != nil {
+		return seen, ctx.Err()
+	}
+	if err != nil {
+		return seen, &reconcilers.WaitError{For: last.member.host + " to accept connections", Again: time.Second, Err: err}
+	}
+	return s.look(ctx), nil
+}
+
+func (s *session) isYoung(one sighting) bool {
+	return s.r.deps.Clock.Now().Sub(one.place.container.StartedAt) < youngLimit
+}
+
+// checkHello refuses what can be told without login.
+func (s *session) checkHello(one sighting) error {
+	h := one.hello
+	switch {
+	case h.SetName != "" && h.SetName != s.want.set:
+		return s.foreignSet(one.member.host, h.SetName)
+	case h.Message == "isdbgrid":
+		return &reconcilers.BlockedError{
+			Reason: "NoReplicaSet", Message: one.member.host + " is a mongos (a router of a sharded cluster), not a member",
+			Do: "Name the mongod's service as member",
+		}
+	case !usable(h) && s.isYoung(one):
+		return &reconcilers.WaitError{For: one.member.host + " to start as a member (its first boot is not over)", Again: 500 * time.Millisecond}
+	case !usable(h):
+		return s.noReplSet(one.member.host)
+	}
+	return nil
+}
+
+// observeGhosts finds out why no member tells of a set: never initiated, emptied, removed, or another set's data.
+func (s *session) observeGhosts(ctx context.Context, seen []sighting) (initiated bool, state any, err error) {
+	initial := s.want.initial()
+	for _, one := range seen {
+		if one.member.host == initial.host && one.err != nil {
+			return false, nil, &reconcilers.WaitError{For: initial.host + " to accept connections", Again: time.Second, Err: one.err}
+		}
+	}
+	fresh, isRoot, err := s.isFresh(ctx, initial)
+	if err != nil || !fresh {
+		return !fresh, nil, err
+	}
+	return false, observation{want: s.want, phase: empty, root: !isRoot}, nil
+}
+
+// isFresh says whether the member was never in a replica set. A set that is known here is never made a second time.
+func (s *session) isFresh(ctx context.Context, m wantMember) (fresh, isRoot bool, err error) {
+	client, isRoot, err := s.enter(ctx, m)
+	if err != nil {
+		return false, isRoot, err
+	}
+	isMember := func(h hello) bool { return h.SetName != "" }
+	_, err = getStatus(ctx, client)
+	if hasCode(err, codeNotYetInitialized) { // also the answer of a member that has not read its configuration yet
+		limit := loadLimit
+		if s.memory.ReplicaSetID != "" {
+			limit = secondLook
+		}
+		if _, err := s.await(ctx, limit, []wantMember{m}, isMember); err == nil {
+			return false, isRoot, nil
+		}
+		_, err = getStatus(ctx, client)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return false, isRoot, ctx.Err()
+	case err == nil:
+		_, err = s.await(ctx, electLimit, []wantMember{m}, isMember)
+		return false, isRoot, err
+	case hasCode(err, codeNotYetInitialized):
+		if s.memory.ReplicaSetID != "" {
+			return false, isRoot, s.lostData(m.host)
+		}
+		return true, isRoot, nil
+	case hasCode(err, codeInvalidReplicaSetConfig):
+		return false, isRoot, s.strangeConfig(ctx, client, m.host)
+	case hasCode(err, codeNoReplicationEnabled):
+		return false, isRoot, s.noReplSet(m.host)
+	}
+	return false, isRoot, fmt.Errorf("ask %s for the replica set's status: %w", m.host, err)
+}
+
+// observeSet reads everything of a set that has been initiated.
+func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen []sighting) (reconcilers.Observed, error) {
+	primary, err := s.findPrimary(ctx, seen)
+	if err != nil {
+		return s.observeHeadless(ctx, o, seen, err)
+	}
+	s.r.overcome(s.component)
+	client, isRoot, err := s.enter(ctx, primary)
+	if err != nil {
+		return o, err
+	}
+	state := observation{want: s.want, phase: running, root: !isRoot}
+	if state.config, _, err = getConfig(ctx, client, false); err != nil {
+		return o, fmt.Errorf("read the replica set's configuration: %w", err)
+	}
+	if err := s.recognise(state.config); err != nil {
+		return o, err
+	}
+	st, err := getStatus(ctx, client)
+	if err != nil {
+		return o, fmt.Errorf("read the replica set's status: %w", err)
+	}
+	version, err := getVersion(ctx, client)
+	if err != nil {
+		return o, err
+	}
+	if state.users, err = s.observeUsers(ctx, client, primary); err != nil {
+		return o, err
+	}
+	if state.seeds, err = s.observeSeeds(ctx, client); err != nil {
+		return o, err
+	}
+	state.renames = s.findRenames(seen, state.config)
+	s.keepClients(seen, primary.host)
+	o.Facts = s.facts(st, state.config, version)
+	if isRoot && !s.uriUserMissing(state) {
+		o.Outputs = s.want.outputs(primaryHost(st), version)
+	}
+	trouble := s.memberTrouble(st)
+	if !isBlocked(trouble) {
+		o.State = state
+	}
+	return o, trouble
+}
+
+// uriUserMissing says whether the login that the uri carries does not work yet.
+func (s *session) uriUserMissing(o observation) bool {
+	for _, gap := range o.users {
+		if gap.user.id() == s.want.uriUser.id() && (gap.missing || gap.password) {
+			return true
+		}
+	}
+	return false
+}
+
+// keepClients closes what is held open to members that are no longer wanted.
+func (s *session) keepClients(seen []sighting, primary string) {
+	hosts := map[string]bool{primary: true}
+	for _, one := range seen {
+		hosts[one.member.host] = true
+	}
+	s.r.pool.keep(s.component, hosts)
+}
+
+func getVersion(ctx context.Context, client *driver.Client) (string, error) {
+	var build struct {
+		Version string `bson:"version"`
+	}
+	err := run(ctx, client, adminDatabase, bson.D{{Key: "buildInfo", Value: 1}}, &build)
+	return build.Version, err
+}
+
+// findPrimary gives the member that takes writes; an election gets some seconds.
+func (s *session) findPrimary(ctx context.Context, seen []sighting) (wantMember, error) {
+	var there []wantMember
+	for _, one := range seen {
+		if one.answers() && one.hello.IsWritablePrimary && one.hello.SetName == s.want.set {
+			return one.member, nil
+		}
+		if one.found {
+			there = append(there, one.member)
+		}
+	}
+	return s.awaitPrimary(ctx, electLimit, there)
+}
+
+// awaitPrimary waits until a member says that it is primary, or that a host is which the manifest does not name: a
+// member that is to be removed. That one is looked for behind the service of its name.
+func (s *session) awaitPrimary(ctx context.Context, limit time.Duration, among []wantMember) (wantMember, error) {
+	if len(among) == 0 {
+		return wantMember{}, errNotYet
+	}
+	seen, err := s.await(ctx, limit, among, func(h hello) bool {
+		_, wanted := s.want.member(h.Primary)
+		return h.SetName == s.want.set && (h.IsWritablePrimary || h.Primary != "" && !wanted)
+	})
+	if err != nil || seen.hello.IsWritablePrimary {
+		return seen.member, err
+	}
+	stranger, err := memberAt(seen.hello.Primary)
+	if err != nil {
+		return wantMember{}, err
+	}
+	seen = s.ask(ctx, stranger)
+	if seen.err == nil && !seen.hello.IsWritablePrimary {
+		seen.err = errNotYet
+	}
+	if seen.err != nil {
+		return stranger, fmt.Errorf("the primary %s is no member of the manifest: %w", stranger.host, seen.err)
+	}
+	return stranger, nil
+}
+
+// memberAt takes a configured host for a service of that name.
+func memberAt(host string) (wantMember, error) {
+	name, text, err := net.SplitHostPort(host)
+	if err != nil {
+		return wantMember{}, fmt.Errorf("the configured host %q: %w", host, err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return wantMember{}, fmt.Errorf("the configured host %q: %w", host, err)
+	}
+	return wantMember{service: name, host: host, port: port}, nil
+}
+
+// recognise holds the configuration against what is remembered, and remembers what is new.
+func (s *session) recognise(c config) error {
+	id := c.setID()
+	if s.memory.ReplicaSetID != "" && id != "" && id != s.memory.ReplicaSetID {
+		return &reconcilers.BlockedError{
+			Reason:  "ForeignReplicaSet",
+			Message: fmt.Sprintf("the volume holds a set named %s too, but another one (%s, known here is %s)", c.Name, id, s.memory.ReplicaSetID),
+			Do:      "Put the right volume back; if this set is meant, remove " + s.memory.path(),
+		}
+	}
+	if id != "" {
+		s.memory.ReplicaSetID = id
+	}
+	s.memory.LastMemberID = max(s.memory.LastMemberID, c.highestID())
+	return s.memory.save()
+}
+
+// findRenames pairs configured hosts that nobody wants with wanted members that say they are them.
+func (s *session) findRenames(seen []sighting, c config) map[string]string {
+	renames := map[string]string{}
+	for _, one := range seen {
+		_, configured := c.member(one.member.host)
+		if configured || !one.answers() || one.hello.SetName != s.want.set || one.hello.Me == "" {
+			continue
+		}
+		_, wanted := s.want.member(one.hello.Me)
+		if _, known := c.member(one.hello.Me); known && !wanted {
+			renames[one.hello.Me] = one.member.host
+		}
+	}
+	return renames
+}
+
+// observeHeadless tells of a set without a primary what its members say.
+func (s *session) observeHeadless(ctx context.Context, o reconcilers.Observed, seen []sighting, cause error) (reconcilers.Observed, error) {
+	if ctx.Err() != nil {
+		return o, ctx.Err()
+	}
+	since := s.r.deps.Clock.Now().Sub(s.r.firstSeen(s.component))
+	for _, one := range seen {
+		if !one.answers() || one.hello.SetName != s.want.set {
+			continue
+		}
+		client, isRoot, err := s.enter(ctx, one.member)
+		if isBlocked(err) {
+			return o, err
+		}
+		if err != nil || !isRoot {
+			continue
+		}
+		st, err := getStatus(ctx, client)
+		if err != nil {
+			continue
+		}
+		c, _, err := getConfig(ctx, client, false)
+		if err != nil {
+			continue
+		}
+		if err := s.recognise(c); err != nil {
+			return o, err
+		}
+		o.Facts = s.facts(st, c, "")
+		if reachable, needed := majority(st, c); reachable < needed && since > majorityWait {
+			return o, s.lostMajority(st, reachable, needed)
+		}
+		break
+	}
+	if o.Facts.Summary == "" {
+		o.Facts.Summary = s.want.set + " without a primary"
+	}
+	return o, &reconcilers.WaitError{For: "a primary of " + s.want.set, Again: time.Second, Err: cause}
+}
+
+// majority counts the voters that the asked member reaches, and how many an election needs.
+func majority(st status, c config) (reachable, needed int) {
+	for _, m := range c.Members {
+		if seen, ok := st.member(m.Host); ok && seen.Health == 1 {
+			reachable += m.Votes
+		}
+	}
+	return reachable, c.voters()/2 + 1
+}
+
+func (s *session) facts(st status, c config, version string) reconcilers.Facts {
+	primary := primaryHost(st)
+	newest := time.Time{}
+	for _, m := range st.Members {
+		if m.Host == primary || primary == "" && m.Optime.After(newest) {
+			newest = m.Optime
+		}
+	}
+	f := reconcilers.Facts{Values: map[string]any{"replicaSetId": c.setID(), "configVersion": c.Version}}
+	if version != "" {
+		f.Values["version"] = version
+	}
+	serving := 0
+	for _, m := range st.Members {
+		fact := reconcilers.MemberFacts{Host: m.Host, State: m.StateName, Health: m.Health == 1}
+		if m.State == stateSecondary && m.Optime.Before(newest) {
+			fact.Lag = newest.Sub(m.Optime)
+		}
+		if m.serves() {
+			serving++
+		}
+		f.Members = append(f.Members, fact)
+	}
+	switch total := len(st.Members); {
+	case primary == "":
+		f.Summary = fmt.Sprintf("%s without a primary, %d of %d members", s.want.set, serving, total)
+	case serving < total:
+		f.Summary = fmt.Sprintf("%s PRIMARY, %d of %d members", s.want.set, serving, total)
+	case total > 1:
+		f.Summary = fmt.Sprintf("%s PRIMARY, %d members", s.want.set, total)
+	default:
+		f.Summary = s.want.set + " PRIMARY"
+	}
+	return f
+}
+
+func primaryHost(st status) string {
+	for _, m := range st.Members {
+		if m.State == statePrimary && m.Health == 1 {
+			return m.Host
+		}
+	}
+	return ""
+}
+
+// memberTrouble says which wanted member does not serve, if any.
+func (s *session) memberTrouble(st status) error {
+	var refused, syncing, away []string
+	longAway := false
+	for _, m := range st.Members {
+		trouble := s.component + "/" + m.Host
+		if _, wanted := s.want.member(m.Host); !wanted || m.serves() {
+			s.r.overcome(trouble)
+			continue
+		}
+		if m.refusesKey() {
+			refused = append(refused, m.Host)
+			continue
+		}
+		if m.Health == 1 {
+			syncing = append(syncing, m.Host+" ("+m.StateName+")")
+			continue
+		}
+		longAway = longAway || s.r.deps.Clock.Now().Sub(s.r.firstSeen(trouble)) > patience
+		away = append(away, m.Host)
+	}
+	switch {
+	case len(refused) > 0:
+		return s.wrongKey(strings.Join(refused, ", "))
+	case len(away) > 0 && longAway:
+		return fmt.Errorf("the other members of %s do not reach %s. See whether its service runs and what its log says", s.want.set, strings.Join(away, ", "))
+	case len(away) > 0:
+		return &reconcilers.WaitError{For: "member " + strings.Join(away, ", ") + " to come back", Again: 2 * time.Second}
+	case len(syncing) > 0:
+		return &reconcilers.WaitError{For: "member " + strings.Join(syncing, ", ") + " to catch up", Again: 2 * time.Second}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package mongo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+// Reconciler drives replica sets. It is safe for concurrent use by different targets.
+type Reconciler struct {
+	deps reconcilers.Deps
+	pool *pool
+
+	mu       sync.Mutex
+	since    map[string]time.Time // when a trouble was first seen, by component and member
+	verified map[string]time.Time // when a user's login last worked
+}
+
+var _ reconcilers.Reconciler = (*Reconciler)(nil)
+
+// New makes the reconciler of kind MongoReplicaSet. It connects to nothing. What it holds open between calls is closed
+// by Close, found by type assertion to io.Closer.
+func New(deps reconcilers.Deps) reconcilers.Reconciler {
+	return &Reconciler{deps: deps, pool: newPool(), since: map[string]time.Time{}, verified: map[string]time.Time{}}
+}
+
+// Close ends all connections. The reconciler must not be used afterwards.
+func (r *Reconciler) Close() error {
+	r.pool.close()
+	return nil
+}
+
+// Observe asks the members what is. It waits at most some seconds for a mongod that is starting or a primary that is
+// being elected. What only waits or is blocked travels in Observed.Err, with the facts that are known.
+func (r *Reconciler) Observe(ctx context.Context, t reconcilers.Target) (reconcilers.Observed, error) {
+	s, err := r.open(t)
+	if err != nil {
+		return settle(ctx, reconcilers.Observed{}, err)
+	}
+	o, err := s.observe(ctx)
+	return settle(ctx, o, err)
+}
+
+// settle puts errors that carry policy into the observation; any other is a failure of observing.
+func settle(ctx context.Context, o reconcilers.Observed, err error) (reconcilers.Observed, error) {
+	if err == nil {
+		return o, nil
+	}
+	if ctx.Err() != nil {
+		return o, ctx.Err()
+	}
+	var wait *reconcilers.WaitError
+	var blocked *reconcilers.BlockedError
+	switch {
+	case errors.As(err, &wait), errors.As(err, &blocked):
+		o.Err = err
+		return o, nil
+	case isPassing(err):
+		o.Err = &reconcilers.WaitError{For: "the replica set's servers", Again: time.Second, Err: err}
+		return o, nil
+	}
+	return o, err
+}
+
+// Apply carries out the plan's steps in their order and looks at the result.
+func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
+	steps, ok := p.State.([]step)
+	if len(p.Changes) > 0 && (!ok || len(steps) != len(p.Changes)) {
+		return reconcilers.Applied{}, fmt.Errorf("the plan of %s was not made by this reconciler", t.ID())
+	}
+	s, err := r.open(t)
+	if err != nil {
+		return reconcilers.Applied{}, err
+	}
+	if s.want.unknown != "" {
+		return reconcilers.Applied{}, &reconcilers.WaitError{For: s.want.unknown}
+	}
+	for i, change := range p.Changes {
+		if err := progress.Begin(ctx, change); err != nil {
+			return reconcilers.Applied{}, err
+		}
+		err := s.do(ctx, steps[i], progress)
+		progress.End(change, err)
+		if err != nil {
+			return reconcilers.Applied{}, err
+		}
+	}
+	o, err := r.Observe(ctx, t)
+	if err == nil {
+		err = o.Err
+	}
+	return reconcilers.Applied{Outputs: o.Outputs, Facts: o.Facts}, err
+}
+
+// firstSeen gives when a trouble was first seen; now, when it is new.
+func (r *Reconciler) firstSeen(trouble string) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, known := r.since[trouble]; known {
+		return at
+	}
+	at := r.deps.Clock.Now()
+	r.since[trouble] = at
+	return at
+}
+
+func (r *Reconciler) overcome(trouble string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.since, trouble)
+}
+
+// outputs are published as soon as there is a primary and the user of the uri is in it.
+func (w want) outputs(primary, version string) map[string]desired.Value {
+	return map[string]desired.Value{
+		"uri":     desired.Secret(w.uri()),
+		"members": desired.String(w.visible()),
+		"primary": desired.String(primary),
+		"version": desired.String(version),
+	}
+}

@@ -1,0 +1,126 @@
+package mongo
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+
+	"dive-agent/reconcilers"
+)
+
+// The server waits for the new configuration to be committed, at most maxReconfigTime; a frozen member can hold the
+// command longer than that, so the client waits longer.
+const (
+	maxReconfigTime = 60 * time.Second
+	reconfigLimit   = maxReconfigTime + 30*time.Second
+	settleLimit     = 3 * time.Minute
+)
+
+// reconfigure changes the configuration by one step: it reads it, lets change work on it, and sends it as the next
+// version. When change finds nothing to do, nothing is sent. It returns when the configuration is committed.
+func (s *session) reconfigure(ctx context.Context, change func(c *config) (bool, error)) error {
+	limited, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	for {
+		m, err := s.primary(limited)
+		if err != nil {
+			return err
+		}
+		client, err := s.logIn(limited, m, s.want.root)
+		if isCredentials(err) {
+			return s.refusedRoot(ctx, m)
+		}
+		done, sent := false, false
+		if err == nil {
+			done, sent, err = s.reconfigureOnce(limited, client, change)
+		}
+		if done || err != nil && !s.mayPass(err) {
+			return err
+		}
+		if sent {
+			continue
+		}
+		if waitErr := pause(limited, retryEvery); waitErr != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return &reconcilers.WaitError{For: "the configuration of " + s.want.set + " to be committed", Again: 5 * time.Second, Err: err}
+		}
+	}
+}
+
+func (s *session) mayPass(err error) bool {
+	return !isBlocked(err) && (isPassing(err) || hasCode(err, settling...) || hasCode(err, codeNodeNotFound))
+}
+
+// reconfigureOnce says done when the wanted configuration is there and committed, and sent when the server took a new one.
+func (s *session) reconfigureOnce(ctx context.Context, client *driver.Client, change func(c *config) (bool, error)) (done, sent bool, err error) {
+	c, committed, err := getConfig(ctx, client, true)
+	if err != nil {
+		return false, false, err
+	}
+	if err := s.recognise(c); err != nil {
+		return false, false, err
+	}
+	next := c
+	next.Members = append([]memberConfig(nil), c.Members...)
+	needed, err := change(&next)
+	if err != nil {
+		return false, false, err
+	}
+	if !needed {
+		return committed, false, nil
+	}
+	if !committed {
+		return false, false, nil
+	}
+	next.Version = c.Version + 1
+	if err := ctx.Err(); err != nil {
+		return false, false, err
+	}
+	if next.highestID() > s.memory.LastMemberID { // before it is used, so that it is never used twice
+		s.memory.LastMemberID = next.highestID()
+		if err := s.memory.save(); err != nil {
+			return false, false, err
+		}
+	}
+	command := bson.D{{Key: "replSetReconfig", Value: next}, {Key: "maxTimeMS", Value: maxReconfigTime.Milliseconds()}}
+	err = runFor(context.WithoutCancel(ctx), reconfigLimit, client, adminDatabase, command, nil)
+	if hasCode(err, codeIncompatibleConfig) && s.wasStale(ctx, client, c.Version) {
+		return false, false, nil
+	}
+	if hasCode(err, codeInvalidReplicaSetConfig, codeIncompatibleConfig, codeNewReplicaSetConfigMismatch, codeNoSuchNode,
+		codeNoReplicationEnabled, codeBadValue, codeInvalidOptions) {
+		return false, false, &reconcilers.BlockedError{
+			Reason: "ConfigurationRefused", Message: fmt.Sprintf("the primary refuses version %d of the configuration of %s", next.Version, s.want.set),
+			Do: "Change the members in the manifest so that the server takes them", Err: err,
+		}
+	}
+	return false, err == nil, err
+}
+
+// wasStale says whether another one has changed the configuration since it was read.
+func (s *session) wasStale(ctx context.Context, client *driver.Client, read int64) bool {
+	c, _, err := getConfig(ctx, client, false)
+	return err == nil && c.Version != read
+}
+
+func (s *session) changeSettings(c *config) (bool, error) {
+	if len(s.want.settings.differs(*c)) == 0 {
+		return false, nil
+	}
+	settings := bson.M{}
+	for name, value := range c.Settings {
+		settings[name] = value
+	}
+	for _, one := range s.want.settings.list() {
+		if one.value != 0 {
+			settings[one.name] = one.value
+		}
+	}
+	c.Settings = settings
+	return true, nil
+}

@@ -1,0 +1,280 @@
+package mongo
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"dive-agent/desired"
+)
+
+// Limits of the server: a replica set has at most 50 members of which 7 vote.
+const (
+	maxMembers = 50
+	maxVoters  = 7
+	mongoPort  = 27017
+)
+
+// Kind is MongoReplicaSet as manifests know it.
+var Kind = desired.Kind{
+	Name: "MongoReplicaSet",
+	Doc:  "A MongoDB replica set over services of the instance: initiated, grown and shrunk, with its users and seed documents.",
+	New:  func() any { return new(Spec) },
+}
+
+// Spec is the component's part of a manifest.
+type Spec struct {
+	Name     string       `yaml:"name" default:"rs0" doc:"Name of the replica set, the same as in mongod's --replSet."`
+	Members  []Member     `yaml:"members" required:"true" doc:"The members. The first one that may become primary is initiated, the others are added one at a time."`
+	Root     Root         `yaml:"root" required:"true" doc:"The administrator, as the image's entrypoint makes it. It is made here when the server has no user yet and the keyfile is given."`
+	Keyfile  desired.Expr `yaml:"keyfile" doc:"Content of the members' key file. Needed only where the first user is not made by the image."`
+	Users    []User       `yaml:"users" doc:"Users beside the administrator. A password is set again only when it changed."`
+	User     string       `yaml:"user" doc:"Whose login the output uri carries. Default: the first of users, else root."`
+	Settings *Settings    `yaml:"settings" doc:"Settings of the replica set. What is left out stays as it is."`
+	Seed     []Seed       `yaml:"seed" doc:"Documents that must be there. Only missing ones are inserted; what is there is never changed."`
+	Database string       `yaml:"database" doc:"Default database: in the output uri, and of seeds."`
+}
+
+// Member is one mongod of the set.
+type Member struct {
+	Service  string       `yaml:"service" required:"true" doc:"The service that runs it."`
+	Port     int          `yaml:"port" default:"27017" doc:"Port in the container."`
+	Host     desired.Expr `yaml:"host" doc:"Name and port under which members and clients know it. Default: service:port."`
+	Priority *float64     `yaml:"priority" doc:"How much it should be primary, 0 (never) to 1000. Default 1, or 0 when hidden or without vote."`
+	Votes    *int         `yaml:"votes" doc:"0 or 1. Default 1."`
+	Hidden   bool         `yaml:"hidden" doc:"Clients do not see it."`
+}
+
+// Root is the administrator's login.
+type Root struct {
+	Username desired.Expr `yaml:"username" required:"true" doc:"Name of the administrator in database admin."`
+	Password desired.Expr `yaml:"password" required:"true" doc:"Its password."`
+}
+
+// User is a database user.
+type User struct {
+	Name     string       `yaml:"name" required:"true" doc:"User name."`
+	Password desired.Expr `yaml:"password" required:"true" doc:"Password."`
+	Database string       `yaml:"database" default:"admin" doc:"Database the user belongs to (its authSource)."`
+	Roles    []string     `yaml:"roles" required:"true" doc:"Roles: a name (in the user's database) or name@database."`
+}
+
+// Settings are the replica set's settings that a manifest may set.
+type Settings struct {
+	ElectionTimeoutMillis   int `yaml:"electionTimeoutMillis" doc:"How long members wait for a primary before they elect another. The server's default is 10000."`
+	HeartbeatIntervalMillis int `yaml:"heartbeatIntervalMillis" doc:"How often members ask each other. The server's default is 2000."`
+}
+
+// Seed is a file of documents for one collection.
+type Seed struct {
+	Database   string `yaml:"database" doc:"Database. Default: the component's."`
+	Collection string `yaml:"collection" required:"true" doc:"Collection."`
+	File       string `yaml:"file" required:"true" doc:"JSON file (an array of documents, extended JSON allowed), relative to the instance's source folder."`
+	Key        string `yaml:"key" default:"_id" doc:"Field that identifies a document."`
+}
+
+func (m Member) port() int {
+	if m.Port == 0 {
+		return mongoPort
+	}
+	return m.Port
+}
+
+func (m Member) votes() int {
+	if m.Votes == nil {
+		return 1
+	}
+	return *m.Votes
+}
+
+func (m Member) priority() float64 {
+	switch {
+	case m.Priority != nil:
+		return *m.Priority
+	case m.Hidden, m.votes() == 0:
+		return 0
+	}
+	return 1
+}
+
+func (u User) database() string {
+	if u.Database == "" {
+		return adminDatabase
+	}
+	return u.Database
+}
+
+func (s Seed) key() string {
+	if s.Key == "" {
+		return "_id"
+	}
+	return s.Key
+}
+
+func (s *Spec) setName() string {
+	if s.Name == "" {
+		return "rs0"
+	}
+	return s.Name
+}
+
+func (s *Spec) seedDatabase(seed Seed) string {
+	if seed.Database != "" {
+		return seed.Database
+	}
+	return s.Database
+}
+
+// Outputs are what other components may refer to.
+func (s *Spec) Outputs() []desired.Output {
+	return []desired.Output{
+		{Name: "uri", Secret: true, Doc: "Connection string with login, all members that clients see, replicaSet and authSource."},
+		{Name: "members", Doc: "host:port of the members that clients see, separated by commas."},
+		{Name: "primary", Doc: "host:port of the primary."},
+		{Name: "version", Doc: "Version of the primary's mongod."},
+	}
+}
+
+// Needs asks for each member's service to run. Healthy would be too much: a health check that asks for PRIMARY passes
+// only after this component is done.
+func (s *Spec) Needs(*desired.Check) []desired.Need {
+	var needs []desired.Need
+	seen := map[string]bool{}
+	for _, m := range s.Members {
+		if m.Service == "" || seen[m.Service] {
+			continue
+		}
+		seen[m.Service] = true
+		needs = append(needs, desired.Need{
+			Part: m.Service, Started: true, Position: m.Host.Position(),
+			Why: "runs a member of " + s.setName(),
+		})
+	}
+	return needs
+}
+
+// Validate checks what the types cannot say.
+func (s *Spec) Validate(c *desired.Check) {
+	at := desired.Position{}
+	s.validateMembers(c, at)
+	names := map[string]bool{}
+	for _, u := range s.Users {
+		id := u.database() + "." + u.Name
+		if names[id] {
+			c.Errorf(u.Password.Position(), "user %s in database %s stands twice", u.Name, u.database())
+		}
+		names[id] = true
+		if len(u.Roles) == 0 {
+			c.Errorf(u.Password.Position(), "user %s has no roles", u.Name)
+		}
+		for _, role := range u.Roles {
+			if name, database, has := strings.Cut(role, "@"); name == "" || has && database == "" {
+				c.Errorf(u.Password.Position(), "role %q of user %s is neither a name nor name@database", role, u.Name)
+			}
+		}
+	}
+	if s.User != "" && !s.knowsUser(s.User) {
+		c.Errorf(at, "user %q, whose login the uri should carry, is neither root's name nor one of users", s.User)
+	}
+	if st := s.Settings; st != nil && (st.ElectionTimeoutMillis < 0 || st.HeartbeatIntervalMillis < 0) {
+		c.Errorf(at, "settings must not be negative")
+	}
+	for _, seed := range s.Seed {
+		s.validateSeed(c, seed)
+	}
+}
+
+func (s *Spec) knowsUser(name string) bool {
+	if len(s.Root.Username.References()) > 0 || s.Root.Username.Source() == name {
+		return true
+	}
+	for _, u := range s.Users {
+		if u.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Spec) validateMembers(c *desired.Check, at desired.Position) {
+	if len(s.Members) == 0 {
+		c.Errorf(at, "a replica set needs at least one member")
+		return
+	}
+	if len(s.Members) > maxMembers {
+		c.Errorf(at, "%d members: a replica set has at most %d", len(s.Members), maxMembers)
+	}
+	voters, electable := 0, 0
+	hosts := map[string]bool{}
+	for _, m := range s.Members {
+		if m.votes() < 0 || m.votes() > 1 {
+			c.Errorf(m.Host.Position(), "member %s has %d votes: 0 or 1 is possible", m.Service, m.votes())
+		}
+		voters += m.votes()
+		switch p := m.priority(); {
+		case p < 0 || p > 1000:
+			c.Errorf(m.Host.Position(), "member %s has priority %v: 0 to 1000 is possible", m.Service, p)
+		case p > 0 && (m.Hidden || m.votes() == 0):
+			c.Errorf(m.Host.Position(), "member %s is hidden or has no vote, so its priority must be 0", m.Service)
+		case p > 0:
+			electable++
+		}
+		if m.port() < 1 || m.port() > 65535 {
+			c.Errorf(m.Host.Position(), "member %s: %d is no port", m.Service, m.port())
+		}
+		host, err := m.host(c.Scope)
+		if err != nil {
+			c.Errorf(m.Host.Position(), "member %s: %v", m.Service, err)
+			continue
+		}
+		if host != "" && hosts[host] {
+			c.Errorf(m.Host.Position(), "member %s stands twice", host)
+		}
+		hosts[host] = true
+	}
+	if voters > maxVoters {
+		c.Errorf(at, "%d voting members: at most %d may vote. Give the others votes: 0", voters, maxVoters)
+	}
+	if electable == 0 {
+		c.Errorf(at, "no member may become primary: one needs a vote and a priority above 0")
+	}
+}
+
+// host gives the member's host:port; empty while it is unknown.
+func (m Member) host(scope *desired.Scope) (string, error) {
+	if m.Host.IsZero() {
+		return net.JoinHostPort(m.Service, strconv.Itoa(m.port())), nil
+	}
+	value, err := m.Host.Eval(scope)
+	if err != nil || !value.Known() {
+		return "", err
+	}
+	host := value.Text()
+	if !strings.Contains(host, ":") {
+		host = net.JoinHostPort(host, strconv.Itoa(m.port()))
+	}
+	if name, port, err := net.SplitHostPort(host); err != nil || name == "" || port == "" {
+		return "", fmt.Errorf("%q is not host:port", value.Display())
+	}
+	return host, nil
+}
+
+func (s *Spec) validateSeed(c *desired.Check, seed Seed) {
+	at := desired.Position{}
+	if s.seedDatabase(seed) == "" {
+		c.Errorf(at, "seed %s needs a database, here or in the component", seed.Collection)
+	}
+	if c.Light || c.Files == nil {
+		return
+	}
+	file, err := c.Files.Open(seed.File)
+	if err != nil {
+		c.Errorf(at, "seed %s: cannot read %s: %v", seed.Collection, seed.File, cause(err))
+		return
+	}
+	defer func() { _ = file.Close() }()
+	if _, err := readSeed(file, seed.key()); err != nil {
+		c.Errorf(at, "seed %s: %s: %v", seed.Collection, seed.File, err)
+	}
+}

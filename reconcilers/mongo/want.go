@@ -1,0 +1,208 @@
+package mongo
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+const adminDatabase = "admin"
+
+// want is the spec with every expression evaluated.
+type want struct {
+	set      string
+	members  []wantMember
+	root     login
+	keys     []string // of the keyfile, without white space
+	users    []wantUser
+	settings Settings
+	seeds    []wantSeed
+	database string
+	uriUser  login
+	unknown  string // name of a value that does not exist yet; empty when all are known
+}
+
+type wantMember struct {
+	service  string
+	host     string // host:port in the set's configuration
+	port     int    // in the container
+	votes    int
+	priority float64
+	hidden   bool
+}
+
+type wantUser struct {
+	login
+	roles []role
+}
+
+type role struct {
+	Name     string `bson:"role"`
+	Database string `bson:"db"`
+}
+
+type wantSeed struct {
+	database, collection, key string
+	documents                 []seedDocument
+}
+
+// login is a user and the database that knows it.
+type login struct {
+	name, password, database string
+	mechanism                string // empty: as the server prefers
+}
+
+func (l login) id() string { return l.database + "." + l.name }
+
+func (s wantSeed) name() string { return s.database + "." + s.collection }
+
+// resolve evaluates the target's spec. A secret or output that does not exist yet is no error: unknown names it.
+func resolve(t reconcilers.Target) (want, error) {
+	spec, ok := t.Component.Spec.(*Spec)
+	if !ok {
+		return want{}, fmt.Errorf("component %s carries a %T, not a replica set", t.Component.Name, t.Component.Spec)
+	}
+	w := want{set: spec.setName(), database: spec.Database}
+	if spec.Settings != nil {
+		w.settings = *spec.Settings
+	}
+	eval := evaluator{scope: t.Scope, unknown: &w.unknown}
+	w.root = login{name: eval.text(spec.Root.Username), password: eval.text(spec.Root.Password), database: adminDatabase}
+	w.keys = keysOf(eval.text(spec.Keyfile))
+	for _, m := range spec.Members {
+		host := eval.host(m)
+		w.members = append(w.members, wantMember{m.Service, host, m.port(), m.votes(), m.priority(), m.Hidden})
+	}
+	for _, u := range spec.Users {
+		user := wantUser{login: login{name: u.Name, password: eval.text(u.Password), database: u.database()}}
+		for _, r := range u.Roles {
+			name, database, has := strings.Cut(r, "@")
+			if !has {
+				database = u.database()
+			}
+			user.roles = append(user.roles, role{name, database})
+		}
+		w.users = append(w.users, user)
+	}
+	if eval.err != nil {
+		return want{}, eval.err
+	}
+	w.uriUser = w.pickURIUser(spec.User)
+	for _, s := range spec.Seed {
+		documents, err := openSeed(t.SourceDir, s.File, s.key())
+		if err != nil {
+			return want{}, &reconcilers.BlockedError{Reason: "BadSeed", Message: err.Error(), Do: "Correct the file in the fleet repository"}
+		}
+		w.seeds = append(w.seeds, wantSeed{spec.seedDatabase(s), s.Collection, s.key(), documents})
+	}
+	return w, nil
+}
+
+// evaluator collects the first error and the first unknown name.
+type evaluator struct {
+	scope   *desired.Scope
+	unknown *string
+	err     error
+}
+
+func (e *evaluator) text(x desired.Expr) string {
+	value, err := x.Eval(e.scope)
+	if err != nil {
+		if e.err == nil {
+			e.err = err
+		}
+		return ""
+	}
+	if !value.Known() {
+		e.note(x)
+	}
+	return value.Text()
+}
+
+func (e *evaluator) host(m Member) string {
+	host, err := m.host(e.scope)
+	if err != nil && e.err == nil {
+		e.err = fmt.Errorf("member %s: %w", m.Service, err)
+	}
+	if host == "" {
+		e.note(m.Host)
+	}
+	return host
+}
+
+func (e *evaluator) note(x desired.Expr) {
+	if *e.unknown != "" {
+		return
+	}
+	*e.unknown = x.Source()
+	if refs := x.References(); len(refs) > 0 {
+		*e.unknown = refs[0].String()
+	}
+}
+
+func (w want) pickURIUser(name string) login {
+	for _, u := range w.users {
+		if name == "" || u.name == name {
+			return u.login
+		}
+	}
+	return w.root
+}
+
+// keysOf reads a key file: one key, or a YAML list of at most two. The server ignores white space within a key.
+func keysOf(text string) []string {
+	var keys []string
+	plain := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if rest, item := strings.CutPrefix(line, "-"); item {
+			keys = append(keys, strings.Trim(strings.Join(strings.Fields(rest), ""), `"'`))
+			continue
+		}
+		plain += strings.Join(strings.Fields(line), "")
+	}
+	if len(keys) == 0 && plain != "" {
+		keys = []string{plain}
+	}
+	return keys
+}
+
+// initial is the member that is initiated: the first that may become primary.
+func (w want) initial() wantMember {
+	for _, m := range w.members {
+		if m.priority > 0 && m.votes > 0 {
+			return m
+		}
+	}
+	return w.members[0]
+}
+
+func (w want) member(host string) (wantMember, bool) {
+	for _, m := range w.members {
+		if m.host == host {
+			return m, true
+		}
+	}
+	return wantMember{}, false
+}
+
+// visible are the members that clients see.
+func (w want) visible() string {
+	var hosts []string
+	for _, m := range w.members {
+		if !m.hidden {
+			hosts = append(hosts, m.host)
+		}
+	}
+	return strings.Join(hosts, ",")
+}
+
+// uri is the connection string for applications.
+func (w want) uri() string {
+	escape := func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+	return fmt.Sprintf("mongodb://%s:%s@%s/%s?replicaSet=%s&authSource=%s", escape(w.uriUser.name), escape(w.uriUser.password),
+		w.visible(), escape(w.database), escape(w.set), escape(w.uriUser.database))
+}

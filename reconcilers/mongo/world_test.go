@@ -1,0 +1,250 @@
+package mongo_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/internal/lab"
+	"dive-agent/reconcilers/mongo"
+	"dive-agent/testbed"
+)
+
+const (
+	rootPassword = "r00t-Secret/with?signs&more%"
+	appPassword  = "app-Secret-7261"
+)
+
+// set is a replica set to be: services of its own in a lab, and a target.
+type set struct {
+	t      *testing.T
+	lab    *lab.Lab
+	target reconcilers.Target
+	spec   *mongo.Spec
+	key    string
+}
+
+// plainSet is a set without services yet.
+func plainSet(t *testing.T, members ...string) *set {
+	t.Helper()
+	raw := make([]byte, 48)
+	_, _ = rand.Read(raw)
+	s := &set{t: t, lab: lab.New(t), key: base64.StdEncoding.EncodeToString(raw)}
+	s.spec = &mongo.Spec{
+		Name:     "rs0",
+		Root:     mongo.Root{Username: desired.Literal("admin"), Password: desired.Literal(rootPassword)},
+		Settings: &mongo.Settings{ElectionTimeoutMillis: 2000, HeartbeatIntervalMillis: 300},
+		Database: "dive",
+	}
+	for _, m := range members {
+		s.spec.Members = append(s.spec.Members, mongo.Member{Service: m, Port: 27017})
+	}
+	s.target = reconcilers.Target{
+		Instance:  &desired.Instance{Name: "deu"},
+		Component: &desired.Component{Name: "database", Kind: mongo.Kind.Name, Spec: s.spec},
+		Scope:     desired.NewScope(nil),
+		SourceDir: t.TempDir(), Dir: t.TempDir(),
+		Services: s.lab,
+	}
+	return s
+}
+
+// withContent gives the set a user and 22 documents to seed.
+func (s *set) withContent() *set {
+	s.spec.Users = []mongo.User{{
+		Name: "app", Password: desired.Literal(appPassword), Database: "admin", Roles: []string{"readWrite@dive"},
+	}}
+	var documents []map[string]any
+	for i := range 22 {
+		documents = append(documents, map[string]any{"coiId": fmt.Sprintf("COI-%02d", i), "name": "community", "size": i})
+	}
+	raw, err := json.Marshal(documents)
+	require.NoError(s.t, err)
+	require.NoError(s.t, os.WriteFile(filepath.Join(s.target.SourceDir, "coi.json"), raw, 0o600))
+	s.spec.Seed = []mongo.Seed{{Collection: "coi_definitions", File: "coi.json", Key: "coiId"}}
+	return s
+}
+
+// mongod is a server as the examples run it, with little on disk.
+func (s *set) mongod(replSet string) lab.Service {
+	command := []string{
+		"mongod", "--keyFile", "/etc/mongo-keyfile", "--oplogSize", "16",
+		"--wiredTigerCacheSizeGB", "0.25", "--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=4MB)",
+		"--setParameter", "diagnosticDataCollectionEnabled=false",
+		"--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100",
+	}
+	if replSet != "" {
+		command = append(command, "--replSet", replSet)
+	}
+	return lab.Service{
+		Image:   testbed.Image(s.t, testbed.Mongod605),
+		Command: command,
+		Env:     []string{"MONGO_INITDB_ROOT_USERNAME=admin", "MONGO_INITDB_ROOT_PASSWORD=" + rootPassword},
+		Files:   map[string]lab.File{"/etc/mongo-keyfile": {Content: s.key, Mode: 0o400, Owner: 999}},
+	}
+}
+
+func (s *set) run(services ...string) *set {
+	s.t.Helper()
+	for _, name := range services {
+		s.lab.Run(name, s.mongod("rs0"))
+	}
+	return s
+}
+
+func reconciler(t *testing.T) reconcilers.Reconciler {
+	t.Helper()
+	r := mongo.New(deps())
+	t.Cleanup(func() { require.NoError(t, r.(interface{ Close() error }).Close()) })
+	return r
+}
+
+// progress writes what an apply tells into the test's log.
+type progress struct {
+	t    *testing.T
+	last time.Time
+}
+
+func (p *progress) Begin(ctx context.Context, _ reconcilers.Change) error {
+	p.last = time.Now()
+	return ctx.Err()
+}
+
+func (p *progress) End(c reconcilers.Change, err error) {
+	p.t.Logf("%6.3f s  %s %s (%s) %v", time.Since(p.last).Seconds(), c.Action, c.Address, c.Reason, err)
+}
+
+func (p *progress) Say(format string, args ...any) { p.t.Logf(format, args...) }
+func (p *progress) Started()                       {}
+
+// pass is one observe, plan and apply. The error is that of the first that has one, an observation's Err included.
+func (s *set) pass(r reconcilers.Reconciler) (reconcilers.Observed, reconcilers.Plan, error) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
+	defer cancel()
+	o, err := r.Observe(ctx, s.target)
+	if err != nil {
+		return o, reconcilers.Plan{}, err
+	}
+	plan, err := r.Plan(s.target, o)
+	if err != nil || len(plan.Changes) == 0 {
+		return o, plan, errors.Join(err, o.Err)
+	}
+	applied, err := r.Apply(ctx, s.target, plan, &progress{t: s.t})
+	o.Outputs, o.Facts = applied.Outputs, applied.Facts
+	return o, plan, err
+}
+
+// settle passes until nothing is left to do.
+func (s *set) settle(r reconcilers.Reconciler) reconcilers.Observed {
+	s.t.Helper()
+	var o reconcilers.Observed
+	testbed.Eventually(s.t, time.Minute, "the replica set in its desired state", func() error {
+		var plan reconcilers.Plan
+		var err error
+		if o, plan, err = s.pass(r); err == nil && len(plan.Changes) > 0 {
+			return fmt.Errorf("%d changes were left", len(plan.Changes))
+		}
+		return err
+	})
+	return o
+}
+
+// blocked passes until the set is blocked, and gives why.
+func (s *set) blocked(r reconcilers.Reconciler) *reconcilers.BlockedError {
+	s.t.Helper()
+	var blocked *reconcilers.BlockedError
+	testbed.Eventually(s.t, time.Minute, "a blocked replica set", func() error {
+		_, _, err := s.pass(r)
+		if errors.As(err, &blocked) {
+			return nil
+		}
+		return fmt.Errorf("not blocked: %w", err)
+	})
+	require.NotContains(s.t, blocked.Error(), rootPassword)
+	return blocked
+}
+
+// admin is a client of the test's own for one member.
+func (s *set) admin(service string) *driver.Client {
+	s.t.Helper()
+	c, err := s.lab.Find(s.t.Context(), service)
+	require.NoError(s.t, err)
+	client, err := driver.Connect(options.Client().SetHosts([]string{c.Addr().String() + ":27017"}).SetDirect(true).
+		SetServerSelectionTimeout(20 * time.Second).
+		SetAuth(options.Credential{AuthSource: "admin", Username: "admin", Password: rootPassword}))
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
+	return client
+}
+
+func (s *set) command(service string, command bson.D) bson.M {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	var answer bson.M
+	require.NoError(s.t, s.admin(service).Database("admin").RunCommand(ctx, command).Decode(&answer), command[0].Key)
+	return answer
+}
+
+// picture is the live state as the conformance suite compares it: the configuration's members, users, and documents.
+func (s *set) picture(service string) string {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	admin := s.admin(service)
+	var b strings.Builder
+	var answer struct {
+		Config struct {
+			Name    string `bson:"_id"`
+			Members []struct {
+				Host     string  `bson:"host"`
+				Votes    int     `bson:"votes"`
+				Priority float64 `bson:"priority"`
+				Hidden   bool    `bson:"hidden"`
+			} `bson:"members"`
+			Settings struct {
+				Election  int `bson:"electionTimeoutMillis"`
+				Heartbeat int `bson:"heartbeatIntervalMillis"`
+			} `bson:"settings"`
+		} `bson:"config"`
+	}
+	if err := admin.Database("admin").RunCommand(ctx, bson.D{{Key: "replSetGetConfig", Value: 1}}).Decode(&answer); err != nil {
+		return "no replica set"
+	}
+	sort.Slice(answer.Config.Members, func(i, j int) bool { return answer.Config.Members[i].Host < answer.Config.Members[j].Host })
+	fmt.Fprintf(&b, "%+v\n", answer.Config)
+	var users struct {
+		Users []struct {
+			ID    string   `bson:"_id"`
+			Roles []bson.M `bson:"roles"`
+		} `bson:"users"`
+	}
+	require.NoError(s.t, admin.Database("admin").RunCommand(ctx,
+		bson.D{{Key: "usersInfo", Value: bson.D{{Key: "forAllDBs", Value: true}}}}).Decode(&users))
+	fmt.Fprintf(&b, "%v\n", users)
+	count, err := admin.Database("dive").Collection("coi_definitions").CountDocuments(ctx, bson.D{})
+	require.NoError(s.t, err)
+	fmt.Fprintf(&b, "%d documents\n", count)
+	return b.String()
+}
+
+func deps() reconcilers.Deps {
+	return reconcilers.Deps{Clock: reconcilers.SystemClock{}, Rand: rand.Reader}
+}
