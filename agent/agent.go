@@ -1,0 +1,201 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"dive-agent/desired"
+	"dive-agent/state"
+)
+
+// Agent works on all instances of one host.
+type Agent struct {
+	Options
+	bus      *bus
+	lifetime context.Context // ends when the agent gives up its workers
+
+	mu       sync.Mutex
+	workers  map[string]*worker
+	all      sync.WaitGroup
+	revision *Revision // in force
+	refused  *Refusal
+	source   SourceHealth
+}
+
+// Refusal says which revision is not taken, and why.
+type Refusal struct {
+	Revision Revision         `json:"revision"`
+	Problems desired.Problems `json:"problems,omitempty"`
+	Message  string           `json:"message,omitempty"`
+	Since    time.Time        `json:"since"`
+}
+
+// SourceHealth is how the fleet repository can be reached.
+type SourceHealth struct {
+	Err    string    `json:"error,omitempty"`  // empty while it can be reached
+	Reason string    `json:"reason,omitempty"` // CamelCase: GitUnreachable, HistoryRewritten, TreeRefused
+	Since  time.Time `json:"since"`            // since when it is so
+	Polled time.Time `json:"polled"`           // the last poll that was answered
+}
+
+// New makes an agent; it starts nothing. Its workers end when lifetime does.
+func New(lifetime context.Context, o Options) *Agent {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Agent{Options: o, bus: newBus(), workers: map[string]*worker{}, lifetime: lifetime}
+}
+
+// Recover closes the runs that a crash left open, and tells of them. To be called once, by the one process that holds
+// the state folder's lock, before the first revision is taken.
+func (a *Agent) Recover(ctx context.Context) error {
+	crashed, err := a.Store.Recover(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot read the agent's state: %w", err)
+	}
+	for _, run := range crashed {
+		a.Log.Warn("a run was cut off and is continued", "instance", run.Instance, "run", run.ID, "message", run.Message)
+		a.bus.emit(Event{Time: a.Clock.Now(), Instance: run.Instance, Kind: "run", State: string(state.Crashed), Message: run.Message, Run: run.ID})
+	}
+	return nil
+}
+
+// Take makes a revision the one in force, when its tree is a valid fleet. A Problems error means that it was refused as
+// a whole and the one before stays in force.
+func (a *Agent) Take(revision Revision) error {
+	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: a.Kinds})
+	if err != nil {
+		a.refuse(revision, err)
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.revision, a.refused = &revision, nil
+	a.Log.Info("revision in force", "commit", revision.Short(), "subject", revision.Subject)
+	a.bus.emit(Event{Time: a.Clock.Now(), Kind: "revision", State: "taken", Message: revision.Short() + " " + revision.Subject})
+	for name, instance := range fleet.Instances {
+		if instance.Host == a.Host {
+			a.worker(name).assign(&assignment{revision: revision, fleet: fleet, instance: instance})
+		}
+	}
+	for name, w := range a.workers {
+		if instance := fleet.Instances[name]; instance == nil || instance.Host != a.Host {
+			w.remove()
+		}
+	}
+	return nil
+}
+
+// worker gives the instance's worker, started when new. a.mu is held.
+func (a *Agent) worker(name string) *worker {
+	w := a.workers[name]
+	if w == nil {
+		w = newWorker(a, name)
+		a.workers[name] = w
+		a.all.Go(func() { w.run(a.lifetime) })
+	}
+	return w
+}
+
+// refuse remembers a revision that is not a valid fleet and makes all statuses say so.
+func (a *Agent) refuse(revision Revision, err error) {
+	refusal := &Refusal{Revision: revision, Message: err.Error(), Since: a.Clock.Now()}
+	errors.As(err, &refusal.Problems)
+	a.mu.Lock()
+	if a.refused == nil || a.refused.Revision.Commit != revision.Commit {
+		a.refused = refusal
+	}
+	a.mu.Unlock()
+	a.Log.Error("revision refused, the one before stays in force", "commit", revision.Short(), "problems", len(refusal.Problems), "error", err)
+	a.bus.emit(Event{Time: a.Clock.Now(), Kind: "revision", State: "refused", Message: revision.Short() + ": " + refusal.Message})
+	a.RouseAll("refused")
+}
+
+// SourceIs tells the agent how the fleet repository can be reached.
+func (a *Agent) SourceIs(health SourceHealth) {
+	a.mu.Lock()
+	changed := a.source.Reason != health.Reason
+	if !changed {
+		health.Since = a.source.Since
+	}
+	a.source = health
+	a.mu.Unlock()
+	if !changed {
+		return
+	}
+	if health.Err != "" {
+		a.Log.Warn("the fleet repository is not followed", "reason", health.Reason, "error", health.Err)
+		a.bus.emit(Event{Time: a.Clock.Now(), Kind: "source", State: health.Reason, Message: health.Err})
+	} else {
+		a.Log.Info("the fleet repository is followed")
+		a.bus.emit(Event{Time: a.Clock.Now(), Kind: "source", State: "Followed"})
+	}
+	a.RouseAll("source")
+}
+
+// RouseAll makes a round of every instance due.
+func (a *Agent) RouseAll(trigger string) {
+	for _, w := range a.sorted() {
+		w.rouse(trigger)
+	}
+}
+
+// sorted gives the workers by name.
+func (a *Agent) sorted() []*worker {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var workers []*worker
+	for _, name := range slices.Sorted(maps.Keys(a.workers)) {
+		workers = append(workers, a.workers[name])
+	}
+	return workers
+}
+
+// Drain ends all rounds at their next safe point and waits for the workers, until ctx ends. The lifetime context given
+// to New must have been cancelled before.
+func (a *Agent) Drain(ctx context.Context) error {
+	for _, w := range a.sorted() {
+		w.mu.Lock()
+		if w.cancel != nil {
+			w.cancel(errDraining)
+		}
+		w.mu.Unlock()
+	}
+	ended := make(chan struct{})
+	go func() { a.all.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("some work did not end in time: %w", ctx.Err())
+	}
+}
+
+// snapshotDir is where the source keeps a revision's tree.
+func (a *Agent) snapshotDir(commit string) string { return filepath.Join(a.Dir, "snapshots", commit) }
+
+// InUse names the commits whose snapshots are still needed.
+func (a *Agent) InUse(ctx context.Context) (commits []string, err error) {
+	a.mu.Lock()
+	if a.revision != nil {
+		commits = append(commits, a.revision.Commit)
+	}
+	a.mu.Unlock()
+	err = a.Store.View(ctx, func(r state.Reader) error {
+		instances, err := r.Instances()
+		for _, instance := range instances {
+			if instance.Applied != "" {
+				commits = append(commits, instance.Applied)
+			}
+		}
+		return err
+	})
+	return commits, err
+}

@@ -1,0 +1,244 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+// The waits of a node that waits for something outside, within one pass.
+const (
+	waitFirst = 200 * time.Millisecond
+	waitLast  = 5 * time.Second
+	patience  = 3 * time.Minute // after it the pass ends as waiting, and a later one looks again
+)
+
+// apply brings the instance to its desired state: each node starts as soon as its own needs are met.
+func (p *pass) apply(ctx context.Context) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	slots := make(chan struct{}, parallel)
+	var all sync.WaitGroup
+	for _, node := range p.instance.Graph.Nodes {
+		n := p.nodes[node.ID]
+		all.Go(func() {
+			defer close(n.ended)
+			defer n.release()
+			p.work(ctx, n, slots)
+			if stateOf(n.err) == NodeRejected {
+				stop(errRejected)
+			}
+		})
+	}
+	all.Wait()
+}
+
+var errRejected = errors.New("another part of this revision does not work")
+
+// work is one node's way through the apply.
+func (p *pass) work(ctx context.Context, n *nodeRun, slots chan struct{}) {
+	defer func() { p.finish(ctx, n) }()
+	if n.err = p.awaitNeeds(ctx, n); n.err != nil {
+		return
+	}
+	if !n.dirty && !p.upstreamChanged(n) {
+		n.release()
+		return
+	}
+	limit := p.clock.Now().Add(patience)
+	for pause := waitFirst; ; pause = min(pause*2, waitLast) {
+		slots <- struct{}{}
+		n.err = p.step(ctx, n)
+		<-slots
+		if stateOf(n.err) != NodeWaiting || p.clock.Now().After(limit) {
+			return
+		}
+		p.update(n, func(v *Node) { v.State = NodeWaiting; v.explain(n.err, p.redact) })
+		var wait *reconcilers.WaitError
+		if errors.As(n.err, &wait) && wait.Again > 0 {
+			pause = wait.Again
+		}
+		select {
+		case <-p.clock.After(pause):
+		case <-p.interrupt:
+			return
+		case <-ctx.Done():
+			n.err = context.Cause(ctx)
+			return
+		}
+	}
+}
+
+// step observes, plans, gates and applies a node once.
+func (p *pass) step(ctx context.Context, n *nodeRun) error {
+	p.update(n, func(v *Node) {
+		v.State, v.Message = NodeWorking, ""
+		if v.Started.IsZero() {
+			v.Started = p.clock.Now()
+		}
+	})
+	err := p.observeAndPlan(ctx, n)
+	p.update(n, func(v *Node) {
+		v.Facts, v.Plan = p.redactFacts(n.observed.Facts), p.redactChanges(n.plan.Changes)
+	})
+	if n.observed.Started && len(n.plan.Changes) == 0 {
+		n.release()
+	}
+	if err != nil || len(n.plan.Changes) == 0 {
+		return err
+	}
+	if len(n.plan.Unknown) > 0 {
+		return &reconcilers.WaitError{For: strings.Join(n.plan.Unknown, ", ")}
+	}
+	if p.mayApply != nil && !p.mayApply(n.node) {
+		return nil
+	}
+	digest, err := gate(p.instance, n.node.ID, n.plan)
+	p.update(n, func(v *Node) { v.Digest = digest })
+	if err != nil {
+		return err
+	}
+	applied, err := n.engine.Apply(ctx, n.target, n.plan, &progress{pass: p, node: n})
+	p.publish(n, applied.Outputs)
+	if err != nil {
+		return err
+	}
+	n.applied = true
+	p.update(n, func(v *Node) { v.Facts = p.redactFacts(applied.Facts) })
+	return nil
+}
+
+// awaitNeeds waits until all that the node needs is there, or cannot come in this pass.
+func (p *pass) awaitNeeds(ctx context.Context, n *nodeRun) error {
+	for _, edge := range p.needs(n) {
+		on := p.nodes[edge.On]
+		p.update(n, func(v *Node) { v.Message = "waits for " + edgeName(edge) })
+		arrived := on.ended
+		if edge.Started {
+			arrived = on.started
+		}
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := p.unmet(edge, on); err != nil {
+			return err
+		}
+	}
+	p.update(n, func(v *Node) { v.Message = "" })
+	return nil
+}
+
+// unmet judges an edge after the other node's end. An instance that was ready before is healed even when something it
+// builds on is not ready now, as long as the values it uses are known.
+func (p *pass) unmet(edge desired.Edge, on *nodeRun) error {
+	if edge.Output != "" {
+		if !p.outputKnown(edge.On, edge.Output) {
+			return &reconcilers.WaitError{For: edgeName(edge)}
+		}
+		return nil
+	}
+	if p.isMet(on, edge) || (p.applied && !strings.HasPrefix(on.node.Part, "@")) {
+		return nil
+	}
+	return &reconcilers.WaitError{For: edgeName(edge)}
+}
+
+func edgeName(edge desired.Edge) string {
+	if edge.Output != "" {
+		component, _, _ := strings.Cut(edge.On, "/")
+		return component + "." + edge.Output
+	}
+	return edge.On
+}
+
+// needs are the node's edges, and one more for every node that could change something beside a stack: parts named @
+// (images, networks) come first in the whole instance, so that a missing image is found before anything is touched.
+func (p *pass) needs(n *nodeRun) []desired.Edge {
+	needs := n.node.Needs
+	if strings.HasPrefix(n.node.Part, "@") {
+		return needs
+	}
+	for _, node := range p.instance.Graph.Nodes {
+		if strings.HasPrefix(node.Part, "@") {
+			needs = append(needs[:len(needs):len(needs)], desired.Edge{On: node.ID, Why: "images are found before anything is touched"})
+		}
+	}
+	return needs
+}
+
+func (p *pass) upstreamChanged(n *nodeRun) bool {
+	for _, edge := range n.node.Needs {
+		if on := p.nodes[edge.On]; on.applied {
+			return true
+		}
+	}
+	return false
+}
+
+// runs remembers that a node was seen to run.
+func (p *pass) runs(n *nodeRun) {
+	p.mu.Lock()
+	n.running = true
+	p.mu.Unlock()
+}
+
+// release lets go those for whom started is enough.
+func (n *nodeRun) release() { n.once.Do(func() { close(n.started) }) }
+
+// progress is the reconcilers' Progress of one node: it records each change before and after, and it is the safe point.
+type progress struct {
+	pass *pass
+	node *nodeRun
+
+	mu    sync.Mutex
+	steps map[string]int64
+}
+
+func (g *progress) Begin(ctx context.Context, c reconcilers.Change) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	clean := g.pass.redactChanges([]reconcilers.Change{c})[0]
+	step, err := g.pass.recorder.begin(ctx, g.node.node.ID, clean)
+	if err != nil {
+		return fmt.Errorf("cannot record the step before it is done: %w", err)
+	}
+	g.mu.Lock()
+	if g.steps == nil {
+		g.steps = map[string]int64{}
+	}
+	g.steps[string(c.Action)+" "+c.Address] = step
+	g.mu.Unlock()
+	g.pass.update(g.node, func(v *Node) { v.Message = strings.TrimSpace(string(clean.Action) + " " + clean.Address) })
+	return nil
+}
+
+func (g *progress) End(c reconcilers.Change, err error) {
+	g.mu.Lock()
+	step := g.steps[string(c.Action)+" "+c.Address]
+	g.mu.Unlock()
+	clean := g.pass.redactChanges([]reconcilers.Change{c})[0]
+	g.pass.mu.Lock()
+	g.pass.changed = true
+	g.pass.mu.Unlock()
+	g.pass.update(g.node, func(v *Node) { v.Changed++ })
+	g.pass.recorder.end(g.node.node.ID, step, clean, err)
+}
+
+func (g *progress) Say(format string, args ...any) {
+	text := g.pass.redact(fmt.Sprintf(format, args...))
+	g.pass.update(g.node, func(v *Node) { v.Message = text })
+}
+
+func (g *progress) Started() {
+	g.pass.runs(g.node)
+	g.node.release()
+}

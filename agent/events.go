@@ -1,0 +1,58 @@
+package agent
+
+import (
+	"sync"
+	"time"
+)
+
+// Event is one thing that happened, as the local socket tells it.
+type Event struct {
+	Seq      int64         `json:"seq"`
+	Time     time.Time     `json:"time"`
+	Instance string        `json:"instance,omitempty"`
+	Node     string        `json:"node,omitempty"`
+	Kind     string        `json:"kind"` // node, run, change, revision, source, phase
+	State    string        `json:"state,omitempty"`
+	Message  string        `json:"message,omitempty"`
+	Run      string        `json:"run,omitempty"`
+	Duration time.Duration `json:"duration,omitempty"`
+}
+
+// ring is how many events a late reader still gets.
+const ring = 1000
+
+// bus hands events to all who listen. A slow reader misses nothing within the last 1,000 events and never holds up the
+// agent.
+type bus struct {
+	mu     sync.Mutex
+	last   int64
+	events []Event // the newest, oldest first
+	more   chan struct{}
+}
+
+func newBus() *bus { return &bus{more: make(chan struct{})} }
+
+func (b *bus) emit(e Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last++
+	e.Seq = b.last
+	b.events = append(b.events, e)
+	if len(b.events) > ring {
+		b.events = append([]Event(nil), b.events[len(b.events)-ring:]...)
+	}
+	close(b.more)
+	b.more = make(chan struct{})
+}
+
+// after gives the events after seq, and a channel that is closed when there are more.
+func (b *bus) after(seq int64) ([]Event, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, e := range b.events {
+		if e.Seq > seq {
+			return append([]Event(nil), b.events[i:]...), b.more
+		}
+	}
+	return nil, b.more
+}

@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+	"dive-agent/report"
+	"dive-agent/secrets"
+	"dive-agent/source"
+	"dive-agent/state"
+)
+
+// Options is what an agent is made of. Everything from outside comes in here, so that tests can hold it.
+type Options struct {
+	Host      string // name of this host in the fleet
+	MachineID string // of this machine; instances are bound to it from their first run on
+	Dir       string // state folder; snapshots and instances live below it
+
+	Store       state.Store
+	IDs         *state.IDs
+	Kinds       []desired.Kind
+	Reconcilers map[string]reconcilers.Reconciler
+	Secrets     Secrets
+	Redactor    *secrets.Redactor // knows every secret value of this host
+	Reporter    Reporter          // nil: nothing leaves the host
+	Clock       reconcilers.Clock
+	Random      io.Reader
+	Log         *slog.Logger
+
+	Resync time.Duration // how often an instance in sync is looked at again; default 5 min
+	// Failpoint, when set, is called before and after each recorded change with its name. Tests crash in it.
+	Failpoint func(point string)
+}
+
+// Secrets gives an instance's secrets, made once.
+type Secrets interface {
+	// Ensure makes what was never made and reads the rest. Its errors are those of a node: a BlockedError when one is lost or
+	// must be provided.
+	Ensure(ctx context.Context, instance *desired.Instance, dir string, hasData func(context.Context) ([]string, error)) (values map[string]desired.Value, made []string, err error)
+	// Peek reads what exists and makes nothing; what does not exist yet is an unknown secret.
+	Peek(ctx context.Context, instance *desired.Instance, dir string) (map[string]desired.Value, error)
+}
+
+// Reporter takes the status of an instance; it returns once the report cannot be lost any more.
+type Reporter interface {
+	Publish(ctx context.Context, tx state.Tx, status *report.Status, event state.Event) error
+}
+
+// Revision is a commit of the fleet repository whose tree lies on this host.
+type Revision = source.Revision
+
+func short(commit string) string { return commit[:min(len(commit), 7)] }

@@ -1,0 +1,221 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+	"dive-agent/state"
+)
+
+// passOptions is what a pass works with.
+type passOptions struct {
+	fleet       *desired.Fleet
+	instance    *desired.Instance
+	scope       *desired.Scope // values and secrets; no outputs yet
+	places      places
+	reconcilers map[string]reconcilers.Reconciler
+	services    reconcilers.Services
+	clock       reconcilers.Clock
+	log         *slog.Logger
+	redact      func(string) string
+	learn       func(desired.Value) // tells the redactor of secret outputs
+
+	applied   bool                     // the instance was ready before: healing does not wait for what is not ready now
+	mayApply  func(*desired.Node) bool // nil: all nodes
+	interrupt <-chan struct{}          // closed when a waiting pass should end so that another one can look
+	onChange  func(Node)               // called with each change of a node, in order per node
+	recorder  recorder
+}
+
+// recorder keeps what a pass does. Its calls may block on the disk; an error ends the pass before the next change.
+type recorder interface {
+	begin(ctx context.Context, node string, c reconcilers.Change) (step int64, err error)
+	end(node string, step int64, c reconcilers.Change, err error)
+}
+
+// pass is one walk over an instance's graph.
+type pass struct {
+	passOptions
+	mu      sync.Mutex
+	nodes   map[string]*nodeRun
+	outputs map[string]map[string]desired.Value // component -> output -> value
+	changed bool                                // something was changed in this pass
+}
+
+// nodeRun is a node within one pass.
+type nodeRun struct {
+	node     *desired.Node
+	target   reconcilers.Target
+	engine   reconcilers.Reconciler
+	view     Node
+	observed reconcilers.Observed
+	plan     reconcilers.Plan
+	err      error
+
+	dirty    bool          // the survey found something to do, or could not tell
+	applied  bool          // changed in this pass
+	running  bool          // seen to run in this pass; under pass.mu
+	surveyed chan struct{} // closed after the survey
+	started  chan struct{} // closed when it runs, and at its end
+	ended    chan struct{} // closed when nothing more happens to it in this pass
+	once     sync.Once
+}
+
+func newPass(o passOptions) *pass {
+	p := &pass{passOptions: o, nodes: map[string]*nodeRun{}, outputs: map[string]map[string]desired.Value{}}
+	for _, node := range o.instance.Graph.Nodes {
+		p.nodes[node.ID] = &nodeRun{
+			node:     node,
+			engine:   o.reconcilers[node.Component.Kind],
+			surveyed: make(chan struct{}), started: make(chan struct{}), ended: make(chan struct{}),
+			view: Node{
+				ID: node.ID, Component: node.Component.Name, Part: node.Part, Title: node.Title, Kind: node.Component.Kind,
+				Needs: node.Needs, State: NodePending,
+			},
+		}
+	}
+	return p
+}
+
+// views gives all nodes as they are now, in the graph's order.
+func (p *pass) views() []Node {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	views := make([]Node, 0, len(p.nodes))
+	for _, node := range p.instance.Graph.Nodes {
+		views = append(views, p.nodes[node.ID].view)
+	}
+	return views
+}
+
+// update changes what is seen of a node and tells of it.
+func (p *pass) update(n *nodeRun, change func(*Node)) {
+	p.mu.Lock()
+	change(&n.view)
+	view := n.view
+	p.mu.Unlock()
+	if p.onChange != nil {
+		p.onChange(view)
+	}
+}
+
+// target gives a node's target with the scope as it is now.
+func (p *pass) target(n *nodeRun) (reconcilers.Target, error) {
+	dir, err := p.places.component(n.node.Component.Name)
+	if err != nil {
+		return reconcilers.Target{}, err
+	}
+	return reconcilers.Target{
+		Instance: p.instance, Component: n.node.Component, Part: n.node.Part, Fleet: p.fleet,
+		Scope: p.currentScope(), SourceDir: p.places.source, ProjectDir: p.places.project,
+		SecretsDir: p.places.secrets, Dir: dir, Services: p.services,
+		Log: p.log.With("node", n.node.ID),
+	}, nil
+}
+
+func (p *pass) currentScope() *desired.Scope {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	scope := p.scope
+	for _, component := range p.instance.Components {
+		scope = scope.WithOutputs(component, p.outputs[component.Name])
+	}
+	return scope
+}
+
+// publish takes over a node's outputs; secret ones become known to the redactor first.
+func (p *pass) publish(n *nodeRun, outputs map[string]desired.Value) {
+	if len(outputs) == 0 {
+		return
+	}
+	for _, value := range outputs {
+		if value.Secret() && p.learn != nil {
+			p.learn(value)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	merged := maps.Clone(p.outputs[n.node.Component.Name])
+	if merged == nil {
+		merged = map[string]desired.Value{}
+	}
+	maps.Copy(merged, outputs)
+	p.outputs[n.node.Component.Name] = merged
+}
+
+func (p *pass) outputKnown(node, output string) bool {
+	component, _, _ := strings.Cut(node, "/")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	value, ok := p.outputs[component][output]
+	return ok && value.Known()
+}
+
+// redactFacts cleans what reconcilers say of a component before anyone sees it.
+func (p *pass) redactFacts(f reconcilers.Facts) reconcilers.Facts {
+	f.Summary = p.redact(f.Summary)
+	f.Notes = slices.Clone(f.Notes)
+	for i, note := range f.Notes {
+		f.Notes[i] = p.redact(note)
+	}
+	f.Checks = slices.Clone(f.Checks)
+	for i := range f.Checks {
+		f.Checks[i].Saw = p.redact(f.Checks[i].Saw)
+	}
+	f.Values = maps.Clone(f.Values)
+	for name, value := range f.Values {
+		if text, ok := value.(string); ok {
+			f.Values[name] = p.redact(text)
+		}
+	}
+	return f
+}
+
+// outcome sums a pass up.
+func (p *pass) outcome(ctx context.Context) (state.Outcome, string) {
+	if cause := context.Cause(ctx); cause != nil {
+		return state.Cancelled, cause.Error()
+	}
+	worst, message := state.Done, ""
+	rank := map[state.Outcome]int{state.Done: 0, state.Waiting: 1, state.Blocked: 2, state.Failed: 3}
+	for _, view := range p.views() {
+		outcome := map[NodeState]state.Outcome{
+			NodePending: state.Waiting, NodeWorking: state.Waiting, NodeWaiting: state.Waiting, NodeBlocked: state.Blocked,
+			NodeFailed: state.Failed, NodeRejected: state.Failed, NodeDone: state.Done,
+		}[view.State]
+		if rank[outcome] > rank[worst] {
+			worst, message = outcome, view.ID+": "+view.Message
+		}
+	}
+	return worst, message
+}
+
+// again says when a pass that did not end well should be followed by another one; zero: only when something wakes it.
+func (p *pass) again() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var soonest time.Duration
+	for _, n := range p.nodes {
+		var wait *reconcilers.WaitError
+		if errors.As(n.err, &wait) && wait.Again > 0 && (soonest == 0 || wait.Again < soonest) {
+			soonest = wait.Again
+		}
+	}
+	return soonest
+}
+
+// places are the folders of an instance on the host.
+type places struct {
+	source  string // in the snapshot
+	project string
+	secrets string
+	private string // parent of the components' folders
+}

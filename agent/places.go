@@ -1,0 +1,33 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// placesOf makes the folders of an instance: below dir/instances/<name>, each 0700.
+func placesOf(dir, instance, source string) (places, error) {
+	root := filepath.Join(dir, "instances", instance)
+	p := places{
+		source:  source,
+		project: filepath.Join(root, "project"),
+		secrets: filepath.Join(root, "secrets"),
+		private: filepath.Join(root, "components"),
+	}
+	for _, folder := range []string{root, p.project, p.secrets, p.private} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return places{}, fmt.Errorf("cannot make the folder of instance %s: %w", instance, err)
+		}
+	}
+	return p, nil
+}
+
+// component makes the private folder of a component.
+func (p places) component(name string) (string, error) {
+	folder := filepath.Join(p.private, name)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return "", fmt.Errorf("cannot make the folder of component %s: %w", name, err)
+	}
+	return folder, nil
+}

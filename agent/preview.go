@@ -1,0 +1,151 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+	"dive-agent/state"
+)
+
+// Preview is what a revision would change on one instance of this host.
+type Preview struct {
+	Instance string        `json:"instance"`
+	Host     string        `json:"host"`
+	From     string        `json:"from,omitempty"` // applied commit
+	To       string        `json:"to,omitempty"`   // commit that is looked at
+	Branch   string        `json:"branch,omitempty"`
+	Subject  string        `json:"subject,omitempty"`
+	Nodes    []PreviewNode `json:"nodes"`
+	Expected time.Duration `json:"expected,omitempty"` // by earlier runs; 0 when there is none to go by
+}
+
+// PreviewNode is the plan of one node.
+type PreviewNode struct {
+	ID        string               `json:"id"`
+	Component string               `json:"component"`
+	Part      string               `json:"part,omitempty"`
+	Summary   string               `json:"summary,omitempty"`
+	Changes   []reconcilers.Change `json:"changes,omitempty"`
+	Waits     string               `json:"waits,omitempty"`  // what it will wait for before it can be planned further
+	Digest    string               `json:"digest,omitempty"` // of a plan that waits for approval
+	Approve   string               `json:"approve,omitempty"`
+	Error     string               `json:"error,omitempty"`
+}
+
+// Counts sums the changes up.
+func (p *Preview) Counts() (changes, destroys, waiting int) {
+	for _, n := range p.Nodes {
+		for _, c := range n.Changes {
+			if c.Destroys {
+				destroys++
+			} else {
+				changes++
+			}
+		}
+		if n.Approve != "" {
+			waiting++
+		}
+	}
+	return changes, destroys, waiting
+}
+
+// Preview makes the plan of every instance of this host (of one, when named) at a revision, with the live state, and
+// changes nothing. The decision is the one an apply takes.
+func (a *Agent) Preview(ctx context.Context, revision Revision, name string) ([]Preview, error) {
+	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: a.Kinds})
+	if err != nil {
+		return nil, err
+	}
+	if name != "" && fleet.Instances[name] == nil {
+		return nil, &UnknownError{Name: name, Have: slices.Sorted(maps.Keys(fleet.Instances))}
+	}
+	var previews []Preview
+	for _, instance := range slices.Sorted(maps.Keys(fleet.Instances)) {
+		inst := fleet.Instances[instance]
+		if inst.Host != a.Host || (name != "" && name != instance) {
+			continue
+		}
+		preview, err := a.preview(ctx, &assignment{revision: revision, fleet: fleet, instance: inst})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", instance, err)
+		}
+		previews = append(previews, preview)
+	}
+	return previews, nil
+}
+
+func (a *Agent) preview(ctx context.Context, next *assignment) (Preview, error) {
+	w := newWorker(a, next.instance.Name)
+	known, err := w.known(ctx)
+	if err != nil {
+		return Preview{}, err
+	}
+	folders, err := placesOf(a.Dir, w.name, sourceOf(next))
+	if err != nil {
+		return Preview{}, err
+	}
+	values, err := a.Secrets.Peek(ctx, next.instance, folders.secrets)
+	if err != nil {
+		return Preview{}, err
+	}
+	for _, value := range values {
+		a.Redactor.AddValue(value)
+	}
+	services, _ := w.stack(next.instance, next.fleet, folders)
+	p := newPass(passOptions{
+		fleet: next.fleet, instance: next.instance, places: folders, reconcilers: a.Reconcilers, services: services,
+		scope: next.instance.Scope(values, desired.Builtins{ProjectDir: folders.project, SecretsDir: folders.secrets}),
+		clock: a.Clock, log: w.log, redact: a.Redactor.String, learn: func(v desired.Value) { a.Redactor.AddValue(v) },
+		applied: known.Applied != "",
+	})
+	p.survey(ctx)
+	if ctx.Err() != nil {
+		return Preview{}, ctx.Err()
+	}
+	preview := Preview{
+		Instance: w.name, Host: a.Host, From: known.Applied, To: next.revision.Commit,
+		Branch: next.revision.Branch, Subject: next.revision.Subject,
+	}
+	for _, node := range next.instance.Graph.Nodes {
+		preview.Nodes = append(preview.Nodes, p.previewNode(p.nodes[node.ID]))
+	}
+	preview.Expected, err = a.expected(ctx, p)
+	return preview, err
+}
+
+func (p *pass) previewNode(n *nodeRun) PreviewNode {
+	told := PreviewNode{
+		ID: n.node.ID, Component: n.node.Component.Name, Part: n.node.Part,
+		Summary: n.view.Facts.Summary, Changes: n.view.Plan,
+	}
+	switch stateOf(n.err) {
+	case NodeDone:
+	case NodeWaiting:
+		told.Waits = p.redact(n.err.Error())
+	default:
+		told.Error = p.redact(n.err.Error())
+	}
+	if digest, err := gate(p.instance, n.node.ID, n.plan); err != nil {
+		told.Digest, told.Approve = digest, fmt.Sprintf("spec: {approve: {%s: %s}}", n.node.ID, digest)
+	}
+	return told
+}
+
+// expected adds up how long the nodes that change took last: an upper bound, since nodes run side by side.
+func (a *Agent) expected(ctx context.Context, p *pass) (total time.Duration, err error) {
+	err = a.Store.View(ctx, func(r state.Reader) error {
+		nodes, err := r.Nodes(p.instance.Name)
+		for _, node := range nodes {
+			if n := p.nodes[node.ID]; n != nil && len(n.plan.Changes) > 0 {
+				total += node.LastDuration
+			}
+		}
+		return err
+	})
+	return total, err
+}

@@ -1,0 +1,213 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"dive-agent/report"
+	"dive-agent/state"
+)
+
+// heartbeat is how often a status is written though nothing changed.
+const heartbeat = 15 * time.Minute
+
+// publish computes the status, keeps it with the instance in one transaction, and hands it to the reporter when there
+// is news. It never fails a round: what cannot be kept now is published by the next round.
+func (w *worker) publish(ctx context.Context, known state.Instance, next *assignment, p *pass, trouble error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
+	defer cancel()
+	s := w.situation(known, next, trouble)
+	if p != nil {
+		s.nodes = p.views()
+	}
+	status := statusOf(s)
+	err := w.Store.Update(ctx, func(tx state.Tx) error { return w.keep(ctx, tx, known, status) })
+	if err != nil {
+		w.log.Error("cannot keep the status", "error", err)
+		w.rouseLater()
+	}
+}
+
+func (w *worker) situation(known state.Instance, next *assignment, trouble error) situation {
+	w.Agent.mu.Lock()
+	refused, source := w.refused, w.source
+	w.Agent.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return situation{
+		instance: w.name, host: w.Host, known: known, next: next, running: w.view.Running, removed: w.removed, err: trouble,
+		refused: refused, source: source, now: w.Clock.Now(), redact: w.Redactor.String, nodes: w.view.Nodes,
+	}
+}
+
+// keep writes instance, nodes and status, and enqueues the report, all in one transaction.
+func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, status *report.Status) error {
+	if stored, err := tx.Instance(w.name); err == nil {
+		known.Suspended = stored.Suspended // a person may have changed it during the round
+	} else if !errors.Is(err, state.ErrNotFound) {
+		return err
+	}
+	last, err := lastStatus(tx, w.name)
+	if err != nil {
+		return err
+	}
+	changed := carry(status, last)
+	if !changed && last != nil && status.Updated.Sub(last.Updated) < heartbeat {
+		return tx.PutInstance(known)
+	}
+	known.Phase, known.Generation, known.Updated = string(status.Phase), status.Generation, status.Updated
+	if err := tx.PutInstance(known); err != nil {
+		return err
+	}
+	if err := w.fillRuns(tx, status); err != nil {
+		return err
+	}
+	if err := w.keepNodes(tx, status.Updated); err != nil {
+		return err
+	}
+	encoded, err := json.Marshal(status)
+	if err != nil {
+		return err
+	}
+	if err := tx.PutValue(statusKey(w.name), encoded); err != nil {
+		return err
+	}
+	event := state.Event{Time: status.Updated, Instance: w.name, Kind: "phase", Message: string(status.Phase) + " " + status.News}
+	if changed {
+		if event.Seq, err = tx.AddEvent(event); err != nil {
+			return err
+		}
+		w.emit(Event{Kind: "phase", State: string(status.Phase), Message: status.News})
+	}
+	if w.Reporter == nil {
+		return nil
+	}
+	return w.Reporter.Publish(ctx, tx, status, event)
+}
+
+// keepNodes writes what the nodes look like; how long a changed one took is the estimate of later plans.
+func (w *worker) keepNodes(tx state.Tx, now time.Time) error {
+	w.mu.Lock()
+	nodes := append([]Node(nil), w.view.Nodes...)
+	w.mu.Unlock()
+	for _, n := range nodes {
+		facts, err := json.Marshal(n.Facts)
+		if err != nil {
+			return err
+		}
+		kept := state.Node{Instance: w.name, ID: n.ID, State: string(n.State), Message: n.Message, Facts: facts, Updated: now}
+		if n.Changed > 0 && n.State.Ended() {
+			kept.LastDuration = n.Duration
+		}
+		if err := tx.PutNode(kept); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillRuns adds the last ten runs.
+func (w *worker) fillRuns(r state.Reader, status *report.Status) error {
+	runs, err := r.Runs(w.name, 10)
+	if err != nil {
+		return err
+	}
+	for _, run := range runs {
+		steps, err := r.Steps(run.ID)
+		if err != nil {
+			return err
+		}
+		status.Runs = append(status.Runs, ReportRun(run, steps, status.Updated))
+	}
+	return nil
+}
+
+// ReportRun tells a recorded run as the status does. A run or step without an end lasts until now.
+func ReportRun(run state.Run, steps []state.Step, now time.Time) report.Run {
+	until := func(finished time.Time) time.Time {
+		if finished.IsZero() {
+			return now
+		}
+		return finished
+	}
+	told := report.Run{
+		ID: run.ID, Revision: run.Revision, Trigger: run.Trigger, Started: run.Started,
+		Duration: until(run.Finished).Sub(run.Started), Outcome: string(run.Outcome), Message: run.Message,
+	}
+	for _, step := range steps {
+		told.Steps = append(told.Steps, report.Step{
+			Node: step.Node, Change: step.Action + " " + step.Address, Started: step.Started,
+			Duration: until(step.Finished).Sub(step.Started), Outcome: string(step.Outcome),
+		})
+	}
+	return told
+}
+
+func statusKey(instance string) string { return state.Key(instance, "status") }
+
+// lastStatus reads the status that was kept last, nil when there is none.
+func lastStatus(r state.Reader, instance string) (*report.Status, error) {
+	value, err := r.Value(statusKey(instance))
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	status := &report.Status{}
+	if err := json.Unmarshal(value, status); err != nil {
+		return nil, nil //nolint:nilerr // what an older agent wrote is no reason to stop; it is written anew
+	}
+	return status, nil
+}
+
+// Status gives the status of an instance as it is this moment, also in the middle of a run.
+func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error) {
+	w, err := a.find(name)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	known, next, trouble := w.view.State, w.view.Assignment, w.view.Err
+	w.mu.Unlock()
+	if next == nil {
+		if known, err = w.known(ctx); err != nil {
+			return nil, err
+		}
+	}
+	status := statusOf(w.situation(known, next, trouble))
+	err = a.Store.View(ctx, func(r state.Reader) error {
+		last, err := lastStatus(r, name)
+		if err != nil {
+			return err
+		}
+		if next == nil && last != nil {
+			status = last
+			return nil
+		}
+		carry(status, last)
+		return w.fillRuns(r, status)
+	})
+	return status, err
+}
+
+// gone tells once that the instance's manifest is gone; what runs keeps running.
+func (w *worker) gone(ctx context.Context, known state.Instance, next *assignment) time.Duration {
+	w.watchNothing()
+	w.publish(ctx, known, next, nil, nil)
+	return 0
+}
+
+// rouseLater makes another round due soon.
+func (w *worker) rouseLater() {
+	pause := w.Clock.After(backoffFirst)
+	w.all.Go(func() {
+		select {
+		case <-pause:
+			w.rouse("retry")
+		case <-w.lifetime.Done():
+		}
+	})
+}

@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"dive-agent/reconcilers"
+	"dive-agent/state"
+)
+
+// run records one pass in the store: it begins with the first change, so that a pass with nothing to do leaves no trace.
+type run struct {
+	worker  *worker
+	id      string
+	commit  string
+	trigger string
+	open    bool // a run of this id is in the store
+}
+
+func (r *run) start(ctx context.Context) error {
+	if r.open {
+		return nil
+	}
+	err := r.worker.Store.Update(ctx, func(tx state.Tx) error {
+		return tx.StartRun(state.Run{
+			ID: r.id, Instance: r.worker.name, Revision: r.commit, Trigger: r.trigger, Started: r.worker.Clock.Now(),
+		})
+	})
+	r.open = err == nil
+	return err
+}
+
+func (r *run) begin(ctx context.Context, node string, c reconcilers.Change) (step int64, err error) {
+	err = r.worker.Store.Update(ctx, func(tx state.Tx) error {
+		step, err = tx.StartStep(state.Step{
+			Run: r.id, Node: node, Action: string(c.Action), Address: c.Address, Started: r.worker.Clock.Now(),
+		})
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	r.worker.emit(Event{Node: node, Kind: "change", State: "begin", Message: string(c.Action) + " " + c.Address + ": " + c.Reason, Run: r.id})
+	r.worker.fail("begin " + node + " " + string(c.Action) + " " + c.Address)
+	return step, nil
+}
+
+func (r *run) end(node string, step int64, c reconcilers.Change, err error) {
+	r.worker.fail("end " + node + " " + string(c.Action) + " " + c.Address)
+	outcome, message := state.Done, ""
+	if err != nil {
+		outcome, message = outcomeOf(stateOf(err)), r.worker.Redactor.String(err.Error())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
+	defer cancel()
+	if err := r.worker.Store.Update(ctx, func(tx state.Tx) error {
+		return tx.FinishStep(r.id, step, r.worker.Clock.Now(), outcome, message)
+	}); err != nil {
+		r.worker.log.Error("cannot record the end of a step", "node", node, "run", r.id, "error", err)
+	}
+	r.worker.emit(Event{Node: node, Kind: "change", State: string(outcome), Message: string(c.Action) + " " + c.Address, Run: r.id})
+}
+
+// storeLimit bounds a write that must not be cut by the end of a pass.
+const storeLimit = 10 * time.Second
+
+func outcomeOf(s NodeState) state.Outcome {
+	switch s {
+	case NodeDone:
+		return state.Done
+	case NodeBlocked:
+		return state.Blocked
+	case NodeFailed, NodeRejected:
+		return state.Failed
+	}
+	return state.Waiting
+}

@@ -1,0 +1,333 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"dive-agent/reconcilers"
+	"dive-agent/report"
+	"dive-agent/state"
+)
+
+// situation is all that a status is computed from.
+type situation struct {
+	instance string
+	host     string
+	known    state.Instance
+	next     *assignment
+	nodes    []Node
+	running  bool
+	removed  bool
+	err      error // what kept the round from its graph
+	refused  *Refusal
+	source   SourceHealth
+	now      time.Time
+	redact   func(string) string
+}
+
+// statusOf computes the status of an instance. It is the only place that does; success with something that is not ready
+// cannot come out of it.
+func statusOf(s situation) *report.Status {
+	st := &report.Status{
+		APIVersion: report.APIVersion, Kind: report.Kind, Instance: s.instance, Host: s.host,
+		Attempted: s.known.Attempted, Applied: s.known.Applied, Updated: s.now,
+	}
+	if s.next != nil {
+		st.Role, st.Branch, st.Subject = s.next.instance.Role, s.next.revision.Branch, s.redact(s.next.revision.Subject)
+		if st.Attempted == "" || s.known.Suspended == nil {
+			st.Attempted = s.next.revision.Commit
+		}
+	}
+	s.components(st)
+	s.phase(st)
+	s.conditions(st)
+	return st
+}
+
+// phase decides the phase and the words that explain it.
+func (s situation) phase(st *report.Status) {
+	worst := s.worst()
+	switch {
+	case s.known.Suspended != nil:
+		st.Phase, st.News = report.Suspended, "suspended by "+s.known.Suspended.By
+		st.Why = add(st.Why, "suspended by "+s.known.Suspended.By, s.known.Suspended.Reason)
+		st.Next = []string{"nothing is changed until: dive-agent resume " + s.instance}
+	case s.removed:
+		st.Phase, st.News = report.Removing, "its manifest is gone, what runs was left running"
+		st.Why = []string{"its manifest is gone from the fleet repository; what runs was left running"}
+	case s.err != nil:
+		n := Node{ID: s.instance}
+		n.explain(s.err, s.redact)
+		st.Phase, st.News = troublePhase(stateOf(s.err), s.known.Applied != ""), n.Message
+		st.Why, st.Next = add(nil, n.Message), add(nil, n.Do)
+	case s.known.Rejected != nil && !s.running:
+		st.Phase, st.News = report.Degraded, s.known.Rejected.Reason
+		st.Why = []string{s.known.Rejected.Reason}
+		st.Next = s.afterRejection()
+	case s.running:
+		st.Phase = report.Progressing
+	case worst == nil && len(s.nodes) > 0:
+		st.Phase, st.News = report.Ready, news(st)
+	case worst == nil:
+		st.Phase = report.Pending
+	default:
+		st.Phase = troublePhase(worst.State, s.known.Applied != "")
+		st.News = worst.ID + " " + worst.Message
+	}
+	if !s.running || s.known.Rejected != nil {
+		s.explainNodes(st)
+	}
+}
+
+// worst is the node that matters most, nil when all are done.
+func (s situation) worst() *Node {
+	rank := map[NodeState]int{NodeDone: 0, NodePending: 1, NodeWorking: 1, NodeWaiting: 2, NodeBlocked: 3, NodeFailed: 4, NodeRejected: 5}
+	var worst *Node
+	for i := range s.nodes {
+		n := &s.nodes[i]
+		if rank[n.State] > 0 && (worst == nil || rank[n.State] > rank[worst.State]) {
+			worst = n
+		}
+	}
+	return worst
+}
+
+func troublePhase(state NodeState, applied bool) report.Phase {
+	switch {
+	case state == NodeBlocked:
+		return report.Blocked
+	case state == NodeFailed || state == NodeRejected || applied:
+		return report.Degraded
+	}
+	return report.Progressing
+}
+
+// explainNodes adds what is wrong with nodes: root causes, not what merely waits for them.
+func (s situation) explainNodes(st *report.Status) {
+	for _, n := range s.nodes {
+		switch n.State {
+		case NodeFailed, NodeBlocked, NodeRejected:
+			st.Why = add(st.Why, n.ID+": "+n.Message)
+			st.Next = add(st.Next, n.Do)
+			st.Logs = append(st.Logs, n.Logs...)
+		case NodeWaiting:
+			if !s.explained(n) {
+				st.Why = add(st.Why, n.ID+" "+n.Message)
+			}
+		}
+	}
+}
+
+// explained says whether a node waits only for another node of the graph that is itself in trouble.
+func (s situation) explained(n Node) bool {
+	for _, other := range s.nodes {
+		if other.ID != n.ID && other.State != NodeDone && strings.HasPrefix(n.Message, "waits for "+other.Component) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s situation) afterRejection() []string {
+	rejected := short(s.known.Rejected.Revision)
+	next := rejected + " is not tried again until it changes, or: dive-agent sync --retry " + s.instance
+	if s.next != nil && s.next.instance.Position.File != "" {
+		next += ". See " + s.next.instance.Position.String()
+	}
+	if s.known.Applied == "" {
+		return []string{next}
+	}
+	return []string{"what runs stays at " + short(s.known.Applied), next}
+}
+
+// news is what a Ready subject tells.
+func news(st *report.Status) string {
+	var parts []string
+	for _, c := range st.Components {
+		if c.Summary != "" {
+			parts = append(parts, c.Summary)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func add(list []string, texts ...string) []string {
+	for _, text := range texts {
+		text = strings.TrimSpace(text)
+		found := text == ""
+		for _, have := range list {
+			found = found || have == text
+		}
+		if !found {
+			list = append(list, text)
+		}
+	}
+	return list
+}
+
+// components fills components, services, members, checks and the graph from the nodes.
+func (s situation) components(st *report.Status) {
+	index := map[string]int{}
+	for _, n := range s.nodes {
+		st.Nodes = append(st.Nodes, report.Node{
+			ID: n.ID, Title: n.Title, State: string(n.State), Message: n.Message, Duration: n.Duration, Needs: needIDs(n),
+		})
+		at, ok := index[n.Component]
+		if !ok {
+			at = len(st.Components)
+			index[n.Component] = at
+			st.Components = append(st.Components, report.Component{Name: n.Component, Kind: n.Kind, State: string(NodeDone)})
+		}
+		merge(&st.Components[at], n)
+		fillFacts(st, n.Facts)
+	}
+	for i := range st.Components {
+		if summary := serviceSummary(s.nodes, st.Components[i].Name); summary != "" {
+			st.Components[i].Summary = summary
+		}
+	}
+}
+
+func needIDs(n Node) (ids []string) {
+	for _, edge := range n.Needs {
+		ids = add(ids, edge.On)
+	}
+	return ids
+}
+
+func merge(c *report.Component, n Node) {
+	rank := map[string]int{
+		string(NodeDone): 0, string(NodePending): 1, string(NodeWaiting): 2, string(NodeWorking): 3,
+		string(NodeBlocked): 4, string(NodeFailed): 5, string(NodeRejected): 6,
+	}
+	if rank[string(n.State)] > rank[c.State] {
+		c.State, c.Message = string(n.State), n.Message
+	}
+	if n.Part == "" {
+		c.Summary = n.Facts.Summary
+	}
+	for name, value := range n.Facts.Values {
+		if c.Values == nil {
+			c.Values = map[string]any{}
+		}
+		c.Values[name] = value
+	}
+	c.Notes = append(c.Notes, n.Facts.Notes...)
+	if n.Changed == 0 && n.State != NodeDone {
+		for _, change := range n.Plan {
+			c.Plan = append(c.Plan, changeLine(change))
+		}
+	}
+}
+
+func changeLine(c reconcilers.Change) string {
+	line := fmt.Sprintf("%s %s: %s", c.Action, c.Address, c.Reason)
+	if c.Destroys {
+		line += " (destroys)"
+	}
+	return strings.TrimSuffix(line, ": ")
+}
+
+func fillFacts(st *report.Status, f reconcilers.Facts) {
+	if f.Service != nil {
+		st.Services = append(st.Services, report.Service(*f.Service))
+	}
+	for _, m := range f.Members {
+		m.Lag = m.Lag.Truncate(10 * time.Second) // smaller lags come and go with each look
+		st.Members = append(st.Members, report.Member(m))
+	}
+	for _, c := range f.Checks {
+		st.Checks = append(st.Checks, report.Check(c))
+	}
+}
+
+// serviceSummary is "9/9 services" for a component that runs services.
+func serviceSummary(nodes []Node, component string) string {
+	good, all := 0, 0
+	for _, n := range nodes {
+		if n.Component != component || n.Facts.Service == nil {
+			continue
+		}
+		all++
+		if f := n.Facts.Service; n.State == NodeDone && (f.State == "running" || f.State == "exited" && f.ExitCode == 0) && f.Health != "unhealthy" {
+			good++
+		}
+	}
+	if all == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d services", good, all)
+}
+
+// conditions states what must hold. A cause hides what follows from it.
+func (s situation) conditions(st *report.Status) {
+	ready := report.Condition{Type: "Ready", Status: st.Phase == report.Ready, Reason: string(st.Phase), Message: st.News}
+	source := report.Condition{Type: "SourceFollowed", Status: s.source.Err == "", Reason: s.source.Reason, Message: s.redact(s.source.Err), Since: s.source.Since}
+	accepted := report.Condition{Type: "RevisionAccepted", Status: s.refused == nil, DependsOn: []string{"SourceFollowed"}}
+	if s.refused != nil {
+		accepted.Reason, accepted.Since = "InvalidManifests", s.refused.Since
+		accepted.Message = fmt.Sprintf("%s is refused as a whole, %s stays in force: %s",
+			s.refused.Revision.Short(), short(st.Attempted), s.redact(s.refused.Message))
+		st.Why = add(st.Why, accepted.Message)
+	}
+	if s.source.Err != "" {
+		st.Why = add(st.Why, "the fleet repository is not followed since "+s.source.Since.UTC().Format(time.RFC3339)+": "+source.Message)
+		st.Next = add(st.Next, "what runs keeps running; polling goes on by itself")
+	}
+	works := report.Condition{Type: "RevisionWorks", Status: s.known.Rejected == nil}
+	if r := s.known.Rejected; r != nil {
+		works.Reason, works.Message, works.Since = "Rejected", short(r.Revision)+": "+r.Reason, r.Since
+	}
+	st.Conditions = []report.Condition{ready, source, accepted, works}
+}
+
+// carry takes over what the last status knew: since when things are as they are, and the generation.
+func carry(st *report.Status, last *report.Status) (changed bool) {
+	st.Since = st.Updated
+	if last != nil && last.Phase == st.Phase {
+		st.Since = last.Since
+	}
+	for i := range st.Conditions {
+		c := &st.Conditions[i]
+		if c.Since.IsZero() {
+			c.Since = st.Updated
+		}
+		if last == nil {
+			continue
+		}
+		for _, old := range last.Conditions {
+			if old.Type == c.Type && old.Status == c.Status && old.Reason == c.Reason {
+				c.Since = old.Since
+			}
+		}
+	}
+	changed = last == nil || content(st) != content(last)
+	if last != nil {
+		st.Generation = last.Generation
+	}
+	if changed {
+		st.Generation++
+	}
+	return changed
+}
+
+// content is a status without what changes from look to look.
+func content(st *report.Status) string {
+	plain := *st
+	plain.Updated, plain.Since, plain.Generation, plain.Runs = time.Time{}, time.Time{}, 0, nil
+	plain.Nodes = append([]report.Node(nil), st.Nodes...)
+	for i := range plain.Nodes {
+		plain.Nodes[i].Duration = 0
+	}
+	plain.Conditions = append([]report.Condition(nil), st.Conditions...)
+	for i := range plain.Conditions {
+		plain.Conditions[i].Since = time.Time{}
+	}
+	text, err := json.Marshal(plain)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}

@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+// parallel is how many nodes are observed or applied at a time.
+const parallel = 8
+
+// survey observes and plans every node, each after the nodes it needs, and changes nothing. It says whether there is
+// something to apply.
+func (p *pass) survey(ctx context.Context) (work bool) {
+	slots := make(chan struct{}, parallel)
+	var all sync.WaitGroup
+	for _, node := range p.instance.Graph.Nodes {
+		n := p.nodes[node.ID]
+		all.Go(func() {
+			defer close(n.surveyed)
+			for _, edge := range n.node.Needs {
+				<-p.nodes[edge.On].surveyed // ends: the graph has no cycle
+			}
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			p.look(ctx, n)
+		})
+	}
+	all.Wait()
+	for _, n := range p.nodes {
+		if len(n.plan.Changes) > 0 {
+			work = true
+		}
+	}
+	return work
+}
+
+// look observes and plans one node.
+func (p *pass) look(ctx context.Context, n *nodeRun) {
+	if ctx.Err() != nil {
+		n.err = context.Cause(ctx)
+		return
+	}
+	started := p.clock.Now()
+	n.err = p.observeAndPlan(ctx, n)
+	n.dirty = n.err != nil || len(n.plan.Changes) > 0
+	p.update(n, func(v *Node) {
+		v.Facts = p.redactFacts(n.observed.Facts)
+		v.Plan = p.redactChanges(n.plan.Changes)
+		if !n.dirty {
+			v.State, v.Message, v.Started, v.Duration = NodeDone, "", started, p.clock.Now().Sub(started)
+		}
+	})
+}
+
+func (p *pass) observeAndPlan(ctx context.Context, n *nodeRun) error {
+	n.observed, n.plan = reconcilers.Observed{}, reconcilers.Plan{}
+	target, err := p.target(n)
+	if err != nil {
+		return err
+	}
+	n.target = target
+	if n.observed, err = n.engine.Observe(ctx, target); err != nil {
+		return err
+	}
+	p.publish(n, n.observed.Outputs)
+	if n.observed.Started {
+		p.runs(n)
+	}
+	if n.plan, err = n.engine.Plan(target, n.observed); err != nil {
+		return err
+	}
+	if len(n.plan.Changes) == 0 {
+		return n.observed.Err
+	}
+	return nil
+}
+
+// settle gives every node that was only surveyed its end, when nothing is to be applied.
+func (p *pass) settle(ctx context.Context) {
+	for _, node := range p.instance.Graph.Nodes {
+		n := p.nodes[node.ID]
+		if err := p.heldUp(n); n.err == nil && err != nil && len(n.plan.Changes) > 0 {
+			n.err = err
+		}
+		p.finish(ctx, n)
+	}
+}
+
+// finish gives a node its last state in this pass.
+func (p *pass) finish(ctx context.Context, n *nodeRun) {
+	if cause := context.Cause(ctx); cause != nil && errors.Is(n.err, context.Canceled) {
+		n.err = cause
+	}
+	p.update(n, func(v *Node) {
+		v.State = stateOf(n.err)
+		v.explain(n.err, p.redact)
+		if n.err == nil && len(n.plan.Changes) > 0 && !n.applied {
+			v.State = NodePending // planned, and not for this pass to apply
+		}
+		if cause := context.Cause(ctx); cause != nil && errors.Is(n.err, cause) {
+			v.State, v.Message = NodePending, cause.Error()
+		}
+		if !v.Started.IsZero() && v.Duration == 0 {
+			v.Duration = p.clock.Now().Sub(v.Started)
+		}
+	})
+}
+
+// heldUp says what of a node's needs is not there: the first node by the graph's order that it waits for.
+func (p *pass) heldUp(n *nodeRun) error {
+	for _, edge := range n.node.Needs {
+		if edge.Output != "" && !p.outputKnown(edge.On, edge.Output) {
+			return &reconcilers.WaitError{For: edge.On + "." + edge.Output}
+		}
+		on := p.nodes[edge.On]
+		if edge.Output == "" && !p.applied && !p.isMet(on, edge) {
+			return &reconcilers.WaitError{For: edge.On}
+		}
+	}
+	return nil
+}
+
+// isMet says whether a node fulfils an edge by what is known of it now.
+func (p *pass) isMet(on *nodeRun, edge desired.Edge) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return on.view.State == NodeDone || (edge.Started && on.running)
+}
+
+func (p *pass) redactChanges(changes []reconcilers.Change) []reconcilers.Change {
+	clean := make([]reconcilers.Change, len(changes))
+	for i, change := range changes {
+		change.Address, change.Reason = p.redact(change.Address), p.redact(change.Reason)
+		details := make([]string, len(change.Details))
+		for j, detail := range change.Details {
+			details[j] = p.redact(detail)
+		}
+		change.Details = details
+		clean[i] = change
+	}
+	return clean
+}

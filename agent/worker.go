@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"dive-agent/desired"
+	"dive-agent/state"
+)
+
+// assignment is what a worker has to bring about: an instance at a revision.
+type assignment struct {
+	revision Revision
+	fleet    *desired.Fleet
+	instance *desired.Instance
+}
+
+// worker keeps one instance in its desired state: one round after the other, never two at a time.
+type worker struct {
+	*Agent
+	name string
+	log  *slog.Logger
+
+	mu        sync.Mutex
+	assigned  *assignment // what the fleet repository declares now
+	triggers  []string    // why the next round is due
+	retry     bool        // a person asked to try a rejected revision again
+	removed   bool
+	cancel    context.CancelCauseFunc // of the round that runs; nil between rounds
+	interrupt chan struct{}           // of the round that runs; closed to end its waits
+	view      view
+
+	wake    chan struct{}
+	watches context.CancelFunc
+	watched string // digest of the instance that is watched
+	backoff backoff
+}
+
+// view is what is told of a worker: a value, replaced as a whole.
+type view struct {
+	Assignment *assignment
+	Nodes      []Node
+	Run        string // id of the round that runs, or of the last one
+	Running    bool
+	Since      time.Time // of the round
+	Trigger    string
+	State      state.Instance
+	Err        error // what kept the last round from its graph
+}
+
+func newWorker(a *Agent, name string) *worker {
+	return &worker{
+		Agent: a, name: name, log: a.Log.With("instance", name),
+		wake: make(chan struct{}, 1), backoff: backoff{random: a.Random},
+	}
+}
+
+// assign gives the worker a new revision. A round at work on another content ends at its next safe point.
+func (w *worker) assign(next *assignment) {
+	w.mu.Lock()
+	before := w.assigned
+	w.assigned, w.removed = next, false
+	changed := before == nil || before.instance.Digest != next.instance.Digest
+	if changed && before != nil && w.cancel != nil {
+		w.cancel(errSuperseded)
+	}
+	w.mu.Unlock()
+	if changed || before.fleet.Digest != next.fleet.Digest {
+		w.rouse("revision")
+	} else if before.revision.Commit != next.revision.Commit {
+		w.rouse("commit")
+	}
+}
+
+// remove tells the worker that its manifest is gone. What runs keeps running.
+func (w *worker) remove() {
+	w.mu.Lock()
+	w.removed = true
+	if w.cancel != nil {
+		w.cancel(errSuperseded)
+	}
+	w.mu.Unlock()
+	w.rouse("removed")
+}
+
+// rouse makes a round due now; a round that only waits ends for it. It never blocks.
+func (w *worker) rouse(trigger string) { w.knock(trigger, func() bool { return true }) }
+
+// rouseNode makes a round due because a node's live state changed. A round at work is disturbed only when it is through
+// with that node: before, it sees the change itself, or made it.
+func (w *worker) rouseNode(id string) {
+	w.knock("event", func() bool {
+		for _, n := range w.view.Nodes {
+			if (id == "" || n.ID == id) && n.State == NodeDone {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func (w *worker) knock(trigger string, disturb func() bool) {
+	w.mu.Lock()
+	if !slices.Contains(w.triggers, trigger) {
+		w.triggers = append(w.triggers, trigger)
+	}
+	if w.interrupt != nil && disturb() {
+		close(w.interrupt)
+		w.interrupt = nil
+	}
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run works until ctx ends. It comes back only between two rounds.
+func (w *worker) run(ctx context.Context) {
+	defer func() {
+		if w.watches != nil {
+			w.watches()
+		}
+	}()
+	var timer <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-timer:
+			w.rouse("schedule")
+			<-w.wake
+		}
+		trigger := w.take()
+		if trigger == "" {
+			continue
+		}
+		if again := w.round(ctx, trigger); again > 0 {
+			timer = w.Clock.After(again)
+		} else {
+			timer = nil
+		}
+	}
+}
+
+// take gives why the round is due, and forgets it.
+func (w *worker) take() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	trigger := strings.Join(w.triggers, "+")
+	w.triggers = nil
+	return trigger
+}
+
+// emit tells an event of this instance.
+func (w *worker) emit(e Event) {
+	e.Instance, e.Time = w.name, w.Clock.Now()
+	w.bus.emit(e)
+}
+
+// see changes what is told of the worker.
+func (w *worker) see(change func(*view)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(&w.view)
+}
+
+func (w *worker) fail(point string) {
+	if w.Failpoint != nil {
+		w.Failpoint(w.name + " " + point)
+	}
+}
