@@ -88,6 +88,7 @@ type builder struct {
 	values    map[string]*node
 	outputs   map[string][]string // component -> names, for messages
 	secret    map[string]bool
+	broken    map[string]bool // components that could not be made; what refers to them is not looked at
 	claims    []Claim
 	problems  Problems
 }
@@ -148,10 +149,13 @@ func (b *builder) read() {
 func (b *builder) findBlueprint() bool {
 	at := b.specNode.get("blueprint")
 	if b.spec.Blueprint == "" {
-		if b.spec.Role == "" && b.specNode != nil {
+		if b.specNode.get("components") == nil {
+			return b.complain()
+		}
+		if b.spec.Role == "" {
 			b.fail(b.specNode.at, "an instance without blueprint needs the field \"role\"")
 		}
-		return b.specNode != nil && b.specNode.get("components") != nil || b.complain()
+		return true
 	}
 	found := b.l.blueprints[b.spec.Blueprint]
 	if found == nil {
@@ -321,6 +325,7 @@ func (b *builder) makeComponents() {
 		b.fail(n.at, "components must be a map, not %s", n.describe())
 		return
 	}
+	b.broken = map[string]bool{}
 	for _, f := range n.fields {
 		b.component(f, base.get(f.name))
 	}
@@ -328,6 +333,7 @@ func (b *builder) makeComponents() {
 
 // component decodes one component. base is the blueprint's part of it, if any.
 func (b *builder) component(f field, base *node) {
+	b.broken[f.name] = true
 	switch {
 	case !validName(f.name):
 		b.fail(f.at, "component name %q: use lower-case letters, digits and hyphens, at most 40", f.name)
@@ -351,6 +357,7 @@ func (b *builder) component(f field, base *node) {
 		b.fail(kindNode.at, "component %s is a %s in blueprint %s; an instance cannot change that", f.name, was.text, b.blueprint.name)
 		return
 	}
+	delete(b.broken, f.name)
 	c := &Component{Name: f.name, Kind: kind.Name, Spec: kind.New(), Position: f.at, node: f.value}
 	d := &Decoder{}
 	d.spec(f.value, c)

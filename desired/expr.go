@@ -138,19 +138,19 @@ func (e Expr) problemsOf(diags hcl.Diagnostics) Problems {
 		if detail == "" {
 			detail = d.Summary
 		}
-		problems = append(problems, Problem{where, fmt.Sprintf("%s: %s", shown(e.source), lowerFirst(detail))})
+		problems = append(problems, Problem{where, fmt.Sprintf("%s: %s", shown(e.source, d.Subject), lowerFirst(detail))})
 	}
 	return problems
 }
 
-// shown is an expression's text for a message: one line, not long.
-func shown(source string) string {
-	line, _, more := strings.Cut(source, "\n")
-	if runes := []rune(line); len(runes) > 60 {
-		line, more = string(runes[:60]), true
+// shown is the part of an expression that a message is about: one line, not long.
+func shown(source string, subject *hcl.Range) string {
+	if subject != nil && subject.Start.Byte <= len(source) {
+		source = source[strings.LastIndexByte(source[:subject.Start.Byte], '\n')+1:]
 	}
-	if more {
-		line += "..."
+	line, _, _ := strings.Cut(strings.TrimLeft(source, " \n"), "\n")
+	if runes := []rune(line); len(runes) > 60 {
+		line = string(runes[:60]) + "..."
 	}
 	return line
 }

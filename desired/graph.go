@@ -136,11 +136,11 @@ func (g *grapher) resolve(p pending) []*Node {
 	case need.Component == "":
 		return g.service(p)
 	case g.parts[need.Component] == nil:
-		if isData(g.b, need.Component) { // a value or a secret, no component
+		if isData(g.b, need.Component) || g.b.broken[need.Component] { // a value or a secret, no component
 			return nil
 		}
 		if need.Output == "" { // unknown names in expressions are reported where expressions are resolved
-			g.b.fail(need.Position, "%s", g.b.unknownComponent(need.Component, g.b.name))
+			g.b.fail(need.Position, "%s", g.b.unknownComponent(need.Component, g.b.where(need.Position.File)))
 		}
 		return nil
 	case need.Part == "":
@@ -169,7 +169,7 @@ func (g *grapher) service(p pending) []*Node {
 	case 0:
 		if !g.blind {
 			names := slices.Sorted(maps.Keys(g.services))
-			g.b.fail(p.need.Position, "no service %q in %s%s", p.need.Part, g.b.name, hintAnd(p.need.Part, names))
+			g.b.fail(p.need.Position, "no service %q in %s%s", p.need.Part, g.b.where(p.need.Position.File), hintAnd(p.need.Part, names))
 		}
 		return nil
 	}

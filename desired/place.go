@@ -1,6 +1,8 @@
 package desired
 
 import (
+	"bytes"
+	"strings"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -15,16 +17,18 @@ func (n *node) locate(offset int) Position {
 	}
 	w := walker{data: n.file.data, at: start}
 	switch {
-	case n.style&yaml.LiteralStyle != 0, n.style&yaml.FoldedStyle != 0:
-		w.block(n.text, offset)
+	case n.style&yaml.LiteralStyle != 0:
+		return n.literal(offset)
+	case n.style&yaml.FoldedStyle != 0:
+		w.folded(n.text, offset)
 	case n.style&yaml.DoubleQuotedStyle != 0:
 		w.at++
-		w.quoted(n.text, offset, '\\')
+		w.flow(n.text, offset, '\\')
 	case n.style&yaml.SingleQuotedStyle != 0:
 		w.at++
-		w.quoted(n.text, offset, '\'')
+		w.flow(n.text, offset, '\'')
 	default:
-		w.quoted(n.text, offset, 0)
+		w.flow(n.text, offset, 0)
 	}
 	if w.lost {
 		return n.at
@@ -67,17 +71,17 @@ type walker struct {
 	lost bool
 }
 
-// quoted follows a flow scalar; escape is its escape character, or 0 for a plain one.
-func (w *walker) quoted(text string, offset int, escape byte) {
-	for i := 0; i < offset; {
+// flow follows a plain or quoted scalar; escape is its escape character, or 0 for a plain one.
+func (w *walker) flow(text string, offset int, escape byte) {
+	for i := 0; i < offset && !w.lost; {
 		if w.at >= len(w.data) {
 			w.lost = true
 			return
 		}
 		b := w.data[w.at]
 		switch {
-		case b == '\r' || b == '\n' || (b == ' ' || b == '\t') && w.endsLine():
-			i += w.fold(text, i)
+		case w.endsLine():
+			i = w.fold(text, i)
 		case b == escape && escape == '\'':
 			w.at += 2
 			i++
@@ -90,11 +94,6 @@ func (w *walker) quoted(text string, offset int, escape byte) {
 			i++
 		default:
 			w.lost = true
-			return
-		}
-		if i > len(text) {
-			w.lost = true
-			return
 		}
 	}
 }
@@ -113,21 +112,18 @@ func (w *walker) endsLine() bool {
 	return false
 }
 
-// fold passes a line break and the blanks around it; it tells how many bytes of the text stand for them.
+// fold passes a line break and all blanks around it, in the file and in the text. It gives the new place in the text.
 func (w *walker) fold(text string, i int) int {
-	breaks := 0
-	for w.at < len(w.data) {
-		switch w.data[w.at] {
-		case ' ', '\t', '\r':
-		case '\n':
-			breaks++
-		default:
-			return max(1, breaks-1)
-		}
+	for w.at < len(w.data) && isBlank(w.data[w.at]) {
 		w.at++
 	}
-	return 1
+	for i < len(text) && isBlank(text[i]) {
+		i++
+	}
+	return i
 }
+
+func isBlank(b byte) bool { return b == ' ' || b == '\t' || b == '\r' || b == '\n' }
 
 // escaped gives the length of a double-quoted escape and of the UTF-8 text it stands for.
 func escaped(data []byte) (length, decoded int) {
@@ -163,34 +159,34 @@ func escaped(data []byte) (length, decoded int) {
 	return 2 + digits, utf8.RuneLen(r)
 }
 
-// block follows a literal or folded scalar: the text's lines, less the indentation.
-func (w *walker) block(text string, offset int) {
-	for w.at < len(w.data) && w.data[w.at] != '\n' { // the header, such as |-
+// folded follows a folded block scalar, whose header it stands on.
+func (w *walker) folded(text string, offset int) {
+	for w.at < len(w.data) && w.data[w.at] != '\n' {
 		w.at++
 	}
-	for i := 0; i <= offset; {
-		if w.at >= len(w.data) {
-			w.lost = true
-			return
+	from := w.fold(text, 0)
+	w.flow(text[from:], offset-from, 0)
+}
+
+// literal gives the place of a byte of a literal block scalar: its lines stand below the header, indented alike.
+func (n *node) literal(offset int) Position {
+	before := n.text[:min(offset, len(n.text))]
+	line := n.at.Line + 1 + strings.Count(before, "\n")
+	column := 1 + n.indent() + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])
+	return Position{File: n.at.File, Line: line, Column: column}
+}
+
+// indent is that of the first line of a block scalar that is not blank, less the blanks that belong to its text.
+func (n *node) indent() int {
+	for _, line := range n.file.lines[min(n.at.Line, len(n.file.lines)):] {
+		text := n.file.data[line:]
+		if end := bytes.IndexByte(text, '\n'); end >= 0 {
+			text = text[:end]
 		}
-		b := w.data[w.at]
-		switch {
-		case b == '\n' || b == '\r': // a line break: skip it and the next line's indentation
-			w.at++
-			if b == '\n' && i > 0 {
-				i++
-			}
-			for w.at < len(w.data) && (w.data[w.at] == ' ' || w.data[w.at] == '\n' || w.data[w.at] == '\r') && (i >= len(text) || w.data[w.at] != text[i]) {
-				w.at++
-			}
-		case i == offset:
-			return
-		case i < len(text) && b == text[i]:
-			w.at++
-			i++
-		default:
-			w.lost = true
-			return
+		if trimmed := bytes.TrimLeft(text, " "); len(bytes.TrimSpace(trimmed)) > 0 {
+			own := strings.TrimLeft(n.text, "\n")
+			return max(0, len(text)-len(trimmed)-(len(own)-len(strings.TrimLeft(own, " "))))
 		}
 	}
+	return 0
 }

@@ -80,7 +80,7 @@ func (b *builder) validate() {
 		return
 	}
 	var problems Problems
-	g := &grapher{b: b}
+	g := &grapher{b: b, blind: len(b.broken) > 0}
 	for _, c := range b.instance.Components {
 		check := &Check{
 			Fleet: b.l.fleet, Instance: b.instance, Component: c, Files: files, SourceDir: b.l.sourceDir(b.instance.Source),
@@ -110,12 +110,15 @@ func (b *builder) checkApprovals(g *grapher) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.instance.Approve)) {
 		component, part, _ := strings.Cut(name, "/")
+		digest := b.instance.Approve[name]
 		at := b.specNode.get("approve").get(name).at
 		switch {
 		case !slices.Contains(names, component):
 			b.fail(at, "no component %q in %s%s", component, b.name, hintOr(component, names))
 		case part != "" && !b.l.options.Light && g.index[name] == nil:
 			b.fail(at, "component %s of %s has no part %q", component, b.name, part)
+		case len(digest) != 16 || strings.Trim(digest, "0123456789abcdef") != "":
+			b.fail(at, "%q is not the digest of a plan: 16 hexadecimal digits in quotes, as the plan shows them", digest)
 		}
 	}
 }
@@ -135,6 +138,13 @@ func (b *builder) resolve() *Scope {
 		b.outputs[c.Name] = names
 	}
 	scope := b.instance.Scope(nil)
+	if len(b.broken) > 0 {
+		names := map[string]Value{}
+		for name := range b.broken {
+			names[name] = Value{dynamic}
+		}
+		scope = scope.With(names)
+	}
 	for _, c := range b.instance.Components {
 		for _, e := range c.exprs {
 			b.resolveExpr(e, scope)
@@ -162,13 +172,11 @@ func (b *builder) resolveExpr(e Expr, scope *Scope) {
 
 // wrongReference says what is wrong with a reference, or "".
 func (b *builder) wrongReference(path []string, file string) string {
-	where := b.name
-	if b.blueprint != nil && file == b.blueprint.file {
-		where = "blueprint " + b.blueprint.name
-	}
-	root := path[0]
+	root, where := path[0], b.where(file)
 	outputs, isComponent := b.outputs[root]
 	switch {
+	case b.broken[root]:
+		return ""
 	case root == "instance":
 		return wrongField(path, instanceFields)
 	case root == "hub":
@@ -188,6 +196,14 @@ func (b *builder) wrongReference(path []string, file string) string {
 	}
 	names := append(slices.Sorted(maps.Keys(b.instance.Values)), slices.Sorted(maps.Keys(b.secret))...)
 	return fmt.Sprintf("no value or secret %q in %s%s", root, where, hintAnd(root, names))
+}
+
+// where names what a file declares: the instance, or the blueprint for all its instances.
+func (b *builder) where(file string) string {
+	if b.blueprint != nil && file == b.blueprint.file {
+		return "blueprint " + b.blueprint.name
+	}
+	return b.name
 }
 
 func (b *builder) unknownComponent(name, where string) string {
