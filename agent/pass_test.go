@@ -1,0 +1,210 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+	"dive-agent/state"
+)
+
+func TestOutputsDecideTheOrder(t *testing.T) {
+	w := newWorld(t, [2]string{"c", "c after ${b.value}"}, [2]string{"b", "b after ${a.value}"}, [2]string{"a", "first"})
+	w.instance.Graph.Nodes[0], w.instance.Graph.Nodes[2] = w.instance.Graph.Nodes[2], w.instance.Graph.Nodes[0]
+	p := w.run(t.Context())
+	require.Equal(t, []string{"a", "b", "c"}, w.ledger.made())
+	require.Equal(t, "c after b after first", w.ledger.entries["c"])
+	require.Equal(t, map[string]NodeState{"a": NodeDone, "b": NodeDone, "c": NodeDone}, states(p))
+	outcome, _ := p.outcome(t.Context())
+	require.Equal(t, state.Done, outcome)
+}
+
+func TestASecondPassChangesAndRecordsNothing(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "first"}, [2]string{"b", "${a.value}"})
+	w.run(t.Context())
+	recorded := len(w.recorder.lines)
+	p := w.run(t.Context())
+	require.Len(t, w.recorder.lines, recorded)
+	require.Len(t, w.ledger.made(), 2)
+	require.False(t, p.changed)
+}
+
+func TestAChangedOutputUpdatesExactlyItsConsumers(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "${1 + 1}"}, [2]string{"b", "uses ${a.value}"}, [2]string{"c", "alone"})
+	w.run(t.Context())
+	changed, _ := desired.ParseExpr("three", desired.Position{})
+	w.instance.Components[0].Spec.(*entry).Value = changed
+	w.run(t.Context())
+	require.Equal(t, []string{"a", "b"}, w.ledger.made()[3:])
+	require.Equal(t, "uses three", w.ledger.entries["b"])
+}
+
+func TestADestroyWaitsForItsDigest(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "uses ${a.value}"})
+	w.run(t.Context())
+	spec := w.instance.Components[0].Spec.(*entry)
+	spec.Value, spec.Destroys = desired.Literal("two"), true
+	p := w.run(t.Context())
+	view := p.views()[0]
+	require.Equal(t, NodeBlocked, view.State)
+	require.Equal(t, "ApprovalRequired", view.Reason)
+	require.Len(t, view.Digest, 16)
+	require.Contains(t, view.Do, "instances/deu.yaml")
+	require.Contains(t, view.Do, "approve: {a: "+view.Digest+"}")
+	require.Equal(t, "one", w.ledger.entries["a"])
+
+	w.instance.Approve["a"] = "0123456789abcdef"
+	require.Equal(t, NodeBlocked, states(w.run(t.Context()))["a"], "another digest lets nothing through")
+	w.instance.Approve["a"] = view.Digest
+	require.Equal(t, NodeDone, states(w.run(t.Context()))["a"])
+	require.Equal(t, "two", w.ledger.entries["a"])
+	require.Equal(t, "uses two", w.ledger.entries["b"])
+}
+
+func TestARejectedPartStopsWhatHasNotBegun(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "uses ${a.value}"})
+	w.ledger.hook["a"] = func(context.Context, reconcilers.Progress) error {
+		return &reconcilers.RejectedError{Message: "exited with 3", PutBack: "put back to 2.0.4", Logs: []string{"config: no"}}
+	}
+	p := w.run(t.Context())
+	require.Equal(t, []string{"a"}, w.ledger.made())
+	view := rejection(p)
+	require.NotNil(t, view)
+	require.Equal(t, "exited with 3; put back to 2.0.4", view.Message)
+	require.Equal(t, []string{"config: no"}, view.Logs)
+	require.NotEqual(t, NodeDone, states(p)["b"])
+}
+
+func TestStartedIsEnoughWhereTheEdgeSaysSo(t *testing.T) {
+	w := newWorld(t, [2]string{"service", "up"}, [2]string{"set", "initiated"})
+	w.instance.Graph.Nodes[1].Needs = []desired.Edge{{On: "service", Started: true}}
+	w.ledger.hook["service"] = func(ctx context.Context, p reconcilers.Progress) error {
+		p.Started()
+		for { // healthy only once the set is there
+			w.ledger.mu.Lock()
+			_, there := w.ledger.entries["set"]
+			w.ledger.mu.Unlock()
+			if there {
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.Equal(t, map[string]NodeState{"service": NodeDone, "set": NodeDone}, states(w.run(ctx)))
+}
+
+func TestACancelledPassStopsAtTheSafePoint(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "uses ${a.value}"})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	w.ledger.hook["a"] = func(context.Context, reconcilers.Progress) error { cancel(errSuperseded); return nil }
+	p := w.run(ctx)
+	require.Equal(t, []string{"a"}, w.ledger.made(), "the change that had begun was finished, no other one begun")
+	outcome, message := p.outcome(ctx)
+	require.Equal(t, state.Cancelled, outcome)
+	require.Equal(t, errSuperseded.Error(), message)
+}
+
+func TestAStepThatCannotBeRecordedIsNotDone(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "one"})
+	w.recorder.fails = errors.New("no space left")
+	p := w.run(t.Context())
+	require.Empty(t, w.ledger.made())
+	require.Equal(t, NodeFailed, states(p)["a"])
+	require.Contains(t, p.views()[0].Message, "no space left")
+}
+
+func TestWaitingIsNoFailureAndEndsWhenInterrupted(t *testing.T) {
+	w := newWorld(t, [2]string{"other", "x"}, [2]string{"a", "one"})
+	w.ledger.entries["a"] = "one"
+	w.ledger.errs["a"] = &reconcilers.WaitError{For: "approval by the hub", Again: 7 * time.Second}
+	w.clock.asked = make(chan time.Duration, 1)
+	interrupt := make(chan struct{})
+	w.options.interrupt = interrupt
+	ended := make(chan *pass, 1)
+	go func() { ended <- w.run(t.Context()) }()
+	require.Equal(t, 7*time.Second, <-w.clock.asked)
+	close(interrupt)
+	p := <-ended
+	require.Equal(t, NodeWaiting, states(p)["a"])
+	require.Equal(t, "waits for approval by the hub", p.views()[1].Message)
+	require.Equal(t, 7*time.Second, p.again())
+	outcome, _ := p.outcome(t.Context())
+	require.Equal(t, state.Waiting, outcome)
+}
+
+func TestWhatWaitedIsLookedAtAgain(t *testing.T) {
+	w := newWorld(t, [2]string{"other", "x"}, [2]string{"a", "one"})
+	w.ledger.entries["a"] = "one"
+	w.ledger.errs["a"] = &reconcilers.WaitError{For: "a vote", Again: time.Second}
+	w.clock.asked = make(chan time.Duration, 1)
+	ended := make(chan *pass, 1)
+	go func() { ended <- w.run(t.Context()) }()
+	<-w.clock.asked
+	w.ledger.mu.Lock()
+	delete(w.ledger.errs, "a")
+	w.ledger.mu.Unlock()
+	w.clock.move(time.Second)
+	require.Equal(t, NodeDone, states(<-ended)["a"])
+}
+
+func TestHealingDoesNotWaitForWhatIsNotReady(t *testing.T) {
+	for _, applied := range []bool{false, true} {
+		w := newWorld(t, [2]string{"hub", "x"}, [2]string{"front", "y"})
+		w.instance.Graph.Nodes[1].Needs = []desired.Edge{{On: "hub"}}
+		w.ledger.entries["hub"] = "x"
+		w.ledger.errs["hub"] = errors.New("the hub is away")
+		w.options.applied = applied
+		p := w.run(t.Context())
+		require.Equal(t, NodeFailed, states(p)["hub"])
+		if applied {
+			require.Equal(t, NodeDone, states(p)["front"], "what ran before is healed")
+		} else {
+			require.Equal(t, NodeWaiting, states(p)["front"])
+		}
+	}
+}
+
+func TestASecretOutputIsKnownToTheRedactorBeforeAnyoneUsesIt(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "uses ${a.token}"})
+	var learned []string
+	w.options.learn = func(v desired.Value) { learned = append(learned, v.Text()) }
+	p := w.run(t.Context())
+	require.Contains(t, learned, "token-of-one")
+	require.Contains(t, p.views()[1].Plan[0].Reason, "(secret)")
+	require.NotContains(t, p.views()[1].Plan[0].Reason, "token-of-one")
+}
+
+func TestPlanDigestIsOfContentAlone(t *testing.T) {
+	plan := reconcilers.Plan{Changes: []reconcilers.Change{{Action: reconcilers.Delete, Address: "realm", Destroys: true}}, Content: "x"}
+	same := reconcilers.Plan{Changes: []reconcilers.Change{{Action: reconcilers.Delete, Address: "realm", Destroys: true}}, Content: "x", State: 1}
+	require.Equal(t, PlanDigest("identity", plan), PlanDigest("identity", same))
+	same.Content = "y"
+	require.NotEqual(t, PlanDigest("identity", plan), PlanDigest("identity", same))
+}
+
+func TestBackoffDoublesToAQuarterOfAnHour(t *testing.T) {
+	b := backoff{random: zeros{}}
+	waits := []time.Duration{b.next(), b.next(), b.next()}
+	require.Equal(t, []time.Duration{750 * time.Millisecond, 1500 * time.Millisecond, 3 * time.Second}, waits)
+	for range 30 {
+		require.LessOrEqual(t, b.next(), backoffLast)
+	}
+	require.Equal(t, backoffLast, b.next())
+	b.reset()
+	require.Equal(t, 750*time.Millisecond, b.next())
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
