@@ -76,13 +76,13 @@ func readTree(commit string, from objects, root plumbing.Hash, sub string, limit
 	if err := r.read(top, "", 0); err != nil {
 		return nil, err
 	}
-	if r.files == 0 {
-		return nil, &EmptyTreeError{Commit: commit, Path: sub}
-	}
 	if r.links > 0 {
 		if err := r.checkLinks(top, top, nil); err != nil {
 			return nil, err
 		}
+	}
+	if r.files == 0 {
+		return nil, &EmptyTreeError{Commit: commit, Path: sub}
 	}
 	return top, nil
 }

@@ -1,0 +1,137 @@
+package source
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"dive-agent/gitremote"
+)
+
+// Fetch makes a temporary snapshot of another revision, to plan with: a branch, a tag, a full ref name
+// ("refs/pull/7/head"), or a commit in 40 digits (which the remote may refuse when no ref points to it). Limits hold as for
+// the branch; nothing is proven about descent or signatures, and the accepted revision is not touched. The returned
+// function removes the snapshot; it may be called more than once.
+func (s *Source) Fetch(ctx context.Context, what string) (Revision, func() error, error) {
+	commit, err := s.resolve(ctx, what)
+	if err != nil {
+		return Revision{}, nil, err
+	}
+	fresh, err := s.opts.Remote.Fetch(ctx, commit, nil, 1)
+	if err != nil {
+		return Revision{}, nil, err
+	}
+	c, err := s.commit(fresh, commit)
+	if err != nil {
+		return Revision{}, nil, err
+	}
+	from := pool{fresh: fresh}
+	tree, err := readTree(commit.String(), from, c.TreeHash, s.opts.Path, s.opts.Limits)
+	var missing *missingError
+	if errors.As(err, &missing) {
+		err = &UnreadableError{Commit: commit.String(), Err: missing}
+	}
+	if err != nil {
+		return Revision{}, nil, err
+	}
+	rev := s.describe(c, tree)
+	rev.Branch = what
+	var r [6]byte
+	if _, err := rand.Read(r[:]); err != nil {
+		return Revision{}, nil, err
+	}
+	parent, name := filepath.Join(s.opts.Dir, checkoutsDir), short(rev.Commit)+"-"+hex.EncodeToString(r[:])
+	rev.Dir = filepath.Join(parent, name)
+	if _, err := writeSnapshot(parent, name, tree, from, false); err != nil {
+		return Revision{}, nil, err
+	}
+	return rev, func() error { return removeCheckout(parent, name) }, nil
+}
+
+func removeCheckout(parent, name string) error {
+	root, err := os.OpenRoot(parent)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := removeTree(root, name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing the temporary snapshot: %w", err)
+	}
+	return nil
+}
+
+// resolve finds the commit behind a name: a branch first, then a tag.
+func (s *Source) resolve(ctx context.Context, what string) (plumbing.Hash, error) {
+	if isCommit(what) {
+		return plumbing.NewHash(what), nil
+	}
+	names := []plumbing.ReferenceName{plumbing.ReferenceName(what)}
+	if !strings.HasPrefix(what, "refs/") {
+		names = []plumbing.ReferenceName{plumbing.NewBranchReferenceName(what), plumbing.NewTagReferenceName(what)}
+	}
+	var err error
+	for _, name := range names {
+		var h plumbing.Hash
+		if h, err = s.opts.Remote.Ref(ctx, name); err == nil || !errors.Is(err, gitremote.ErrRefNotFound) {
+			return h, err
+		}
+	}
+	return plumbing.ZeroHash, fmt.Errorf("%q is neither a branch nor a tag at %s; a commit needs all of its 40 digits: %w", what, s.opts.Remote, err)
+}
+
+// ReadBranch reads the files of another branch into memory, by path: what other instances publish. The limits hold.
+// It returns the commit with them. A branch that is not there gives gitremote.ErrRefNotFound.
+func (s *Source) ReadBranch(ctx context.Context, branch string) (Revision, map[string][]byte, error) {
+	h, err := s.opts.Remote.Ref(ctx, plumbing.NewBranchReferenceName(branch))
+	if err != nil {
+		return Revision{}, nil, err
+	}
+	fresh, err := s.opts.Remote.Fetch(ctx, h, nil, 1)
+	if err != nil {
+		return Revision{}, nil, err
+	}
+	c, err := s.commit(fresh, h)
+	if err != nil {
+		return Revision{}, nil, err
+	}
+	from := pool{fresh: fresh}
+	tree, err := readTree(h.String(), from, c.TreeHash, "", s.opts.Limits)
+	var missing *missingError
+	if errors.As(err, &missing) {
+		err = &UnreadableError{Commit: h.String(), Err: missing}
+	}
+	if err != nil {
+		return Revision{}, nil, err
+	}
+	rev := s.describe(c, tree)
+	rev.Branch = branch
+	files := map[string][]byte{}
+	collect(tree, "", from, files)
+	return rev, files, nil
+}
+
+// collect takes the plain files of a tree; links are left out.
+func collect(dir *node, path string, from pool, files map[string][]byte) {
+	for _, e := range dir.children {
+		full := join(path, e.name)
+		if len(e.children) > 0 {
+			collect(e, full, from, files)
+			continue
+		}
+		if e.target == "" {
+			if _, content, err := from.blob(e.hash); err == nil {
+				files[full] = content
+			}
+		}
+	}
+}
