@@ -69,7 +69,7 @@ func keycloak(version string) func(context.Context, Progress) (material, error) 
 RUN mv /opt/keycloak-` + version + ` /opt/keycloak && useradd --uid 1000 --gid 0 --home-dir /opt/keycloak keycloak \
  && JAVA_OPTS_APPEND=-XX:TieredStopAtLevel=1 /opt/keycloak/bin/kc.sh build --db=postgres --health-enabled=true --metrics-enabled=true \
  && rm -rf /opt/keycloak/data/tmp && mkdir -p /opt/keycloak/data && chown -R keycloak /opt/keycloak/data /opt/keycloak/conf /opt/keycloak/lib/quarkus
-ENV JAVA_OPTS_KC_HEAP="-Xms64m -Xmx640m" JAVA_OPTS_APPEND="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+ENV JAVA_OPTS_KC_HEAP="-Xms64m -Xmx640m" JAVA_OPTS_APPEND="-XX:-UseG1GC -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 USER 1000
 WORKDIR /opt/keycloak
 EXPOSE 8080 8443 9000
@@ -234,9 +234,9 @@ func hostCertificates() (string, error) {
 	return "", fmt.Errorf("this machine has no bundle of certificates: install ca-certificates")
 }
 
-// systemd is a Debian that boots: for the agent's unit.
+// systemd is a Debian that boots: for the agent's unit. Run it with stop signal SIGRTMIN+3.
 func systemd(ctx context.Context, say Progress) (material, error) {
 	m, err := debian("bookworm", "systemd", "systemd-sysv", "dbus", "iproute2", "procps")(ctx, say)
-	m.changes = append(m.changes, `CMD ["/sbin/init"]`, "STOPSIGNAL SIGRTMIN+3", "ENV container=docker")
+	m.changes = append(m.changes, `CMD ["/sbin/init"]`, "ENV container=docker")
 	return m, err
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/build"
+	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
@@ -130,20 +131,62 @@ func (b *builder) make(ctx context.Context, name ImageName) (string, error) {
 	}
 	begin := time.Now()
 	b.say("image %s: making it", name)
-	if err := b.makeFrom(ctx, r, m, want); err != nil {
+	if err := b.makeFrom(ctx, r, m, parent, want); err != nil {
 		return "", fmt.Errorf("make image %s: %w", name, err)
 	}
+	b.dropOld(ctx, name)
 	b.say("image %s: ready, %.1f s", name, time.Since(begin).Seconds())
 	return want, nil
 }
 
-// has reports whether the engine has the image made from this very recipe.
+// has reports whether the name stands for the image made from this very recipe. When the engine has that image under
+// its digest only, because another checkout made its own since, the name is moved back.
 func (b *builder) has(ctx context.Context, name ImageName, want string) bool {
 	info, err := b.cli.ImageInspect(ctx, string(name))
-	return err == nil && info.Config != nil && info.Config.Labels[recipeLabel] == want
+	if err == nil && info.Config != nil && info.Config.Labels[recipeLabel] == want {
+		if slices.Contains(info.RepoTags, withDigest(name, want)) {
+			return true
+		}
+		_, err := b.cli.ImageTag(ctx, client.ImageTagOptions{Source: info.ID, Target: withDigest(name, want)})
+		return err == nil
+	}
+	if _, err := b.cli.ImageInspect(ctx, withDigest(name, want)); err != nil {
+		return false
+	}
+	_, err = b.cli.ImageTag(ctx, client.ImageTagOptions{Source: withDigest(name, want), Target: string(name)})
+	return err == nil
 }
 
-func (b *builder) makeFrom(ctx context.Context, r recipe, m material, want string) error {
+// withDigest is the name of the image made from one recipe: it never moves.
+func withDigest(name ImageName, recipe string) string { return string(name) + "-" + recipe }
+
+// dropOld removes the images of earlier recipes but the newest two; those in use stay.
+func (b *builder) dropOld(ctx context.Context, name ImageName) {
+	list, err := b.cli.ImageList(ctx, client.ImageListOptions{})
+	if err != nil {
+		return
+	}
+	old := list.Items[:0]
+	for _, found := range list.Items {
+		for _, tag := range found.RepoTags {
+			if strings.HasPrefix(tag, string(name)+"-") {
+				old = append(old, found)
+				break
+			}
+		}
+	}
+	slices.SortFunc(old, func(a, b image.Summary) int { return int(b.Created - a.Created) })
+	for i, found := range old {
+		if i < 3 {
+			continue
+		}
+		for _, tag := range found.RepoTags {
+			_, _ = b.cli.ImageRemove(ctx, tag, client.ImageRemoveOptions{PruneChildren: true})
+		}
+	}
+}
+
+func (b *builder) makeFrom(ctx context.Context, r recipe, m material, parent, want string) error {
 	if m.fill != nil {
 		rootfs, files, err := m.fill(ctx, b.say)
 		if err != nil {
@@ -160,12 +203,12 @@ func (b *builder) makeFrom(ctx context.Context, r recipe, m material, want strin
 	}
 	from := "scratch"
 	if r.parent != "" {
-		from = string(r.parent)
+		from = withDigest(r.parent, parent)
 	}
 	body, stop := contextTar("FROM "+from+"\n"+m.dockerfile, m)
 	defer stop()
 	res, err := b.cli.ImageBuild(ctx, body, client.ImageBuildOptions{
-		Tags:        []string{string(r.name)},
+		Tags:        []string{withDigest(r.name, want), string(r.name)},
 		Labels:      map[string]string{recipeLabel: want},
 		Remove:      true,
 		ForceRemove: true,
@@ -186,14 +229,18 @@ func (b *builder) importTar(ctx context.Context, r recipe, m material, want stri
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	res, err := b.cli.ImageImport(ctx, client.ImageImportSource{Source: f, SourceName: "-"}, string(r.name), client.ImageImportOptions{
+	res, err := b.cli.ImageImport(ctx, client.ImageImportSource{Source: f, SourceName: "-"}, withDigest(r.name, want), client.ImageImportOptions{
 		Changes: append([]string{"LABEL " + recipeLabel + "=" + want}, m.changes...),
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = res.Close() }()
-	return readStream(res)
+	if err := readStream(res); err != nil {
+		return err
+	}
+	_, err = b.cli.ImageTag(ctx, client.ImageTagOptions{Source: withDigest(r.name, want), Target: string(r.name)})
+	return err
 }
 
 // readStream reads the engine's messages to their end. The error that they carry comes with the last words before it.

