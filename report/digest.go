@@ -1,0 +1,45 @@
+package report
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Digest is of the content of a status without what changes from look to look:
+// times, durations, the lag of members and the generation. Two statuses with
+// one digest tell the same.
+func (s *Status) Digest() (string, error) {
+	plain := *s
+	plain.Since, plain.Updated, plain.Generation = time.Time{}, time.Time{}, 0
+	plain.Conditions = slices.Clone(s.Conditions)
+	for i := range plain.Conditions {
+		plain.Conditions[i].Since = time.Time{}
+	}
+	plain.Services = slices.Clone(s.Services)
+	for i := range plain.Services {
+		plain.Services[i].Since = time.Time{}
+	}
+	plain.Members = slices.Clone(s.Members)
+	for i := range plain.Members {
+		plain.Members[i].Lag = 0
+	}
+	plain.Nodes = slices.Clone(s.Nodes)
+	for i := range plain.Nodes {
+		plain.Nodes[i].Duration = 0
+	}
+	// A run is news by its being there and by its end, not by how long it took.
+	plain.Runs = nil
+	for _, r := range s.Runs {
+		plain.Runs = append(plain.Runs, Run{ID: r.ID, Revision: r.Revision, Outcome: r.Outcome, Message: r.Message})
+	}
+	content, err := json.Marshal(plain)
+	if err != nil {
+		return "", fmt.Errorf("digest of the status of %s: %w", s.Instance, err)
+	}
+	sum := sha256.Sum256(content)
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
+}

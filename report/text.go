@@ -1,0 +1,168 @@
+package report
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// TextOptions say how a status is shown on a terminal.
+type TextOptions struct {
+	// Now is the time of reading, for "for 4 min".
+	Now time.Time
+	// Color allows colours.
+	Color bool
+}
+
+// Text is the status as `dive-agent status` prints it: the news, the causes,
+// the ways out, then a line for each component.
+func (s *Status) Text(o TextOptions) string {
+	var b strings.Builder
+	s.textHead(&b, o)
+	textList(&b, "why", s.Why, s.Logs)
+	textList(&b, "next", s.Next, nil)
+	if len(s.Why)+len(s.Next) > 0 {
+		b.WriteString("\n")
+	}
+	var names, seen []string
+	for _, c := range s.Components {
+		names = append(names, clean(c.Name))
+		seen = append(seen, s.componentSeen(c))
+	}
+	nameWidth, seenWidth := widest(names), min(40, widest(seen))
+	for i, c := range s.Components {
+		line := "  " + pad(names[i], nameWidth) + "  " + pad(seen[i], seenWidth) + "  " + componentMore(c, o.Now)
+		b.WriteString(paint(strings.TrimRight(line, " "), stateColor(c.State), o.Color) + "\n")
+	}
+	if len(s.Members) > 0 {
+		b.WriteString("  " + pad("members", nameWidth) + "  " + s.membersLine() + "\n")
+	}
+	return b.String()
+}
+
+// membersLine tells the replica set in a line.
+func (s *Status) membersLine() string {
+	var parts []string
+	for _, m := range s.Members {
+		part := clean(m.Host) + " " + clean(m.State)
+		if m.State != "PRIMARY" {
+			part += ", lag " + age(m.Lag)
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, " · ")
+}
+
+func (s *Status) textHead(b *strings.Builder, o TextOptions) {
+	head := clean(s.Instance) + "  " + paint(strings.ToUpper(string(s.Phase)), phaseColor(s.Phase), o.Color)
+	if !s.Since.IsZero() {
+		head += " for " + age(o.Now.Sub(s.Since))
+	}
+	switch {
+	case s.Applied == "" && s.Attempted != "":
+		head += "   at " + short(s.Attempted) + " (nothing applied yet)"
+	case s.Attempted != "" && s.Attempted != s.Applied:
+		head += "   at " + short(s.Attempted) + " (applied " + short(s.Applied) + ")"
+	case s.Applied != "":
+		head += "   at " + short(s.Applied)
+	}
+	fmt.Fprintf(b, "%s   host %s\n\n", head, clean(s.Host))
+}
+
+// textList writes lines under a word; words said by containers are indented.
+func textList(b *strings.Builder, word string, lines, said []string) {
+	for i, line := range lines {
+		if i > 0 {
+			word = ""
+		}
+		fmt.Fprintf(b, "  %-5s %s\n", word, clean(line))
+	}
+	for _, text := range said {
+		for line := range strings.Lines(text) {
+			if line = verbatim(line); line != "" {
+				fmt.Fprintf(b, "          %s\n", line)
+			}
+		}
+	}
+}
+
+// componentSeen is what stands first about a component.
+func (s *Status) componentSeen(c Component) string {
+	if c.Summary != "" {
+		return clean(c.Summary)
+	}
+	if c.State == "done" {
+		return "in sync"
+	}
+	return clean(c.State)
+}
+
+// componentMore is the rest: what is wrong, what is planned, or what was seen.
+func componentMore(c Component, now time.Time) string {
+	switch {
+	case c.Message != "":
+		return cut(clean(c.Message), 120)
+	case len(c.Plan) == 1:
+		return "1 change to make: " + cut(clean(c.Plan[0]), 100)
+	case len(c.Plan) > 1:
+		return fmt.Sprintf("%d changes to make", len(c.Plan))
+	case len(c.Notes) > 0:
+		return cut(clean(c.Notes[0]), 120)
+	}
+	var seen []string
+	for _, name := range slices.Sorted(maps.Keys(c.Values)) {
+		seen = append(seen, clean(name)+" "+told(c.Values[name], now))
+	}
+	return cut(strings.Join(seen, ", "), 120)
+}
+
+// told is a plain value for people; a time is told by its distance.
+func told(value any, now time.Time) string {
+	text := clean(fmt.Sprint(value))
+	t, err := time.Parse(time.RFC3339, text)
+	switch {
+	case err != nil:
+		return text
+	case t.After(now):
+		return "in " + age(t.Sub(now))
+	}
+	return age(now.Sub(t)) + " ago"
+}
+
+const (
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	blue   = "34"
+)
+
+func paint(text, color string, allowed bool) string {
+	if !allowed || color == "" {
+		return text
+	}
+	return "\x1b[" + color + "m" + text + "\x1b[0m"
+}
+
+func phaseColor(p Phase) string {
+	switch p {
+	case Ready:
+		return green
+	case Degraded, Blocked:
+		return red
+	case Suspended, Removing:
+		return yellow
+	}
+	return blue
+}
+
+func stateColor(state string) string {
+	switch state {
+	case "failed", "rejected", "blocked":
+		return red
+	case "working", "waiting":
+		return yellow
+	}
+	return ""
+}
