@@ -120,6 +120,9 @@ func (s *session) enter(ctx context.Context, m wantMember) (client *driver.Clien
 		return nil, false, err
 	}
 	users, err := countUsers(ctx, client)
+	if hasCode(err, codeNotPrimaryOrSecondary) { // it tells nothing of its users before it is initiated
+		return client, false, nil
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("count the users of %s: %w", m.host, err)
 	}

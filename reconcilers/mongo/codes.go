@@ -22,6 +22,7 @@ const (
 	codeIncompatibleConfig          = 103
 	codeReconfigInProgress          = 109
 	codeNotWritablePrimary          = 10107
+	codeNotPrimaryOrSecondary       = 13436
 	codeCurrentConfigNotCommitted   = 308
 	codeUserAlreadyExists           = 51003
 	codeExceededTimeLimitStepDown   = 262
@@ -33,7 +34,7 @@ const (
 
 // passing are answers that go away by themselves: elections, shutdowns, networks.
 var passing = []int{
-	6, 7, 64, 89, 91, 125, 134, 189, codeExceededTimeLimitStepDown, 9001, codeNotWritablePrimary, 11600, 11602, 13435, 13436, 17405,
+	6, 7, 64, 89, 91, 125, 134, 189, codeExceededTimeLimitStepDown, 9001, codeNotWritablePrimary, 11600, 11602, 13435, codeNotPrimaryOrSecondary, 17405,
 }
 
 // settling are answers to a reconfiguration while the one before is on its way.

@@ -99,18 +99,22 @@ func (s *session) observeNothing(seen []sighting) (reconcilers.Observed, error) 
 // settleStart waits for a mongod that is starting when no member answers as one of a replica set.
 func (s *session) settleStart(ctx context.Context, seen []sighting) ([]sighting, error) {
 	var starting []wantMember
+	hoped := func(hello) bool { return true }
 	for _, one := range seen {
 		if one.answers() && usable(one.hello) {
 			return seen, nil
 		}
 		if one.found && (!one.answers() || s.isYoung(one)) {
 			starting = append(starting, one.member)
+			if s.isYoung(one) {
+				hoped = usable
+			}
 		}
 	}
 	if len(starting) == 0 {
 		return seen, nil
 	}
-	last, err := s.await(ctx, acceptLimit, starting, usable)
+	last, err := s.await(ctx, acceptLimit, starting, hoped)
 	if ctx.Err() != nil {
 		return seen, ctx.Err()
 	}

@@ -232,8 +232,11 @@ func (s *set) picture(service string) string {
 	fmt.Fprintf(&b, "%+v\n", answer.Config)
 	var users struct {
 		Users []struct {
-			ID    string   `bson:"_id"`
-			Roles []bson.M `bson:"roles"`
+			ID    string `bson:"_id"`
+			Roles []struct {
+				Role     string `bson:"role"`
+				Database string `bson:"db"`
+			} `bson:"roles"`
 		} `bson:"users"`
 	}
 	require.NoError(s.t, admin.Database("admin").RunCommand(ctx,

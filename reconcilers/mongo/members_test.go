@@ -1,0 +1,208 @@
+package mongo_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/conformance"
+	"dive-agent/reconcilers/internal/lab"
+	"dive-agent/reconcilers/mongo"
+	"dive-agent/testbed"
+)
+
+var three = []string{"mongodb-1", "mongodb-2", "mongodb-3"}
+
+func TestGrowAndShrink(t *testing.T) {
+	s := plainSet(t, three[0]).withContent().run(three...)
+	r := reconciler(t)
+	o := s.settle(r)
+	require.Equal(t, "rs0 PRIMARY", o.Facts.Summary)
+
+	s.spec.Keyfile = desired.Literal(s.key)
+	s.spec.Members = []mongo.Member{{Service: three[0]}, {Service: three[1]}, {Service: three[2]}}
+	_, plan, err := s.pass(r)
+	require.NoError(t, err)
+	var addresses []string
+	for _, c := range plan.Changes {
+		addresses = append(addresses, string(c.Action)+" "+c.Address)
+	}
+	require.Equal(t, []string{
+		"create member mongodb-2:27017", "update member mongodb-2:27017",
+		"create member mongodb-3:27017", "update member mongodb-3:27017",
+	}, addresses, "one member at a time, each with its vote after it has caught up")
+	o = s.settle(r)
+	require.Equal(t, "rs0 PRIMARY, 3 members", o.Facts.Summary)
+	require.Len(t, o.Facts.Members, 3)
+	require.Contains(t, o.Outputs["uri"].Text(), "@mongodb-1:27017,mongodb-2:27017,mongodb-3:27017/dive?")
+
+	// The primary's own place in the manifest goes: it steps down first, and another one carries on.
+	s.spec.Members = []mongo.Member{{Service: three[1]}}
+	o = s.settle(r)
+	require.Equal(t, "mongodb-2:27017", o.Outputs["primary"].Text())
+	require.Len(t, o.Facts.Members, 1)
+	require.Contains(t, s.picture(three[1]), "22 documents")
+
+	// A member that was removed comes back with its data, under an _id that was never used.
+	s.spec.Members = []mongo.Member{{Service: three[1]}, {Service: three[2]}, {Service: three[0]}}
+	s.settle(r)
+	config := s.command(three[1], bson.D{{Key: "replSetGetConfig", Value: 1}})
+	ids := map[any]bool{}
+	for _, m := range config["config"].(bson.D) {
+		if m.Key == "members" {
+			for _, one := range m.Value.(bson.A) {
+				ids[one.(bson.D)[0].Value] = true
+			}
+		}
+	}
+	require.Len(t, ids, 3)
+	require.False(t, ids[int32(0)] || ids[int32(2)], "an _id was used twice: %v", ids)
+}
+
+func TestThreeMembersFromNothing(t *testing.T) {
+	s := plainSet(t, three...)
+	hidden := 0.0
+	s.spec.Members[2].Hidden, s.spec.Members[2].Priority = true, &hidden
+	s.run(three...)
+	began := time.Now()
+	o := s.settle(reconciler(t))
+	t.Logf("three members from docker run: %s", time.Since(began))
+	require.Equal(t, "rs0 PRIMARY, 3 members", o.Facts.Summary)
+	require.NotContains(t, o.Outputs["uri"].Text(), "mongodb-3", "clients are not told of a hidden member")
+
+	// One member away: the set goes on, and the status says who is missing.
+	r := reconciler(t)
+	s.lab.Stop(three[1])
+	testbed.Eventually(t, 30*time.Second, "the lost member in the facts", func() error {
+		o, _, err := s.pass(r)
+		var wait *reconcilers.WaitError
+		if !errors.As(err, &wait) || o.Facts.Summary != "rs0 PRIMARY, 2 of 3 members" {
+			return fmt.Errorf("%s: %w", o.Facts.Summary, err)
+		}
+		require.Contains(t, wait.For, "mongodb-2:27017")
+		require.NotEmpty(t, o.Outputs, "a set with a primary stays usable")
+		return nil
+	})
+
+	// A majority away: no primary, and nothing is forced.
+	s.lab.Stop(three[2])
+	clock := &shiftedClock{}
+	late := mongo.New(reconcilers.Deps{Clock: clock, Rand: deps().Rand})
+	t.Cleanup(func() { _ = late.(interface{ Close() error }).Close() })
+	testbed.Eventually(t, time.Minute, "the lost majority", func() error {
+		_, _, err := s.pass(late)
+		clock.ahead += time.Minute
+		var blocked *reconcilers.BlockedError
+		if !errors.As(err, &blocked) {
+			return fmt.Errorf("not blocked: %w", err)
+		}
+		require.Equal(t, "LostMajority", blocked.Reason)
+		require.Contains(t, blocked.Error(), "1 of the 2 votes")
+		return nil
+	})
+	s.lab.Start(three[1])
+	s.lab.Start(three[2])
+	s.settle(r)
+}
+
+// shiftedClock is the machine's clock, put forward.
+type shiftedClock struct {
+	reconcilers.SystemClock
+	ahead time.Duration
+}
+
+func (c *shiftedClock) Now() time.Time { return time.Now().Add(c.ahead) }
+
+func TestMemberWithWrongKey(t *testing.T) {
+	s := plainSet(t, three[0]).run(three[0])
+	r := reconciler(t)
+	s.settle(r)
+	stranger := s.mongod("rs0")
+	stranger.Files = map[string]lab.File{"/etc/mongo-keyfile": {Content: "AnotherKeyOfAnotherSet", Mode: 0o400, Owner: 999}}
+	s.lab.Run(three[1], stranger)
+	s.spec.Members = append(s.spec.Members, mongo.Member{Service: three[1]})
+
+	s.spec.Keyfile = desired.Literal(s.key)
+	require.Equal(t, "WrongKeyfile", s.blocked(r).Reason)
+	require.NotContains(t, s.picture(three[0]), three[1], "with the key in the manifest it is found before it is added")
+
+	s.spec.Keyfile = desired.Expr{}
+	blocked := s.blocked(r)
+	require.Equal(t, "WrongKeyfile", blocked.Reason)
+	require.Contains(t, blocked.Error(), "mongodb-2:27017")
+
+	s.spec.Members = s.spec.Members[:1] // the way out
+	o := s.settle(r)
+	require.Equal(t, "rs0 PRIMARY", o.Facts.Summary)
+}
+
+func TestMemberOfAnotherSetIsRefused(t *testing.T) {
+	other := plainSet(t, three[1])
+	other.spec.Name = "rs0"
+	s := plainSet(t, three[0]).run(three[0])
+	s.settle(reconciler(t))
+	other.lab, other.key, other.target.Services = s.lab, s.key, s.lab
+	other.run(three[1])
+	other.settle(reconciler(t))
+
+	s.spec.Members = append(s.spec.Members, mongo.Member{Service: three[1]})
+	require.Equal(t, "ForeignReplicaSet", s.blocked(reconciler(t)).Reason)
+	require.NotContains(t, s.picture(three[0]), three[1])
+
+	s.spec.Members[1] = mongo.Member{Service: three[0], Host: desired.Literal(three[0] + "-alias")}
+	require.Equal(t, "AliasOfMember", s.blocked(reconciler(t)).Reason)
+}
+
+func TestWatchTellsOfANewPrimary(t *testing.T) {
+	s := plainSet(t, three[:2]...).run(three[:2]...)
+	s.settle(reconciler(t))
+	r := reconciler(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	woken, ended := make(chan string, 64), make(chan error, 1)
+	go func() {
+		ended <- r.(reconcilers.Watcher).Watch(ctx, s.target, func(part string) { woken <- part })
+	}()
+	select {
+	case part := <-woken: // the first word of a member is news
+		require.Empty(t, part)
+	case <-time.After(10 * time.Second):
+		t.Fatal("the watch does not tell of what is")
+	}
+	s.lab.Stop(three[1])
+	deadline := time.After(20 * time.Second)
+	for told := false; !told; {
+		select {
+		case <-woken:
+			o, _, _ := s.pass(r)
+			told = o.Outputs == nil // one of two is no majority
+		case <-deadline:
+			t.Fatal("the watch does not tell of the lost primary")
+		}
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		require.ErrorIs(t, err, context.Canceled)
+	case <-time.After(5 * time.Second):
+		t.Fatal("the watch does not end with its context")
+	}
+}
+
+func TestConformanceOfThreeMembers(t *testing.T) {
+	conformance.Run(t, conformance.Subject{CrashPoints: 3, World: func(t *testing.T) *conformance.World {
+		s := plainSet(t, three...).withContent().run(three...)
+		return &conformance.World{
+			Target:  s.target,
+			New:     func(*testing.T) reconcilers.Reconciler { return mongo.New(deps()) },
+			State:   func(t *testing.T) string { return s.picture(three[0]) },
+			Secrets: []string{rootPassword, appPassword, s.key},
+		}
+	}})
+}
