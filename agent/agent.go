@@ -19,6 +19,7 @@ import (
 type Agent struct {
 	Options
 	bus      *bus
+	counters counters
 	lifetime context.Context // ends when the agent gives up its workers
 
 	mu       sync.Mutex
@@ -27,6 +28,7 @@ type Agent struct {
 	revision *Revision // in force
 	refused  *Refusal
 	source   SourceHealth
+	draining bool
 }
 
 // Refusal says which revision is not taken, and why.
@@ -50,7 +52,7 @@ func New(lifetime context.Context, o Options) *Agent {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Agent{Options: o, bus: newBus(), workers: map[string]*worker{}, lifetime: lifetime}
+	return &Agent{Options: o, bus: newBus(), counters: newCounters(), workers: map[string]*worker{}, lifetime: lifetime}
 }
 
 // Recover closes the runs that a crash left open, and tells of them. To be called once, by the one process that holds
@@ -99,7 +101,9 @@ func (a *Agent) worker(name string) *worker {
 	if w == nil {
 		w = newWorker(a, name)
 		a.workers[name] = w
-		a.all.Go(func() { w.run(a.lifetime) })
+		if !a.draining {
+			a.all.Go(func() { w.run(a.lifetime) })
+		}
 	}
 	return w
 }
@@ -158,15 +162,14 @@ func (a *Agent) sorted() []*worker {
 	return workers
 }
 
-// Drain ends all rounds at their next safe point and waits for the workers, until ctx ends. The lifetime context given
-// to New must have been cancelled before.
+// Drain ends all rounds at their next safe point and waits for the workers, until ctx ends. The agent takes up no work
+// afterwards.
 func (a *Agent) Drain(ctx context.Context) error {
+	a.mu.Lock()
+	a.draining = true
+	a.mu.Unlock()
 	for _, w := range a.sorted() {
-		w.mu.Lock()
-		if w.cancel != nil {
-			w.cancel(errDraining)
-		}
-		w.mu.Unlock()
+		w.stop()
 	}
 	ended := make(chan struct{})
 	go func() { a.all.Wait(); close(ended) }()
@@ -176,6 +179,15 @@ func (a *Agent) Drain(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("some work did not end in time: %w", ctx.Err())
 	}
+}
+
+// Alive says whether the agent still answers, for a watchdog: its locks can be taken.
+func (a *Agent) Alive() bool {
+	for _, w := range a.sorted() {
+		w.mu.Lock()
+		w.mu.Unlock() //nolint:staticcheck // taking it is the test
+	}
+	return true
 }
 
 // snapshotDir is where the source keeps a revision's tree.

@@ -38,8 +38,8 @@ func (a *Agent) Overview(ctx context.Context) (*Overview, error) {
 }
 
 // API serves the agent to the commands on the same host. The socket's permissions are its only protection; it tells no
-// secret. poll wakes the source.
-func (a *Agent) API(version string, started time.Time, poll func()) http.Handler {
+// secret. poll polls the source once and returns when its answer was taken.
+func (a *Agent) API(version string, started time.Time, poll func(context.Context) error) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/overview", func(rw http.ResponseWriter, r *http.Request) {
 		overview, err := a.Overview(r.Context())
@@ -58,28 +58,38 @@ func (a *Agent) API(version string, started time.Time, poll func()) http.Handler
 		answer(rw, history, err)
 	})
 	mux.HandleFunc("GET /v1/events", a.serveEvents)
-	mux.HandleFunc("POST /v1/poll", func(rw http.ResponseWriter, _ *http.Request) {
-		poll()
-		answer(rw, map[string]bool{"ok": true}, nil)
+	mux.HandleFunc("POST /v1/poll", func(rw http.ResponseWriter, r *http.Request) {
+		answer(rw, Accepted{}, poll(r.Context()))
 	})
 	mux.HandleFunc("POST /v1/instances/{name}/{order}", func(rw http.ResponseWriter, r *http.Request) {
-		answer(rw, map[string]bool{"ok": true}, a.order(r, poll))
+		accepted, err := a.order(r, poll)
+		answer(rw, accepted, err)
 	})
 	return mux
 }
 
-func (a *Agent) order(r *http.Request, poll func()) error {
+// Accepted is the answer to an order.
+type Accepted struct {
+	After  int64  `json:"after"`            // rounds with a higher number have seen the order
+	Source string `json:"source,omitempty"` // why the fleet repository could not be asked; the order holds all the same
+}
+
+func (a *Agent) order(r *http.Request, poll func(context.Context) error) (accepted Accepted, err error) {
 	name := r.PathValue("name")
 	switch r.PathValue("order") {
 	case "sync":
-		poll()
-		return a.Sync(name, r.FormValue("retry") == "true")
+		if err := poll(r.Context()); err != nil {
+			accepted.Source = err.Error()
+		}
+		accepted.After, err = a.Sync(name, r.FormValue("retry") == "true")
 	case "suspend":
-		return a.Suspend(r.Context(), name, r.FormValue("by"), r.FormValue("reason"))
+		err = a.Suspend(r.Context(), name, r.FormValue("by"), r.FormValue("reason"))
 	case "resume":
-		return a.Resume(r.Context(), name)
+		err = a.Resume(r.Context(), name)
+	default:
+		err = errors.New("unknown order " + r.PathValue("order"))
 	}
-	return errors.New("unknown order " + r.PathValue("order"))
+	return accepted, err
 }
 
 func (a *Agent) history(ctx context.Context, name string, limit int) ([]report.Run, error) {

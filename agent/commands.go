@@ -36,17 +36,19 @@ func (a *Agent) find(name string) (*worker, error) {
 	return nil, unknown
 }
 
-// Sync makes a round due now; with retry, a rejected revision is tried again.
-func (a *Agent) Sync(name string, retry bool) error {
+// Sync makes a round due now; with retry, a rejected revision is tried again. A round with a number above the one it
+// gives has seen what was there at the time of the call.
+func (a *Agent) Sync(name string, retry bool) (after int64, err error) {
 	w, err := a.find(name)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	w.mu.Lock()
 	w.retry = w.retry || retry
+	after = w.rounds
 	w.mu.Unlock()
 	w.rouse("sync")
-	return nil
+	return after, nil
 }
 
 // Suspend pauses the work on an instance, also over restarts. What runs keeps running.

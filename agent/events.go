@@ -11,10 +11,11 @@ type Event struct {
 	Time     time.Time     `json:"time"`
 	Instance string        `json:"instance,omitempty"`
 	Node     string        `json:"node,omitempty"`
-	Kind     string        `json:"kind"` // node, run, change, revision, source, phase
+	Kind     string        `json:"kind"` // node, run, round, change, secrets, revision, source, phase
 	State    string        `json:"state,omitempty"`
 	Message  string        `json:"message,omitempty"`
 	Run      string        `json:"run,omitempty"`
+	Round    int64         `json:"round,omitempty"` // number of a round that ended, counted per instance from the agent's start
 	Duration time.Duration `json:"duration,omitempty"`
 }
 

@@ -47,7 +47,8 @@ type pass struct {
 	mu      sync.Mutex
 	nodes   map[string]*nodeRun
 	outputs map[string]map[string]desired.Value // component -> output -> value
-	changed bool                                // something was changed in this pass
+	began   time.Time
+	changed bool // something was changed in this pass
 }
 
 // nodeRun is a node within one pass.
@@ -70,7 +71,7 @@ type nodeRun struct {
 }
 
 func newPass(o passOptions) *pass {
-	p := &pass{passOptions: o, nodes: map[string]*nodeRun{}, outputs: map[string]map[string]desired.Value{}}
+	p := &pass{passOptions: o, nodes: map[string]*nodeRun{}, outputs: map[string]map[string]desired.Value{}, began: o.clock.Now()}
 	for _, node := range o.instance.Graph.Nodes {
 		p.nodes[node.ID] = &nodeRun{
 			node:     node,

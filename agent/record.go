@@ -51,6 +51,7 @@ func (r *run) end(node string, step int64, c reconcilers.Change, err error) {
 	if err != nil {
 		outcome, message = outcomeOf(stateOf(err)), r.worker.Redactor.String(err.Error())
 	}
+	r.worker.counters.changes.WithLabelValues(r.worker.name, string(outcome)).Inc()
 	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
 	defer cancel()
 	if err := r.worker.Store.Update(ctx, func(tx state.Tx) error {

@@ -57,6 +57,12 @@ func (w *worker) pass(ctx context.Context, known state.Instance, next, work *ass
 	interrupt := make(chan struct{})
 	w.mu.Lock()
 	w.cancel, w.interrupt = cancel, interrupt
+	switch {
+	case w.isStopped():
+		cancel(errDraining)
+	case w.assigned.instance.Digest != next.instance.Digest:
+		cancel(errSuperseded)
+	}
 	w.view.Assignment, w.view.Run, w.view.Since, w.view.Trigger, w.view.State, w.view.Err = next, id, w.Clock.Now(), trigger, known, nil
 	w.mu.Unlock()
 	defer func() {
@@ -174,6 +180,8 @@ func (w *worker) conclude(ctx context.Context, known state.Instance, next, work 
 	outcome, message := p.outcome(ctx)
 	rejected := rejection(p)
 	now := w.Clock.Now()
+	w.counters.rounds.WithLabelValues(w.name, string(outcome)).Inc()
+	w.counters.took.WithLabelValues(w.name).Observe(now.Sub(p.began).Seconds())
 	known.Attempted, known.Updated = next.revision.Commit, now
 	switch {
 	case rejected != nil && !healing:

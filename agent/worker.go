@@ -28,6 +28,7 @@ type worker struct {
 	mu        sync.Mutex
 	assigned  *assignment // what the fleet repository declares now
 	triggers  []string    // why the next round is due
+	rounds    int64       // begun so far
 	retry     bool        // a person asked to try a rejected revision again
 	removed   bool
 	cancel    context.CancelCauseFunc // of the round that runs; nil between rounds
@@ -35,6 +36,8 @@ type worker struct {
 	view      view
 
 	wake    chan struct{}
+	stopped chan struct{} // closed when no further round may begin
+	end     sync.Once
 	watches context.CancelFunc
 	watched string // digest of the instance that is watched
 	backoff backoff
@@ -55,7 +58,7 @@ type view struct {
 func newWorker(a *Agent, name string) *worker {
 	return &worker{
 		Agent: a, name: name, log: a.Log.With("instance", name),
-		wake: make(chan struct{}, 1), backoff: backoff{random: a.Random},
+		wake: make(chan struct{}, 1), stopped: make(chan struct{}), backoff: backoff{random: a.Random},
 	}
 }
 
@@ -131,20 +134,38 @@ func (w *worker) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-w.stopped:
+			return
 		case <-w.wake:
 		case <-timer:
 			w.rouse("schedule")
 			<-w.wake
 		}
 		trigger := w.take()
-		if trigger == "" {
+		if trigger == "" || w.isStopped() {
 			continue
 		}
-		if again := w.round(ctx, trigger); again > 0 {
+		w.mu.Lock()
+		w.rounds++
+		number := w.rounds
+		w.mu.Unlock()
+		again := w.round(ctx, trigger)
+		w.emit(Event{Kind: "round", Round: number})
+		if again > 0 {
 			timer = w.Clock.After(again)
 		} else {
 			timer = nil
 		}
+	}
+}
+
+// stop lets the round that runs come to its safe point and begins no other.
+func (w *worker) stop() {
+	w.end.Do(func() { close(w.stopped) })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cancel != nil {
+		w.cancel(errDraining)
 	}
 }
 
@@ -155,6 +176,15 @@ func (w *worker) take() string {
 	trigger := strings.Join(w.triggers, "+")
 	w.triggers = nil
 	return trigger
+}
+
+func (w *worker) isStopped() bool {
+	select {
+	case <-w.stopped:
+		return true
+	default:
+		return false
+	}
 }
 
 // emit tells an event of this instance.
