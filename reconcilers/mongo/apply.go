@@ -107,7 +107,7 @@ func (s *session) initiate(ctx context.Context, progress reconcilers.Progress) e
 	if err != nil {
 		return fmt.Errorf("read the new configuration: %w", err)
 	}
-	return s.recognise(c)
+	return s.recognise(m.host, c)
 }
 
 func (s *session) sendInitiate(ctx context.Context, m wantMember) error {

@@ -155,17 +155,28 @@ func (s *session) logIn(ctx context.Context, m wantMember, l login) (*driver.Cli
 	return s.logInAs(ctx, m, l, l.id())
 }
 
-// logInAs proves that the login works; a client that does not is not kept.
+// logInAs proves that the login works; a client that does not is not kept. A connection can lose its login while it
+// lives: an initial sync replaces the users it was made with. One that has is made anew.
 func (s *session) logInAs(ctx context.Context, m wantMember, l login, name string) (*driver.Client, error) {
-	client, err := s.client(ctx, m, l, name)
-	if err != nil {
-		return nil, err
-	}
-	if err := run(ctx, client, adminDatabase, bson.D{{Key: "ping", Value: 1}}, nil); err != nil {
+	for again := true; ; again = false {
+		client, err := s.client(ctx, m, l, name)
+		if err != nil {
+			return nil, err
+		}
+		var answer struct {
+			Auth struct {
+				Users []bson.Raw `bson:"authenticatedUsers"`
+			} `bson:"authInfo"`
+		}
+		err = run(ctx, client, adminDatabase, bson.D{{Key: "connectionStatus", Value: 1}}, &answer)
+		if err == nil && (l.name == "" || len(answer.Auth.Users) > 0 || !again) {
+			return client, nil
+		}
 		s.r.pool.forget(clientKey{s.component, m.host, name})
-		return nil, fmt.Errorf("log in to %s: %w", m.host, err)
+		if err != nil {
+			return nil, fmt.Errorf("log in to %s: %w", m.host, err)
+		}
 	}
-	return client, nil
 }
 
 // refusedRoot explains a refused administrator: the data may be another set's altogether.

@@ -42,50 +42,60 @@ func (s *session) addMember(ctx context.Context, host string, progress reconcile
 }
 
 // mayJoin refuses a candidate that the server would take to everybody's harm: an alias of a member, a member of another
-// set, data of another set, or one that does not know the key.
+// set, data of another set, or one that does not know the key. A former member of this very set is welcome.
 func (s *session) mayJoin(ctx context.Context, m wantMember, h hello, c config) error {
-	if h.SetName != "" {
-		if _, there := c.member(h.Me); there && h.SetName == s.want.set {
-			return &reconcilers.BlockedError{
-				Reason: "AliasOfMember", Message: fmt.Sprintf("%s is the member that the set knows as %s", m.host, h.Me),
-				Do: "Name each mongod once",
-			}
-		}
-		return s.foreignSet(m.host, h.SetName+" (a set of its own)")
+	if h.SetName != "" && h.SetName != s.want.set {
+		return s.foreignSet(m.host, h.SetName)
 	}
-	for _, key := range s.want.keys {
-		l := login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"}
-		_, err := s.logInAs(ctx, m, l, l.id()+".join")
-		s.r.pool.forget(clientKey{s.component, m.host, l.id() + ".join"})
-		if err == nil {
-			break
+	if _, there := c.member(h.Me); there && h.SetName != "" {
+		return &reconcilers.BlockedError{
+			Reason: "AliasOfMember", Message: fmt.Sprintf("%s is the member that the set knows as %s", m.host, h.Me),
+			Do: "Name each mongod once",
 		}
-		if !isCredentials(err) {
-			return err
-		}
-		if key == s.want.keys[len(s.want.keys)-1] {
-			return s.wrongKey(m.host)
-		}
+	}
+	if err := s.checkKey(ctx, m); err != nil {
+		return err
 	}
 	client, err := s.logIn(ctx, m, s.want.root)
+	defer s.r.pool.forget(clientKey{s.component, m.host, s.want.root.id()}) // its users are replaced when it joins
 	if isCredentials(err) {
 		if name := s.foreignNameInLog(ctx, m); name != "" {
 			return s.foreignSet(m.host, name)
+		}
+		if h.SetName != "" {
+			return s.foreignSet(m.host, h.SetName+" (another set of that name)")
 		}
 		return nil // an empty member without users, or with users that the initial sync replaces
 	}
 	if err != nil {
 		return err
 	}
-	if _, err = getStatus(ctx, client); !hasCode(err, codeInvalidReplicaSetConfig) {
-		return nil
-	}
 	own, _, err := getConfig(ctx, client, false)
-	if err != nil {
+	switch {
+	case hasCode(err, codeNotYetInitialized):
+		return nil
+	case err != nil:
 		return fmt.Errorf("read the configuration of %s: %w", m.host, err)
-	}
-	if own.Name != c.Name || own.setID() != c.setID() {
+	case own.Name != c.Name:
 		return s.foreignSet(m.host, own.Name)
+	case own.setID() != c.setID():
+		return s.foreignSet(m.host, own.Name+" (another set of that name)")
+	}
+	return nil
+}
+
+// checkKey finds out whether the candidate takes one of the keys that the manifest names, if it names any.
+func (s *session) checkKey(ctx context.Context, m wantMember) error {
+	for i, key := range s.want.keys {
+		l := login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"}
+		_, err := s.logInAs(ctx, m, l, l.id()+".join")
+		s.r.pool.forget(clientKey{s.component, m.host, l.id() + ".join"})
+		if err == nil || !isCredentials(err) {
+			return err
+		}
+		if i == len(s.want.keys)-1 {
+			return s.wrongKey(m.host)
+		}
 	}
 	return nil
 }

@@ -214,7 +214,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if state.config, _, err = getConfig(ctx, client, false); err != nil {
 		return o, fmt.Errorf("read the replica set's configuration: %w", err)
 	}
-	if err := s.recognise(state.config); err != nil {
+	if err := s.recognise(primary.host, state.config); err != nil {
 		return o, err
 	}
 	st, err := getStatus(ctx, client)
@@ -326,12 +326,12 @@ func memberAt(host string) (wantMember, error) {
 }
 
 // recognise holds the configuration against what is remembered, and remembers what is new.
-func (s *session) recognise(c config) error {
+func (s *session) recognise(host string, c config) error {
 	id := c.setID()
 	if s.memory.ReplicaSetID != "" && id != "" && id != s.memory.ReplicaSetID {
 		return &reconcilers.BlockedError{
 			Reason:  "ForeignReplicaSet",
-			Message: fmt.Sprintf("the volume holds a set named %s too, but another one (%s, known here is %s)", c.Name, id, s.memory.ReplicaSetID),
+			Message: fmt.Sprintf("%s is in a set that is named %s too, but is another one (%s, known here is %s)", host, c.Name, id, s.memory.ReplicaSetID),
 			Do:      "Put the right volume back; if this set is meant, remove " + s.memory.path(),
 		}
 	}
@@ -383,7 +383,7 @@ func (s *session) observeHeadless(ctx context.Context, o reconcilers.Observed, s
 		if err != nil {
 			continue
 		}
-		if err := s.recognise(c); err != nil {
+		if err := s.recognise(one.member.host, c); err != nil {
 			return o, err
 		}
 		o.Facts = s.facts(st, c, "")

@@ -54,7 +54,11 @@ func (r *Reconciler) Plan(_ reconcilers.Target, o reconcilers.Observed) (reconci
 	} else {
 		p.planNew(state)
 	}
-	return reconcilers.Plan{Changes: p.changes, State: p.steps}, nil
+	plan := reconcilers.Plan{Changes: p.changes, State: p.steps}
+	if state.want.unknown != "" {
+		plan.Unknown = []string{state.want.unknown}
+	}
+	return plan, nil
 }
 
 func (p *planner) planNew(o observation) {

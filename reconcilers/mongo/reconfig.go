@@ -35,7 +35,7 @@ func (s *session) reconfigure(ctx context.Context, change func(c *config) (bool,
 		}
 		done, sent := false, false
 		if err == nil {
-			done, sent, err = s.reconfigureOnce(limited, client, change)
+			done, sent, err = s.reconfigureOnce(limited, m.host, client, change)
 		}
 		if done || err != nil && !s.mayPass(err) {
 			return err
@@ -57,12 +57,14 @@ func (s *session) mayPass(err error) bool {
 }
 
 // reconfigureOnce says done when the wanted configuration is there and committed, and sent when the server took a new one.
-func (s *session) reconfigureOnce(ctx context.Context, client *driver.Client, change func(c *config) (bool, error)) (done, sent bool, err error) {
+func (s *session) reconfigureOnce(ctx context.Context, host string, client *driver.Client,
+	change func(c *config) (bool, error),
+) (done, sent bool, err error) {
 	c, committed, err := getConfig(ctx, client, true)
 	if err != nil {
 		return false, false, err
 	}
-	if err := s.recognise(c); err != nil {
+	if err := s.recognise(host, c); err != nil {
 		return false, false, err
 	}
 	next := c

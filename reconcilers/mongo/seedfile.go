@@ -1,7 +1,7 @@
 package mongo
 
 import (
-	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -48,20 +48,17 @@ func readSeed(r io.Reader, key string) ([]seedDocument, error) {
 	if len(raw) > maxSeedBytes {
 		return nil, fmt.Errorf("larger than %d MiB", maxSeedBytes>>20)
 	}
-	raw = bytes.TrimSpace(raw)
-	if len(raw) == 0 || raw[0] != '[' {
-		return nil, errors.New("not a JSON array of documents")
-	}
-	var wrapped struct {
-		Documents []bson.Raw `bson:"documents"`
-	}
-	text := append(append([]byte(`{"documents":`), raw...), '}')
-	if err := bson.UnmarshalExtJSON(text, false, &wrapped); err != nil {
+	var items []json.RawMessage
+	if err := json.Unmarshal(raw, &items); err != nil {
 		return nil, fmt.Errorf("not a JSON array of documents: %w", err)
 	}
-	documents := make([]seedDocument, 0, len(wrapped.Documents))
+	documents := make([]seedDocument, 0, len(items))
 	seen := map[string]int{}
-	for i, document := range wrapped.Documents {
+	for i, item := range items {
+		document, err := readDocument(item)
+		if err != nil {
+			return nil, fmt.Errorf("document %d: %w", i+1, err)
+		}
 		value, err := document.LookupErr(key)
 		if err != nil {
 			return nil, fmt.Errorf("document %d has no field %q", i+1, key)
@@ -74,6 +71,14 @@ func readSeed(r io.Reader, key string) ([]seedDocument, error) {
 		documents = append(documents, seedDocument{key: value, document: document})
 	}
 	return documents, nil
+}
+
+func readDocument(text []byte) (bson.Raw, error) {
+	var fields bson.D
+	if err := bson.UnmarshalExtJSON(text, false, &fields); err != nil {
+		return nil, err
+	}
+	return bson.Marshal(fields)
 }
 
 // keyID makes values comparable as the server compares them: numbers by value, whatever their type.

@@ -1,0 +1,92 @@
+package mongo
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+func TestKeysOf(t *testing.T) {
+	for name, c := range map[string]struct {
+		text string
+		keys []string
+	}{
+		"one":                    {"abcdefgh\n", []string{"abcdefgh"}},
+		"line breaks are no end": {"abcd\nefgh\n", []string{"abcdefgh"}},
+		"a list":                 {"- abcdef\n- \"ghijkl\"\n", []string{"abcdef", "ghijkl"}},
+		"nothing":                {"", nil},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, c.keys, keysOf(c.text)) })
+	}
+}
+
+func TestReadSeed(t *testing.T) {
+	documents, err := readSeed(strings.NewReader(`[{"coiId": "A", "n": 1}, {"coiId": "B", "at": {"$date": "2026-01-02T03:04:05Z"}}]`), "coiId")
+	require.NoError(t, err)
+	require.Len(t, documents, 2)
+	require.Equal(t, "A", documents[0].key.StringValue())
+	for text, want := range map[string]string{
+		`{"coiId": "A"}`:                                 "not a JSON array",
+		`[{"coiId": "A"}, {"id": "B"}]`:                  `document 2 has no field "coiId"`,
+		`[{"coiId": 1}, {"coiId": 1.0}]`:                 "documents 1 and 2 have the same coiId",
+		`[{"coiId": "A"`:                                 "not a JSON array",
+		`[]}, {"documents": [`:                           "not a JSON array",
+		`[{"coiId": "A"}], "documents": [{"coiId": "B"}`: "not a JSON array",
+	} {
+		_, err := readSeed(strings.NewReader(text), "coiId")
+		require.ErrorContains(t, err, want, text)
+	}
+}
+
+func TestSeedStaysInItsFolder(t *testing.T) {
+	outside, folder := t.TempDir(), t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(outside, "secret.json"), []byte(`[]`), 0o600))
+	require.NoError(t, os.Symlink(filepath.Join(outside, "secret.json"), filepath.Join(folder, "link.json")))
+	for _, name := range []string{"link.json", "../secret.json", filepath.Join(outside, "secret.json")} {
+		_, err := openSeed(folder, name, "_id")
+		require.Error(t, err, name)
+	}
+}
+
+func TestMemoryIsKeptAsideWhenCorrupt(t *testing.T) {
+	folder := t.TempDir()
+	m, err := recall(folder)
+	require.NoError(t, err)
+	m.ReplicaSetID, m.LastMemberID = "6b02383b7acb77902d414bf2", 4
+	require.NoError(t, m.setPassword("admin.app", "app-Secret-7261", strings.NewReader(strings.Repeat("k", 32))))
+	raw, err := os.ReadFile(m.path())
+	require.NoError(t, err)
+	require.NotContains(t, string(raw), "app-Secret-7261")
+	info, err := os.Stat(m.path())
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	again, err := recall(folder)
+	require.NoError(t, err)
+	require.Equal(t, 4, again.LastMemberID)
+	require.True(t, again.passwordIs("admin.app", "app-Secret-7261"))
+	require.False(t, again.passwordIs("admin.app", "another"))
+
+	require.NoError(t, os.WriteFile(m.path(), []byte("{half"), 0o600))
+	again, err = recall(folder)
+	require.NoError(t, err)
+	require.Empty(t, again.ReplicaSetID)
+	require.FileExists(t, m.path()+".corrupt")
+}
+
+func TestURIEscapes(t *testing.T) {
+	spec := &Spec{
+		Members:  []Member{{Service: "mongodb"}},
+		Root:     Root{Username: desired.Literal("admin"), Password: desired.Literal("p w/@:+%")},
+		Database: "dive",
+	}
+	w, err := resolve(reconcilers.Target{Component: &desired.Component{Name: "database", Spec: spec}, Scope: desired.NewScope(nil)})
+	require.NoError(t, err)
+	require.Equal(t, "mongodb://admin:p%20w%2F%40%3A%2B%25@mongodb:27017/dive?replicaSet=rs0&authSource=admin", w.uri())
+}
