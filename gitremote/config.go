@@ -65,7 +65,8 @@ type Remote struct {
 	wire    wire
 
 	// secrets replaces in texts the secret values that were used last.
-	secrets atomic.Pointer[strings.Replacer]
+	secrets    atomic.Pointer[strings.Replacer]
+	urlSecrets []string // values of the URL's query string
 }
 
 // New checks the configuration and returns the remote. It reads the certificates, keys and host keys that are

@@ -50,6 +50,10 @@ func newHTTPWire(r *Remote, u *url.URL) (*httpWire, error) {
 	}
 	u.Path = strings.TrimRight(u.Path, "/")
 	u.Fragment = ""
+	for _, values := range u.Query() {
+		r.urlSecrets = append(r.urlSecrets, values...)
+	}
+	r.hide()
 	return &httpWire{r: r, base: u, client: &http.Client{
 		Transport: t,
 		// A POST cannot be redirected without losing its body, and credentials must not travel to another place.

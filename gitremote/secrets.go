@@ -54,7 +54,7 @@ func (r *Remote) hide(values ...string) {
 		return
 	}
 	var pairs []string
-	for _, v := range values {
+	for _, v := range append(values, r.urlSecrets...) {
 		if v == "" {
 			continue
 		}

@@ -1,11 +1,15 @@
 package source_test
 
 import (
+	"bufio"
 	"bytes"
+	"compress/flate"
 	"compress/zlib"
 	"crypto/sha1"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"hash/adler32"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -264,7 +268,7 @@ func TestPackThatInflatesToAGigabyte(t *testing.T) {
 	b.commit("Good", gitserver.Files{"fleet.yaml": "a: 1\n"})
 	s := b.open()
 	good := b.accepted(s)
-	b.bomb(1 << 30)
+	b.bomb(1024)
 	var err error
 	grew, took := peak(func() { err = b.staysWith(s, good) })
 	t.Logf("grew by %d MiB in %s: %v", grew>>20, took, err)
@@ -276,27 +280,45 @@ func TestPackThatInflatesToAGigabyte(t *testing.T) {
 	require.Len(t, b.server.Requests(), 1, "it is not fetched again at once")
 }
 
-// bomb commits a file of zeros without ever holding it in memory.
-func (b *bed) bomb(size int64) {
+// bomb commits a file of zeros of so many MiB. Its compressed form is put together from one compressed MiB, again and again.
+func (b *bed) bomb(mebibytes int) {
 	b.Helper()
+	zeros := make([]byte, 1<<20)
+	head := fmt.Appendf(nil, "blob %d\x00", mebibytes<<20)
 	hash := sha1.New()
+	hash.Write(head)
+
+	var raw bytes.Buffer
+	w, err := flate.NewWriter(&raw, flate.BestCompression)
+	require.NoError(b, err)
+	flush := func(p []byte) []byte {
+		at := raw.Len()
+		_, err := w.Write(p)
+		require.NoError(b, err)
+		require.NoError(b, w.Flush()) // ends at a byte's border
+		return raw.Bytes()[at:]
+	}
 	path := filepath.Join(b.TempDir(), "bomb")
 	f, err := os.Create(path)
 	require.NoError(b, err)
-	w, err := zlib.NewWriterLevel(f, zlib.BestSpeed)
-	require.NoError(b, err)
-	head := fmt.Appendf(nil, "blob %d\x00", size)
-	hash.Write(head)
-	_, err = w.Write(head)
-	require.NoError(b, err)
-	zeros := make([]byte, 1<<20)
-	for range size / int64(len(zeros)) {
+	out := bufio.NewWriter(f)
+	out.Write([]byte{0x78, 0x9c})
+	out.Write(flush(head))
+	out.Write(flush(zeros))
+	hash.Write(zeros)
+	again := bytes.Clone(flush(zeros))
+	for range mebibytes - 1 {
 		hash.Write(zeros)
-		_, err = w.Write(zeros)
-		require.NoError(b, err)
+		out.Write(again)
 	}
-	require.NoError(b, w.Close())
+	out.Write([]byte{0x03, 0x00}) // the last block, empty
+	sum := adler32.Checksum(head)
+	low, high := uint64(sum&0xffff), uint64(sum>>16)
+	high = (high + low*uint64(mebibytes<<20)) % 65521 // what so many zeros do to it
+	out.Write(binary.BigEndian.AppendUint32(nil, uint32(high<<16|low)))
+	require.NoError(b, out.Flush())
 	require.NoError(b, f.Close())
+
 	id := [20]byte(hash.Sum(nil))
 	name := fmt.Sprintf("%x", id)
 	to := filepath.Join(b.repo.Path, "objects", name[:2], name[2:])
