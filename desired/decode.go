@@ -65,6 +65,7 @@ type fieldInfo struct {
 	preset   string // default
 	enum     []string
 	doc      string
+	shape    string // the type in the manual, where the Go type does not tell
 	typ      reflect.Type
 }
 
@@ -110,7 +111,7 @@ func (info *structInfo) collect(t reflect.Type, index []int) {
 			continue
 		}
 		field := fieldInfo{
-			name: name, index: at, typ: f.Type, doc: f.Tag.Get("doc"),
+			name: name, index: at, typ: f.Type, doc: f.Tag.Get("doc"), shape: f.Tag.Get("shape"),
 			required: f.Tag.Get("required") == "true", preset: f.Tag.Get("default"),
 		}
 		if enum := f.Tag.Get("enum"); enum != "" {

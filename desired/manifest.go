@@ -46,18 +46,18 @@ type hostSpec struct {
 
 type blueprintSpec struct {
 	Role       string `yaml:"role" required:"true" enum:"hub,spoke" doc:"What instances of this blueprint are."`
-	Values     Tree   `yaml:"values" doc:"Values that instances may set, by name: a default (text, number, true, false or list), or a declaration."`
-	Secrets    Tree   `yaml:"secrets" doc:"Secrets of each instance, by name."`
-	Components Tree   `yaml:"components" required:"true" doc:"Parts of each instance, by name."`
+	Values     Tree   `yaml:"values" shape:"map of name to [value](#declaration-of-a-value)" doc:"Values that instances may set, by name: a default (text, number, true, false or list), or a declaration."`
+	Secrets    Tree   `yaml:"secrets" shape:"map of name to [secret](#secret)" doc:"Secrets of each instance, by name."`
+	Components Tree   `yaml:"components" shape:"map of name to [component](#components)" required:"true" doc:"Parts of each instance, by name."`
 }
 
 type instanceSpec struct {
 	Blueprint  string            `yaml:"blueprint" doc:"Name of the blueprint, a folder in blueprints/. Without it the instance declares everything itself."`
 	Host       string            `yaml:"host" required:"true" doc:"Name of the host it runs on, a file in hosts/."`
 	Role       string            `yaml:"role" enum:"hub,spoke" doc:"What it is; comes from the blueprint where there is one."`
-	Values     Tree              `yaml:"values" doc:"Values, by name. With a blueprint, only those that it declares."`
-	Secrets    Tree              `yaml:"secrets" doc:"Secrets beyond the blueprint's, or fields of them that differ, by name."`
-	Components Tree              `yaml:"components" doc:"Components beyond the blueprint's, or fields of them that differ, by name. Maps are merged field by field, lists are replaced."`
+	Values     Tree              `yaml:"values" shape:"map of name to anything" doc:"Values, by name. With a blueprint, only those that it declares."`
+	Secrets    Tree              `yaml:"secrets" shape:"map of name to [secret](#secret)" doc:"Secrets beyond the blueprint's, or fields of them that differ, by name."`
+	Components Tree              `yaml:"components" shape:"map of name to [component](#components)" doc:"Components beyond the blueprint's, or fields of them that differ, by name. Maps are merged field by field, lists are replaced."`
 	Approve    map[string]string `yaml:"approve" doc:"Component (or component/part) to the digest of the plan that may go through although it destroys or replaces."`
 }
 

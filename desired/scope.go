@@ -2,6 +2,8 @@ package desired
 
 import (
 	"maps"
+	"net/url"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -55,4 +57,14 @@ var functions = map[string]function.Function{
 	"min": stdlib.MinFunc, "max": stdlib.MaxFunc, "coalesce": stdlib.CoalesceFunc, "concat": stdlib.ConcatFunc,
 	"contains": stdlib.ContainsFunc, "length": stdlib.LengthFunc, "keys": stdlib.KeysFunc, "values": stdlib.ValuesFunc,
 	"lookup": stdlib.LookupFunc, "merge": stdlib.MergeFunc, "jsonencode": stdlib.JSONEncodeFunc,
+	"urlencode": urlencodeFunc,
 }
+
+// urlencodeFunc escapes a text for the password or the query of a URL.
+var urlencodeFunc = function.New(&function.Spec{
+	Params: []function.Parameter{{Name: "text", Type: cty.String}},
+	Type:   function.StaticReturnType(cty.String),
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		return cty.StringVal(strings.ReplaceAll(url.QueryEscape(args[0].AsString()), "+", "%20")), nil
+	},
+})
