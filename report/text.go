@@ -113,13 +113,13 @@ func componentMore(c Component, now time.Time) string {
 	}
 	var seen []string
 	for _, name := range slices.Sorted(maps.Keys(c.Values)) {
-		seen = append(seen, clean(name)+" "+told(c.Values[name], now))
+		seen = append(seen, clean(name)+" "+valueWords(c.Values[name], now))
 	}
 	return cut(strings.Join(seen, ", "), 120)
 }
 
-// told is a plain value for people; a time is told by its distance.
-func told(value any, now time.Time) string {
+// valueWords is a plain value for people; a time is told by its distance.
+func valueWords(value any, now time.Time) string {
 	text := clean(fmt.Sprint(value))
 	t, err := time.Parse(time.RFC3339, text)
 	switch {

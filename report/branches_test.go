@@ -1,0 +1,223 @@
+package report_test
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/gitremote"
+	"dive-agent/report"
+	"dive-agent/state"
+)
+
+func pemOf(s *httptest.Server) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+}
+
+// repository is a real bare repository, read back with git itself.
+type repository struct {
+	t   *testing.T
+	dir string
+}
+
+func newRepository(t *testing.T) *repository {
+	t.Helper()
+	r := &repository{t: t, dir: filepath.Join(t.TempDir(), "fleet.git")}
+	require.NoError(t, exec.CommandContext(t.Context(), "git", "init", "--quiet", "--bare", r.dir).Run())
+	return r
+}
+
+func (r *repository) git(args ...string) string {
+	r.t.Helper()
+	cmd := exec.CommandContext(r.t.Context(), "git", append([]string{"-C", r.dir}, args...)...)
+	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b")
+	out, err := cmd.CombinedOutput()
+	require.NoError(r.t, err, string(out))
+	return strings.TrimRight(string(out), "\n")
+}
+
+func (r *repository) log(branch string) []string {
+	out := r.git("for-each-ref", "--format=%(refname)", "refs/heads/"+branch)
+	if out == "" {
+		return nil
+	}
+	return strings.Split(r.git("log", "--format=%s", branch), "\n")
+}
+
+// remote is a real remote whose calls a test can make fail.
+type remote struct {
+	*gitremote.Remote
+	before func(req gitremote.CommitRequest) error
+	after  func(h plumbing.Hash, err error) error
+}
+
+func (r *remote) Commit(ctx context.Context, req gitremote.CommitRequest) (plumbing.Hash, error) {
+	if r.before != nil {
+		if err := r.before(req); err != nil {
+			return plumbing.ZeroHash, err
+		}
+	}
+	h, err := r.Remote.Commit(ctx, req)
+	if r.after != nil {
+		err = r.after(h, err)
+	}
+	return h, err
+}
+
+func newRemote(t *testing.T, repo *repository) *remote {
+	t.Helper()
+	g, err := gitremote.New(gitremote.Config{URL: repo.dir})
+	require.NoError(t, err)
+	t.Cleanup(g.Close)
+	return &remote{Remote: g}
+}
+
+func toBranches(r report.Pusher) func(*report.Options) {
+	return func(o *report.Options) { o.Branches = &report.Branches{Remote: r} }
+}
+
+func TestStatusBranchGetsACommitPerChange(t *testing.T) {
+	repo := newRepository(t)
+	f := newFixture(t, toBranches(newRemote(t, repo)))
+	push := func(s *report.Status) {
+		f.clock.advance(10 * time.Second)
+		f.publish(s)
+		require.NoError(t, f.Flush(t.Context()))
+	}
+	push(ready())
+	push(ready()) // the same content right after: nothing to tell
+	push(degraded())
+	require.Equal(t, []string{
+		"deu: Degraded, kas exits with 1; put back to 2.0.4",
+		"deu: Ready at 5d6e7f8, 9/9 services, rs0 PRIMARY, 123 resources",
+	}, repo.log("status/deu"))
+
+	f.clock.advance(15 * time.Minute)
+	push(degraded())
+	require.Len(t, repo.log("status/deu"), 3, "the heartbeat")
+
+	require.Equal(t, "README.md\nstatus.yaml", repo.git("ls-tree", "--name-only", "-r", "status/deu"))
+	require.True(t, strings.HasPrefix(repo.git("show", "status/deu:README.md"), "# deu: Degraded\n"))
+	back, err := report.Parse([]byte(repo.git("show", "status/deu:status.yaml")))
+	require.NoError(t, err)
+	require.Equal(t, report.Degraded, back.Phase)
+	require.Equal(t, "deu\n"+attempted+"\n"+applied+"\nDegraded\n8", repo.git("log", "-1",
+		"--format=%(trailers:key=Dive-Instance,valueonly,separator=)%n%(trailers:key=Dive-Revision,valueonly,separator=)%n"+
+			"%(trailers:key=Dive-Applied,valueonly,separator=)%n%(trailers:key=Dive-Phase,valueonly,separator=)%n"+
+			"%(trailers:key=Dive-Generation,valueonly,separator=)", "status/deu"))
+	require.Equal(t, f.clock.Now().Format(time.RFC3339), strings.Replace(repo.git("log", "-1", "--format=%cI", "status/deu"), "+00:00", "Z", 1))
+	repo.git("fsck", "--strict")
+
+	require.NoError(t, f.store.View(t.Context(), func(r state.Reader) error {
+		pushed, err := r.Pushed("deu")
+		require.Equal(t, repo.git("rev-parse", "status/deu"), pushed.Commit)
+		return err
+	}))
+}
+
+func TestOnlyTheNewestStatusMatters(t *testing.T) {
+	repo := newRepository(t)
+	away := newRemote(t, repo)
+	away.before = func(gitremote.CommitRequest) error { return errors.New("connection refused") }
+	f := newFixture(t, toBranches(away))
+	f.run()
+	f.publish(degraded())
+	eventually(t, "a failed attempt", func() bool {
+		p := f.pending(state.KindStatus)
+		return len(p) == 1 && p[0].Attempts == 1
+	})
+	wait := f.pending(state.KindStatus)[0].Next.Sub(f.clock.Now())
+	require.GreaterOrEqual(t, wait, 750*time.Millisecond)
+	require.LessOrEqual(t, wait, 825*time.Millisecond)
+	f.publish(ready())
+	fra := ready()
+	fra.Instance = "fra"
+	f.publish(fra)
+	eventually(t, "the other instance's attempt", func() bool {
+		p := f.pending(state.KindStatus)
+		return len(p) == 2 && p[0].Attempts == 1 && p[1].Attempts == 1
+	})
+	require.Contains(t, f.pending(state.KindStatus)[0].Reason, "connection refused")
+
+	away.before = nil
+	require.NoError(t, f.Wake(t.Context())) // the remote answers again
+	eventually(t, "an empty outbox", func() bool { return len(f.pending(state.KindStatus)) == 0 })
+	require.Equal(t, []string{"deu: Ready at 5d6e7f8, 9/9 services, rs0 PRIMARY, 123 resources"}, repo.log("status/deu"))
+	require.Len(t, repo.log("status/fra"), 1)
+}
+
+func TestLostLeaseReadsTheBranchAgain(t *testing.T) {
+	repo := newRepository(t)
+	r := newRemote(t, repo)
+	f := newFixture(t, toBranches(r))
+	push := func(s *report.Status) error {
+		f.clock.advance(2 * time.Minute)
+		f.publish(s)
+		return f.Flush(t.Context())
+	}
+	require.NoError(t, push(ready()))
+
+	// Somebody else put a commit on the branch.
+	foreign := repo.git("commit-tree", "-p", "status/deu", "-m", "by hand", repo.git("rev-parse", "status/deu^{tree}"))
+	repo.git("update-ref", "refs/heads/status/deu", foreign)
+	require.NoError(t, push(degraded()))
+	require.Equal(t, "by hand", repo.log("status/deu")[1])
+
+	// The branch was deleted.
+	repo.git("update-ref", "-d", "refs/heads/status/deu")
+	require.NoError(t, push(ready()))
+	require.Len(t, repo.log("status/deu"), 1)
+
+	// The state was lost: the branch goes on where it is.
+	fresh := newFixture(t, toBranches(r))
+	fresh.clock.advance(time.Hour)
+	fresh.publish(degraded())
+	require.NoError(t, fresh.Flush(t.Context()))
+	require.Len(t, repo.log("status/deu"), 2)
+
+	// Whoever keeps moving the branch does not hold the agent for ever.
+	moves := 0
+	r.before = func(gitremote.CommitRequest) error {
+		moves++
+		repo.git("update-ref", "refs/heads/status/deu", repo.git("commit-tree", "-m", fmt.Sprint("move ", moves), "status/deu^{tree}"))
+		return nil
+	}
+	fresh.clock.advance(2 * time.Minute)
+	fresh.publish(ready())
+	var rejected *gitremote.RejectedError
+	require.ErrorAs(t, fresh.Flush(t.Context()), &rejected)
+	require.True(t, rejected.LeaseLost)
+	require.Equal(t, 3, moves)
+	require.Equal(t, 1, fresh.pending(state.KindStatus)[0].Attempts)
+}
+
+func TestPushWhoseRecordWasLostIsNotRepeated(t *testing.T) {
+	repo := newRepository(t)
+	r := newRemote(t, repo)
+	f := newFixture(t, toBranches(r))
+	for n, s := range []*report.Status{ready(), degraded()} {
+		r.after = func(_ plumbing.Hash, err error) error {
+			require.NoError(t, err)
+			return errors.New("killed before the answer was recorded")
+		}
+		f.clock.advance(2 * time.Minute)
+		f.publish(s)
+		require.Error(t, f.Flush(t.Context()))
+		require.Len(t, repo.log("status/deu"), n+1)
+		r.after = nil
+		require.NoError(t, f.Flush(t.Context()))
+		require.Empty(t, f.pending(state.KindStatus))
+		require.Len(t, repo.log("status/deu"), n+1, "the same commit")
+	}
+}
