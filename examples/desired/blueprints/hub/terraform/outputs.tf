@@ -18,8 +18,3 @@ output "client_secret" {
 output "issuer" {
   value = "${local.idp_url}/realms/${keycloak_realm.this.realm}"
 }
-
-output "realm_url" {
-  description = "Where this module found the realm."
-  value       = "${trimsuffix(var.keycloak_url, "/")}/realms/${keycloak_realm.this.realm}"
-}

@@ -1,0 +1,212 @@
+package keycloak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/terraform-exec/tfexec"
+
+	"dive-agent/reconcilers"
+)
+
+// Apply carries out exactly the saved plan, in one run of Terraform. The safe point is before that run: it is asked for
+// every change, and then nothing stops the run but its own limit. An agent that dies does not end it either.
+func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
+	if err := ctx.Err(); err != nil {
+		return reconcilers.Applied{}, err
+	}
+	if len(p.Unknown) > 0 {
+		return reconcilers.Applied{}, &reconcilers.WaitError{For: strings.Join(p.Unknown, ", ")}
+	}
+	l, err := r.open(t)
+	if err != nil {
+		return reconcilers.Applied{}, err
+	}
+	plan, ok := p.State.(*saved)
+	if !ok || len(p.Changes) == 0 {
+		return l.applied(), nil
+	}
+	l.in = plan.inputs
+	if err := l.fresh(plan); err != nil {
+		return reconcilers.Applied{}, err
+	}
+	run := newRun(l, plan, progress)
+	if err := run.begin(ctx); err != nil {
+		return reconcilers.Applied{}, err
+	}
+	err = run.terraform(ctx)
+	run.end(err)
+	if err != nil {
+		return reconcilers.Applied{}, err
+	}
+	return l.applied(), nil
+}
+
+func (l *look) applied() reconcilers.Applied {
+	return reconcilers.Applied{Outputs: l.record.published(l.spec.Outputs_), Facts: l.facts()}
+}
+
+// fresh refuses a plan that was made for another state.
+func (l *look) fresh(plan *saved) error {
+	if _, err := os.Stat(plan.file); err != nil {
+		return fmt.Errorf("the saved Terraform plan is no longer there: %w", err)
+	}
+	if terraformRuns(l.work.module) {
+		return &reconcilers.WaitError{For: "the Terraform run that is under way", Again: time.Second}
+	}
+	state, err := readState(l.work.state)
+	if err != nil && !errors.Is(err, errNoState) {
+		return err
+	}
+	l.state = state
+	serial := int64(0)
+	if state != nil {
+		serial = state.Serial
+	}
+	if serial != plan.serial {
+		return fmt.Errorf("the saved Terraform plan is for serial %d of the state, which is at %d: it is made again", plan.serial, serial)
+	}
+	return nil
+}
+
+// run is one apply.
+type run struct {
+	*look
+	plan     *saved
+	progress reconcilers.Progress
+	stream   *stream
+	journal  *journal
+	copied   time.Time
+
+	mu   sync.Mutex
+	open map[string]reconcilers.Change
+	left int
+}
+
+func newRun(l *look, plan *saved, progress reconcilers.Progress) *run {
+	r := &run{look: l, plan: plan, progress: progress, open: map[string]reconcilers.Change{}, left: len(plan.changes)}
+	r.stream = &stream{heard: r.hear}
+	return r
+}
+
+// begin asks for the safe point of every change. The first refusal ends all that were begun.
+func (r *run) begin(ctx context.Context) error {
+	for _, c := range r.plan.changes {
+		if err := r.progress.Begin(ctx, c); err != nil {
+			r.end(err)
+			return err
+		}
+		r.open[c.Address] = c
+	}
+	return nil
+}
+
+// end closes the changes that are still open.
+func (r *run) end(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, address := range sortedKeys(r.open) {
+		r.progress.End(r.open[address], err)
+		delete(r.open, address)
+	}
+}
+
+// hear follows the run: what is done, what has its id, and a copy of the state from time to time.
+func (r *run) hear(m message) {
+	address := m.Hook.Resource.Addr
+	switch m.Type {
+	case "apply_start":
+		r.progress.Say("%s %s", m.Hook.Action, address)
+	case "apply_complete":
+		if m.Hook.IDValue != "" {
+			if err := r.journal.add(made{Address: address, Key: m.Hook.IDKey, ID: m.Hook.IDValue, At: r.deps.Clock.Now()}); err != nil {
+				r.target.Log.Warn("cannot write the journal of ids", "error", err)
+			}
+		}
+		r.close(address, m.Hook.Action, nil)
+		r.copyState()
+	case "apply_errored":
+		r.close(address, "", errors.New("terraform could not apply it"))
+	}
+}
+
+func (r *run) close(address, action string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, ok := r.open[address]
+	if !ok || c.Action == reconcilers.Replace && action == "delete" && err == nil {
+		return
+	}
+	delete(r.open, address)
+	r.progress.End(c, err)
+}
+
+// copyState keeps what the state has so far, so that a power cut costs little. A state that is being written cannot be
+// read and is left for the next turn.
+func (r *run) copyState() {
+	if now := time.Now(); now.Sub(r.copied) > 500*time.Millisecond {
+		if _, err := keepCopy(r.work.state, r.work.copies); err == nil {
+			r.copied = now
+		}
+	}
+}
+
+// terraform applies the saved plan and records what came of it.
+func (r *run) terraform(ctx context.Context) error {
+	if r.state != nil {
+		if _, err := keepCopy(r.work.state, r.work.copies); err != nil {
+			return fmt.Errorf("copy the Terraform state before an apply: %w", err)
+		}
+	}
+	var err error
+	if r.journal, err = openJournal(r.work.dir); err != nil {
+		return err
+	}
+	defer func() { _ = r.journal.file.Close() }()
+	r.cut = r.work.interrupted()
+	if err := r.work.keepBegun(r.cut); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	tf, err := r.work.terraform(self, map[string]string{shimTool: r.work.tool.Path, shimOutput: r.work.output()})
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.spec.Timeout.Std())
+	defer cancel()
+	failed := tf.ApplyJSON(limited, r.stream, tfexec.DirOrPlan(r.plan.file), tfexec.Parallelism(r.spec.Parallelism))
+	tf.SetStdout(nil)
+	_ = os.Chmod(r.work.state, 0o600)
+	_ = os.Chmod(r.work.state+".backup", 0o600)
+	return r.settle(failed)
+}
+
+// settle records the state after a run, whether it came to its end or not.
+func (r *run) settle(failed error) error {
+	before := r.plan.serial
+	state, err := keepCopy(r.work.state, r.work.copies)
+	if failed != nil {
+		return r.failed("apply", r.stream, failed)
+	}
+	if err != nil {
+		return fmt.Errorf("the apply came to its end, but its state is not there: %w", err)
+	}
+	if state.Serial < before {
+		return fmt.Errorf("the apply came to its end, but the state's serial went from %d to %d", before, state.Serial)
+	}
+	r.record.take(state)
+	r.record.Inputs, r.record.Verified, r.record.Applied, r.record.Stuck = r.in.digest, false, printOf(r.plan.changes), nil
+	r.record.Compared = r.deps.Clock.Now()
+	if err := r.work.keep(r.record); err != nil {
+		return err
+	}
+	return errors.Join(removeIfThere(r.plan.file), r.work.finished())
+}

@@ -1,0 +1,334 @@
+package keycloak
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/internal/lab"
+	"dive-agent/testbed"
+)
+
+const (
+	adminPassword = "admin-Secret-77aa01"
+	clientSecret  = "client-Secret-55bb02-0123456789"
+)
+
+// bed is a real Keycloak on a real PostgreSQL, and a provider mirror.
+type bed struct {
+	lab    *lab.Lab
+	mirror testbed.Mirror
+	url    string
+}
+
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	keycloak, postgres := testbed.Image(t, testbed.Keycloak), testbed.Image(t, testbed.Postgres15)
+	b := &bed{lab: lab.New(t), mirror: testbed.ProviderMirror(t)}
+	b.lab.Run("postgres", lab.Service{Image: postgres, Env: []string{"POSTGRES_PASSWORD=pg-Secret-1", "POSTGRES_USER=keycloak", "POSTGRES_DB=keycloak"}})
+	b.lab.Run("keycloak", lab.Service{
+		Image:   keycloak,
+		Command: []string{"start", "--optimized", "--http-enabled=true", "--hostname-strict=false"},
+		Env: []string{
+			"KC_BOOTSTRAP_ADMIN_USERNAME=admin", "KC_BOOTSTRAP_ADMIN_PASSWORD=" + adminPassword,
+			"KC_DB_URL=jdbc:postgresql://postgres:5432/keycloak", "KC_DB_USERNAME=keycloak", "KC_DB_PASSWORD=pg-Secret-1",
+		},
+	})
+	testbed.Eventually(t, 2*time.Minute, "Keycloak is ready", func() error {
+		c, err := b.lab.Find(t.Context(), "keycloak")
+		if err != nil {
+			// A first start may come before PostgreSQL accepts connections, and ends then.
+			b.lab.Start("keycloak")
+			return err
+		}
+		b.url = "http://" + c.Addr().String() + ":8080"
+		s, err := newServer(b.url, "")
+		if err != nil {
+			return err
+		}
+		return s.ready(t.Context())
+	})
+	return b
+}
+
+// clock is a time that stands until it is moved.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+func (c *clock) move(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// world is one component with a realm of its own.
+type world struct {
+	t      *testing.T
+	bed    *bed
+	clock  *clock
+	spec   *Spec
+	target reconcilers.Target
+	realm  string
+	calls  string // file with a line for each Terraform process
+	tool   string
+	said   *bytes.Buffer
+	values map[string]desired.Value
+}
+
+// newWorld takes the small module of testdata.
+func newWorld(t *testing.T, b *bed, more string) *world {
+	t.Helper()
+	w := &world{t: t, bed: b, realm: testbed.Prefix(t), clock: &clock{now: time.Date(2026, 3, 1, 12, 1, 0, 0, time.UTC)}, said: &bytes.Buffer{}}
+	w.spec = decode(t, `
+service: keycloak
+module: realm
+outputs: [realm, title, client_secret]
+variables:
+  realm: ${realm}
+  keycloak_admin_password: ${ADMIN_PASSWORD}
+  client_secret: ${CLIENT_SECRET}
+`+more)
+	w.values = map[string]desired.Value{
+		"realm": desired.String(w.realm), "ADMIN_PASSWORD": desired.Secret(adminPassword), "CLIENT_SECRET": desired.Secret(clientSecret),
+	}
+	w.source("testdata")
+	return w
+}
+
+func decode(t *testing.T, text string) *Spec {
+	t.Helper()
+	spec, err := desired.DecodeSpec(Kind, "test.yaml", []byte(text))
+	require.NoError(t, err)
+	return spec.(*Spec)
+}
+
+// source gives the component a copy of a folder as its snapshot.
+func (w *world) source(folder string) {
+	w.t.Helper()
+	dir := w.t.TempDir()
+	snapshot := filepath.Join(dir, "snapshot")
+	require.NoError(w.t, os.CopyFS(snapshot, os.DirFS(folder)))
+	private := filepath.Join(dir, "private")
+	require.NoError(w.t, os.Mkdir(private, 0o700))
+	// The tool is wrapped so that a test can count its processes.
+	real, err := exec.LookPath("terraform")
+	require.NoError(w.t, err)
+	w.calls, w.tool = filepath.Join(dir, "calls"), filepath.Join(dir, "terraform")
+	script := fmt.Sprintf("#!/bin/sh\necho \"$1\" >>'%s'\nexec '%s' \"$@\"\n", w.calls, real)
+	require.NoError(w.t, os.WriteFile(w.tool, []byte(script), 0o755))
+	w.target = reconcilers.Target{
+		Instance:  &desired.Instance{Name: "deu"},
+		Component: &desired.Component{Name: "identity", Kind: Kind.Name, Spec: w.spec},
+		Scope:     desired.NewScope(w.values),
+		SourceDir: snapshot, Dir: private, Services: w.bed.lab,
+		Log: slog.New(slog.NewTextHandler(w.said, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+}
+
+func (w *world) set(name string, v desired.Value) {
+	w.values[name] = v
+	w.target.Scope = desired.NewScope(w.values)
+}
+
+func (w *world) reconciler() *Reconciler {
+	return New(reconcilers.Deps{Clock: w.clock, Terraform: reconcilers.Terraform{Path: w.tool, CLIConfig: w.bed.mirror.ConfigFile}})
+}
+
+func (w *world) processes() int {
+	data, err := os.ReadFile(w.calls)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		require.NoError(w.t, err)
+	}
+	return bytes.Count(data, []byte("\n"))
+}
+
+// look observes and plans.
+func (w *world) look() (reconcilers.Observed, reconcilers.Plan) {
+	w.t.Helper()
+	r := w.reconciler()
+	var observed reconcilers.Observed
+	testbed.Eventually(w.t, time.Minute, "an observation without waiting", func() error {
+		var err error
+		observed, err = r.Observe(w.t.Context(), w.target)
+		require.NoError(w.t, err)
+		var wait *reconcilers.WaitError
+		if errors.As(observed.Err, &wait) {
+			return wait
+		}
+		return nil
+	})
+	w.hear(observed.Err, observed.Facts)
+	plan, err := r.Plan(w.target, observed)
+	require.NoError(w.t, err)
+	w.hear(plan.Changes, plan.Content)
+	return observed, plan
+}
+
+func (w *world) hear(all ...any) {
+	for _, one := range all {
+		fmt.Fprintf(w.said, "%+v\n", one)
+	}
+}
+
+// drive applies until nothing is to be done, and gives the changes that were made.
+func (w *world) drive() []string {
+	w.t.Helper()
+	var made []string
+	for range 8 {
+		observed, plan := w.look()
+		require.NoError(w.t, observed.Err)
+		if len(plan.Changes) == 0 {
+			w.quiet()
+			return made
+		}
+		made = append(made, printOf(plan.Changes)...)
+		_, err := w.reconciler().Apply(w.t.Context(), w.target, plan, &steps{})
+		w.hear(err)
+		var wait *reconcilers.WaitError
+		if !errors.As(err, &wait) {
+			require.NoError(w.t, err)
+		}
+	}
+	w.t.Fatalf("not in sync after 8 rounds: %v", made)
+	return nil
+}
+
+// quiet checks that no secret was said, and that no file but Terraform's own can be read by others.
+func (w *world) quiet() {
+	w.t.Helper()
+	for _, secret := range []string{adminPassword, clientSecret} {
+		require.NotContains(w.t, w.said.String(), secret)
+	}
+	for _, name := range []string{"record.json", "terraform.tfstate", "key", "journal.jsonl"} {
+		info, err := os.Stat(filepath.Join(w.target.Dir, name))
+		require.NoError(w.t, err)
+		require.Equal(w.t, os.FileMode(0o600), info.Mode().Perm(), name)
+	}
+	require.NoFileExists(w.t, filepath.Join(w.target.Dir, "module", variablesFile))
+}
+
+// steps is a progress that a test can stop or listen to.
+type steps struct {
+	mu    sync.Mutex
+	said  []string
+	ended map[string]error
+	on    func(said string)
+	begin func() error
+}
+
+func (s *steps) Begin(ctx context.Context, _ reconcilers.Change) error {
+	if s.begin != nil {
+		return s.begin()
+	}
+	return ctx.Err()
+}
+
+func (s *steps) End(c reconcilers.Change, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended == nil {
+		s.ended = map[string]error{}
+	}
+	s.ended[c.Address] = err
+}
+
+func (s *steps) Say(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	s.mu.Lock()
+	s.said = append(s.said, text)
+	s.mu.Unlock()
+	if s.on != nil {
+		s.on(text)
+	}
+}
+
+func (s *steps) Started() {}
+
+// admin speaks to the admin API as an operator would by hand.
+func (b *bed) admin(t *testing.T, method, path string, body any) (status int, answer []byte) {
+	t.Helper()
+	form := url.Values{"client_id": {"admin-cli"}, "grant_type": {"password"}, "username": {"admin"}, "password": {adminPassword}}
+	resp, err := http.PostForm(b.url+"/realms/master/protocol/openid-connect/token", form)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	var token struct {
+		Access string `json:"access_token"`
+	}
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&token))
+	sent, err := json.Marshal(body)
+	require.NoError(t, err)
+	req, err := http.NewRequestWithContext(t.Context(), method, b.url+"/admin/realms"+path, bytes.NewReader(sent))
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+token.Access)
+	req.Header.Set("Content-Type", "application/json")
+	got, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer got.Body.Close()
+	answer, err = io.ReadAll(got.Body)
+	require.NoError(t, err)
+	return got.StatusCode, answer
+}
+
+func (b *bed) list(t *testing.T, path string) []map[string]any {
+	t.Helper()
+	status, answer := b.admin(t, http.MethodGet, path, nil)
+	if status == http.StatusNotFound {
+		return nil
+	}
+	require.Equal(t, http.StatusOK, status)
+	var all []map[string]any
+	require.NoError(t, json.Unmarshal(answer, &all))
+	return all
+}
+
+// picture is what is in the realm, without ids.
+func (w *world) picture(t *testing.T) string {
+	t.Helper()
+	status, answer := w.bed.admin(t, http.MethodGet, "/"+w.realm, nil)
+	if status == http.StatusNotFound {
+		return "no realm"
+	}
+	var realm map[string]any
+	require.NoError(t, json.Unmarshal(answer, &realm))
+	lines := []string{fmt.Sprint("title ", realm["displayName"])}
+	for path, key := range map[string]string{"clients": "clientId", "roles": "name", "users": "username"} {
+		for _, one := range w.bed.list(t, "/"+w.realm+"/"+path) {
+			line := strings.ReplaceAll(fmt.Sprint(path, " ", one[key]), w.realm, "REALM")
+			if one[key] == "app" {
+				mappers, _ := one["protocolMappers"].([]any)
+				line += fmt.Sprint(" ", one["redirectUris"], " ", len(mappers), " mappers")
+			}
+			lines = append(lines, line)
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,113 @@
+package keycloak
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+// The modules of the example fleet. Their realms have the names of countries; a test takes one that nobody has.
+func examples(t *testing.T, b *bed) {
+	common := `
+service: keycloak
+module: terraform
+outputs: [realm_id, realm_name, client_id, client_secret, issuer]
+variables:
+  instance_code: ${code}
+  instance_name: Somewhere
+  keycloak_admin_password: ${ADMIN_PASSWORD}
+  client_secret: ${CLIENT_SECRET}
+  test_user_password: ${USER_PASSWORD}
+  app_url: ${app}
+  api_url: https://localhost:4011
+  idp_url: https://localhost:8411
+`
+	for name, more := range map[string]string{
+		"spoke": "  hub_url: https://hub.example:8443\n  hub_client_secret: ${CLIENT_SECRET}\n",
+		"hub":   "  partners: {FRA: {url: 'https://fra.example:8443'}}\n  partner_client_secrets: {FRA: '${CLIENT_SECRET}'}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, b, "")
+			w.spec = decode(t, common+more)
+			code := letters()
+			w.realm = "dive-v3-broker-" + strings.ToLower(code)
+			w.values["code"], w.values["app"] = desired.String(code), desired.String("https://localhost:3011")
+			w.values["USER_PASSWORD"] = desired.Secret("User-Secret-Password-1")
+			w.source("../../examples/desired/blueprints/" + name)
+			require.NoError(t, os.WriteFile(filepath.Join(w.target.SourceDir, ".keep"), nil, 0o600))
+			example(t, w)
+		})
+	}
+}
+
+func letters() string {
+	var code [4]byte
+	for i := range code {
+		code[i] = 'A' + byte(rand.IntN(26))
+	}
+	return string(code[:])
+}
+
+func example(t *testing.T, w *world) {
+	made := w.drive()
+	resources := 0
+	for _, line := range made {
+		require.True(t, strings.HasPrefix(line, "create "), "the second plan is not empty: %s", line)
+		if !strings.HasPrefix(line, "create output.") {
+			resources++
+		}
+	}
+	require.GreaterOrEqual(t, resources, 60)
+	observed, _ := w.look()
+	require.Equal(t, w.realm, observed.Outputs["client_id"].Text())
+	require.Equal(t, "https://localhost:8411/realms/"+w.realm, observed.Outputs["issuer"].Text())
+	require.True(t, observed.Outputs["client_secret"].Secret())
+
+	w.set("app", desired.String("https://localhost:3999"))
+	changed := w.drive()
+	require.NotEmpty(t, changed)
+	for _, line := range changed {
+		require.True(t, strings.HasPrefix(line, "update "), line)
+	}
+
+	taken := *w
+	taken.t = t
+	taken.spec.Adopt = true
+	taken.source("../../examples/desired/blueprints/" + filepath.Base(strings.TrimSuffix(t.Name(), "#01")))
+	_, plan := taken.look()
+	creates := 0
+	for _, c := range plan.Changes {
+		require.False(t, c.Destroys, c.Address)
+		if c.Action == reconcilers.Create && !strings.HasPrefix(c.Address, "output.") {
+			creates++
+		}
+	}
+	require.Less(t, creates, resources/3, "what can be imported is imported")
+	taken.drive()
+	_, plan = taken.look()
+	require.Empty(t, plan.Changes)
+	taken.destroy()
+	require.Equal(t, "no realm", taken.picture(t))
+}
+
+// destroy does what an operator does who wants the realm gone.
+func (w *world) destroy() {
+	w.t.Helper()
+	l, err := w.reconciler().open(w.target)
+	require.NoError(w.t, err)
+	require.NoError(w.t, l.in.locate(w.t.Context(), w.target, w.spec))
+	require.NoError(w.t, l.in.tell(l.source))
+	require.NoError(w.t, l.work.prepare(w.t.Context(), l.source))
+	data, err := json.Marshal(l.in.variables)
+	require.NoError(w.t, err)
+	require.NoError(w.t, write(filepath.Join(l.work.module, variablesFile), data))
+	require.NoError(w.t, l.work.tf.Destroy(w.t.Context()))
+}

@@ -1,0 +1,71 @@
+package keycloak
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"dive-agent/reconcilers"
+)
+
+// failed makes an error for people of a run of Terraform that did not succeed, from the diagnostics of its stream. The
+// texts are the provider's, and cleaned of every secret.
+func (l *look) failed(what string, s *stream, err error) error {
+	if terminated(err) {
+		return fmt.Errorf("terraform %s of module %s did not end in time: %w", what, l.spec.Module, err)
+	}
+	told := s.telling()
+	var lines []string
+	for _, d := range told {
+		if len(lines) == 5 {
+			lines = append(lines, fmt.Sprintf("and %d more", len(told)-5))
+			break
+		}
+		lines = append(lines, l.clean(d.String()))
+	}
+	if len(lines) == 0 {
+		lines = []string{l.clean(brief(err))}
+	}
+	text := fmt.Sprintf("terraform %s of module %s: %s", what, l.spec.Module, strings.Join(lines, "; "))
+	for _, d := range told {
+		if d.conflict() && l.cut != nil && l.cut.begun[d.Address] {
+			return &reconcilers.WaitError{For: "what a run that was cut off had asked the server for", Again: time.Second, Err: errors.New(text)}
+		}
+		if policy := policyOf(d, text); policy != nil {
+			return policy
+		}
+	}
+	return errors.New(text)
+}
+
+func (l *look) clean(text string) string { return l.deps.Redact(l.in.redact(text)) }
+
+// policyOf knows the errors that are no mere failures. Nothing is typed there, so it reads the texts of Terraform 1.x
+// and of the provider.
+func policyOf(d diagnostic, text string) error {
+	said := d.text()
+	switch {
+	case strings.Contains(said, "Invalid user credentials") || strings.Contains(said, "invalid_grant") || strings.Contains(said, "invalid_client") || strings.Contains(said, "unauthorized_client"):
+		// Never tried again by itself: brute force detection locks the account for it.
+		return &reconcilers.BlockedError{
+			Reason: "WrongPassword", Message: text,
+			Do: "Check keycloak_admin_user and keycloak_admin_password against the server's administrator (a locked account answers the same)",
+		}
+	case strings.Contains(said, "Error acquiring the state lock"):
+		return &reconcilers.WaitError{For: "the lock of the Terraform state", Again: 5 * time.Second, Err: errors.New(text)}
+	case strings.Contains(said, "Instance cannot be destroyed"):
+		return &reconcilers.BlockedError{
+			Reason: "PreventDestroy", Message: text,
+			Do: "The module protects this resource with prevent_destroy. Change the module or the variables so that the plan keeps it",
+		}
+	case strings.Contains(said, "could not be parsed") && strings.Contains(said, "state"):
+		return &reconcilers.BlockedError{Reason: "StateLost", Message: text, Do: "Put the last copy of the state back"}
+	case d.conflict():
+		return &reconcilers.BlockedError{
+			Reason: "AlreadyThere", Message: text,
+			Do: "Something of that name is in the realm and not in the Terraform state. Import it (`adopt: true` with an empty state), rename it, or remove it from the realm",
+		}
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package keycloak
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// write replaces a file as a whole: beside it, synced, 0600, renamed. A reader sees the old one or the new one.
+func write(name string, data []byte) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = tmp.Close()
+			_ = os.Remove(tmp.Name())
+		}
+	}()
+	if err = tmp.Chmod(0o600); err != nil {
+		return err
+	}
+	if _, err = tmp.Write(data); err != nil {
+		return err
+	}
+	if err = tmp.Sync(); err != nil {
+		return err
+	}
+	if err = tmp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), name)
+}
+
+// load reads JSON; a file that is not there leaves v as it is.
+func load(name string, v any) error {
+	data, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+func store(name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return write(name, data)
+}
+
+// keyOf gives the folder's own key, made once: digests of secrets are made with it, so that nobody can try values
+// against a digest that stands in a status.
+func keyOf(dir string, random io.Reader) ([]byte, error) {
+	name := filepath.Join(dir, "key")
+	key, err := os.ReadFile(name)
+	if err == nil && len(key) == 32 {
+		return key, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if random == nil {
+		random = rand.Reader
+	}
+	key = make([]byte, 32)
+	if _, err := io.ReadFull(random, key); err != nil {
+		return nil, err
+	}
+	return key, write(name, key)
+}
+
+// digest is a keyed hash of a value's JSON, in which maps are sorted.
+func digest(key []byte, v any) (string, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return "", err
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write(data)
+	return hex.EncodeToString(mac.Sum(nil)), nil
+}
+
+// treeHash is a hash of a folder's files, names and contents. Folders that begin with a dot are left out, and so are
+// files that are no regular ones.
+func treeHash(root string) (string, error) {
+	sum := sha256.New()
+	err := walkModule(root, func(rel string, data []byte) error {
+		fmt.Fprintf(sum, "%d %s %d\n", len(rel), rel, len(data))
+		sum.Write(data)
+		return nil
+	})
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+func walkModule(root string, visit func(rel string, data []byte) error) error {
+	return filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			if name != root && entry.Name()[0] == '.' {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !entry.Type().IsRegular() {
+			return nil
+		}
+		rel, err := filepath.Rel(root, name)
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return visit(rel, data)
+	})
+}
+
+func fileHash(name string) string {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}

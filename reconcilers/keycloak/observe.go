@@ -1,0 +1,382 @@
+package keycloak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"dive-agent/reconcilers"
+)
+
+// Reconciler runs Terraform for components of kind Keycloak. It keeps nothing in memory.
+type Reconciler struct{ deps reconcilers.Deps }
+
+var _ reconcilers.Reconciler = (*Reconciler)(nil)
+
+// New makes a reconciler. It has no side effects.
+func New(d reconcilers.Deps) *Reconciler {
+	if d.Clock == nil {
+		d.Clock = reconcilers.SystemClock{}
+	}
+	if d.Redact == nil {
+		d.Redact = func(s string) string { return s }
+	}
+	return &Reconciler{d}
+}
+
+// observation is what Observe hands to Plan.
+type observation struct {
+	changes []reconcilers.Change
+	unknown []string
+	content string
+	saved   *saved
+}
+
+// saved is a plan that can be applied.
+type saved struct {
+	file    string
+	serial  int64 // of the state that it was made for
+	inputs  *inputs
+	changes []reconcilers.Change
+}
+
+// look is one observation under way.
+type look struct {
+	*Reconciler
+	target reconcilers.Target
+	spec   *Spec
+	source string
+	work   *workspace
+	record *record
+	in     *inputs
+	server *server
+	state  *tfState // nil when there is none
+	cut    *interruption
+	notes  []string
+}
+
+func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
+	spec, ok := t.Component.Spec.(*Spec)
+	if !ok {
+		return nil, fmt.Errorf("component %s is not of kind %s", t.Component.Name, Kind.Name)
+	}
+	l := &look{Reconciler: r, target: t, spec: spec, source: filepath.Join(t.SourceDir, filepath.FromSlash(path.Clean(spec.Module)))}
+	var err error
+	if l.work, err = openWorkspace(t, r.deps, l.source); err != nil {
+		return nil, err
+	}
+	if l.record, err = l.work.record(); err != nil {
+		return nil, err
+	}
+	l.in, err = gather(t, spec, l.work)
+	return l, err
+}
+
+// Observe compares the live realm with the module when there is a reason to: inputs or module changed, the last
+// apply was cut off or is not proved, the drift schedule had a turn. Otherwise it asks the server whether the realm
+// is there, and nothing more. It changes nothing in the realm.
+func (r *Reconciler) Observe(ctx context.Context, t reconcilers.Target) (reconcilers.Observed, error) {
+	if err := ctx.Err(); err != nil {
+		return reconcilers.Observed{}, err
+	}
+	l, err := r.open(t)
+	if err != nil {
+		return reconcilers.Observed{}, err
+	}
+	seen := &observation{unknown: l.in.unknown}
+	if len(l.in.unknown) > 0 {
+		return l.observed(seen, nil), nil
+	}
+	err = l.run(ctx, seen)
+	if ctx.Err() != nil {
+		return reconcilers.Observed{}, ctx.Err()
+	}
+	var (
+		wait    *reconcilers.WaitError
+		blocked *reconcilers.BlockedError
+	)
+	if err != nil && !errors.As(err, &wait) && !errors.As(err, &blocked) {
+		return reconcilers.Observed{}, err
+	}
+	return l.observed(seen, err), nil
+}
+
+func (l *look) observed(seen *observation, err error) reconcilers.Observed {
+	o := reconcilers.Observed{Outputs: l.record.published(l.spec.Outputs_), State: seen, Err: err, Facts: l.facts()}
+	if l.record.Serial > 0 && err == nil {
+		o.Started = true
+	}
+	return o
+}
+
+func (l *look) facts() reconcilers.Facts {
+	r := l.record
+	f := reconcilers.Facts{Values: map[string]any{}, Notes: l.notes}
+	if r.Serial == 0 {
+		return f
+	}
+	f.Summary = fmt.Sprintf("%d resources", r.Resources)
+	f.Values["resources"] = r.Resources
+	if len(r.Realms) > 0 {
+		f.Values["realm"] = strings.Join(r.Realms, ", ")
+	}
+	if !r.Compared.IsZero() {
+		f.Values["driftChecked"] = r.Compared.UTC().Format(time.RFC3339)
+	}
+	if len(r.Stuck) > 0 {
+		f.Summary += ", does not converge"
+		f.Notes = append(f.Notes, "the module does not converge: every plan wants these again, whatever is applied: "+strings.Join(r.Stuck, "; "))
+	}
+	return f
+}
+
+// run does the steps of an observation, each of which may end it.
+func (l *look) run(ctx context.Context, seen *observation) error {
+	if terraformRuns(l.work.module) {
+		return &reconcilers.WaitError{For: "the Terraform run that is under way", Again: time.Second}
+	}
+	l.cut = l.work.interrupted()
+	if err := l.findState(); err != nil {
+		return err
+	}
+	if err := l.in.locate(ctx, l.target, l.spec); err != nil {
+		return err
+	}
+	var err error
+	if l.server, err = newServer(l.in.url, l.in.ca); err != nil {
+		return err
+	}
+	gone, err := l.realmsGone(ctx)
+	if err != nil {
+		return err
+	}
+	if !l.reason(gone) {
+		return nil
+	}
+	if err := l.server.ready(ctx); err != nil {
+		return err
+	}
+	if err := l.in.tell(l.source); err != nil {
+		return err
+	}
+	if err := l.work.prepare(ctx, l.source); err != nil {
+		return err
+	}
+	p, err := l.plan(ctx)
+	if err != nil {
+		return err
+	}
+	return l.judge(ctx, seen, p)
+}
+
+// findState reads the state, or puts it back from a copy when it was lost.
+func (l *look) findState() error {
+	state, err := readState(l.work.state)
+	reason := lost(state, err, l.record)
+	if reason == nil && state == nil && l.cut != nil && len(l.cut.begun) > 0 {
+		// A first apply was cut off before it wrote: nothing is lost that the interruption does not tell.
+		return nil
+	}
+	if reason == nil {
+		l.state = state
+		return nil
+	}
+	from, problem := restore(l.work, l.record, l.deps.Clock.Now())
+	if problem != nil && l.record.Serial == 0 && l.cut != nil {
+		// Nothing was ever applied to an end, and what was begun is known.
+		return l.setAside()
+	}
+	if problem != nil {
+		return &reconcilers.BlockedError{
+			Reason: "StateLost", Message: "the Terraform state of this realm is lost: " + reason.Error() + ", and " + problem.Error(),
+			Do: fmt.Sprintf("Put a copy of the state to %s, or move what is there away and merge `adopt: true` to take over the realm as it is. Nothing was changed", l.work.state),
+		}
+	}
+	l.notes = append(l.notes, fmt.Sprintf("the Terraform state was lost (%v) and put back from copy %s", reason, from))
+	l.target.Log.Warn("terraform state put back", "reason", reason.Error(), "copy", from)
+	l.state, err = readState(l.work.state)
+	l.record.Verified = false
+	return errors.Join(err, l.work.keep(l.record))
+}
+
+func (l *look) setAside() error {
+	return removeIfThere(l.work.state)
+}
+
+// realmsGone lists the realms of the state that the server does not have.
+func (l *look) realmsGone(ctx context.Context) ([]string, error) {
+	if l.state == nil || len(l.state.realms()) == 0 {
+		return nil, l.server.ready(ctx)
+	}
+	var gone []string
+	for _, name := range l.state.realms() {
+		there, err := l.server.realm(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			gone = append(gone, name)
+		}
+	}
+	if len(gone) > 0 {
+		// A server that is still starting has no realm either.
+		if err := l.server.ready(ctx); err != nil {
+			return nil, err
+		}
+		l.notes = append(l.notes, fmt.Sprintf("realm %s is in the Terraform state and not on the server. If its database was lost, restore that; approving the plan makes the realm anew, without what people changed in it", strings.Join(gone, ", ")))
+	}
+	return gone, nil
+}
+
+// reason tells whether Terraform must be asked.
+func (l *look) reason(gone []string) bool {
+	r := l.record
+	return r.Inputs != l.in.digest || !r.Verified || len(gone) > 0 || l.cut != nil ||
+		l.state == nil || l.state.Serial != r.Serial || due(l.spec.DriftSchedule, r.Compared, l.deps.Clock.Now())
+}
+
+// plan asks Terraform, and takes over what is ours in the realm and missing in the state.
+func (l *look) plan(ctx context.Context) (*planned, error) {
+	if err := removeIfThere(filepath.Join(l.work.module, adoptFile)); err != nil {
+		return nil, err
+	}
+	if mine := l.mine(); mine != nil {
+		a := &adopter{server: l.server, mine: mine}
+		p, err := a.adopt(ctx, l.work, l.in, l.spec)
+		if p != nil && err != nil {
+			err = l.failed("plan", p.stream, err)
+		}
+		return p, err
+	}
+	p, err := l.work.plan(ctx, l.in, l.spec.Parallelism)
+	if err != nil {
+		return nil, l.failed("plan", p.stream, err)
+	}
+	return p, nil
+}
+
+// mine says which resources may be taken over; nil when none may. After an apply that was cut off it is those which
+// were begun and did not get into the state. With `adopt` and no state it is all.
+func (l *look) mine() func(string) bool {
+	empty := l.state == nil || l.state.managed() == 0
+	if l.spec.Adopt && empty {
+		return func(string) bool { return true }
+	}
+	if l.cut == nil || len(l.cut.begun) == 0 {
+		return nil
+	}
+	known := map[string]bool{}
+	if l.state != nil {
+		known = l.state.addresses()
+	}
+	for address := range l.cut.begun {
+		if !known[address] {
+			return func(address string) bool { return l.cut.begun[address] }
+		}
+	}
+	return nil
+}
+
+// judge turns a plan into changes, or into what is wrong with it.
+func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
+	now := l.deps.Clock.Now()
+	if !p.changes {
+		return l.inSync(now, nil)
+	}
+	if err := l.foreign(ctx, p); err != nil {
+		return err
+	}
+	changes := changesOf(p)
+	if len(changes) == 0 {
+		return l.inSync(now, nil)
+	}
+	print := printOf(changes)
+	if l.record.Inputs == l.in.digest && (!l.record.Verified && equal(print, l.record.Applied) || equal(print, l.record.Stuck)) {
+		return l.inSync(now, print)
+	}
+	content, err := contentOf(l.work, l.in, p)
+	if err != nil {
+		return err
+	}
+	serial := int64(0)
+	if l.state != nil {
+		serial = l.state.Serial
+	}
+	seen.changes, seen.content = changes, content
+	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, changes: changes}
+	return nil
+}
+
+// foreign refuses to make a realm that is there already and not in the state.
+func (l *look) foreign(ctx context.Context, p *planned) error {
+	for _, rc := range p.plan.ResourceChanges {
+		after, _ := rc.Change.After.(map[string]any)
+		name, _ := after["realm"].(string)
+		if rc.Type != "keycloak_realm" || !rc.Change.Actions.Create() || name == "" {
+			continue
+		}
+		there, err := l.server.realm(ctx, name)
+		if err != nil {
+			return err
+		}
+		if there {
+			return &reconcilers.BlockedError{
+				Reason: "RealmExists", Message: fmt.Sprintf("realm %s is on the server and not in the Terraform state of this component", name),
+				Do: "Merge `adopt: true` into the component to take it over as it is, or put the realm's state back. Nothing was changed",
+			}
+		}
+	}
+	return nil
+}
+
+// inSync records that a plan had nothing to do, or nothing that an apply would end.
+func (l *look) inSync(now time.Time, stuck []string) error {
+	if l.state != nil {
+		l.record.take(l.state)
+	}
+	l.record.Inputs, l.record.Verified, l.record.Compared, l.record.Stuck, l.record.Applied = l.in.digest, true, now, stuck, nil
+	if err := l.work.keep(l.record); err != nil {
+		return err
+	}
+	if l.state != nil {
+		if _, err := keepCopy(l.work.state, l.work.copies); err != nil {
+			return err
+		}
+	}
+	return l.work.finished()
+}
+
+func equal(a, b []string) bool {
+	if len(a) == 0 || len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Plan hands on what Observe made Terraform say.
+func (r *Reconciler) Plan(t reconcilers.Target, o reconcilers.Observed) (reconcilers.Plan, error) {
+	seen, ok := o.State.(*observation)
+	if !ok {
+		return reconcilers.Plan{}, fmt.Errorf("component %s: the observation is not one of kind %s", t.Component.Name, Kind.Name)
+	}
+	if len(seen.unknown) > 0 {
+		return reconcilers.Plan{
+			Unknown: seen.unknown,
+			Changes: []reconcilers.Change{{Action: reconcilers.Run, Address: "module " + t.Component.Spec.(*Spec).Module, Reason: "known after apply: " + strings.Join(seen.unknown, ", ")}},
+		}, nil
+	}
+	plan := reconcilers.Plan{Changes: seen.changes, Content: seen.content}
+	if seen.saved != nil {
+		plan.State = seen.saved
+	}
+	return plan, nil
+}

@@ -1,0 +1,54 @@
+package keycloak
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// process is a running process that was found by where it works.
+type process struct {
+	pid        int
+	executable string // base name
+}
+
+// processesIn lists the processes whose working directory is dir, this one left out.
+func processesIn(dir string) []process {
+	var found []process
+	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, link := range links {
+		at, err := os.Readlink(link)
+		if err != nil || at != dir {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link)))
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		executable, err := os.Readlink(filepath.Join(filepath.Dir(link), "exe"))
+		if err != nil {
+			continue
+		}
+		found = append(found, process{pid: pid, executable: filepath.Base(executable)})
+	}
+	return found
+}
+
+func isProvider(p process) bool { return strings.HasPrefix(p.executable, "terraform-provider-") }
+
+// terraformRuns tells whether a Terraform works in the directory, and ends the providers that a Terraform which is
+// gone left behind: they would stay for ever.
+func terraformRuns(dir string) bool {
+	all := processesIn(dir)
+	for _, p := range all {
+		if !isProvider(p) {
+			return true
+		}
+	}
+	for _, p := range all {
+		_ = syscall.Kill(p.pid, syscall.SIGKILL)
+	}
+	return false
+}

@@ -1,0 +1,124 @@
+package keycloak
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"time"
+
+	"dive-agent/desired"
+)
+
+// record is what is known of the last apply. It is kept 0600 beside the state: the outputs have secrets.
+type record struct {
+	Inputs    string              `json:"inputs"`    // keyed digest of module, variables and settings that are applied
+	Verified  bool                `json:"verified"`  // a plan after that was empty, or the same again
+	Compared  time.Time           `json:"compared"`  // when the live realm was last compared, with a refresh
+	Serial    int64               `json:"serial"`    // of the state after that
+	Lineage   string              `json:"lineage"`   // of the same
+	Resources int                 `json:"resources"` // managed resources in it
+	Realms    []string            `json:"realms"`
+	Outputs   map[string]tfOutput `json:"outputs"`
+	Applied   []string            `json:"applied,omitempty"` // what the last apply changed: action, address and attributes
+	Stuck     []string            `json:"stuck,omitempty"`   // what every plan wants to change again, whatever is applied
+}
+
+// take copies what a state says.
+func (r *record) take(s *tfState) {
+	r.Serial, r.Lineage, r.Resources, r.Realms, r.Outputs = s.Serial, s.Lineage, s.managed(), s.realms(), s.Outputs
+}
+
+// published are the outputs that a spec names, as far as they exist.
+func (r *record) published(names []string) map[string]desired.Value {
+	outputs := map[string]desired.Value{}
+	for _, name := range names {
+		output, ok := r.Outputs[name]
+		if !ok {
+			continue
+		}
+		if v, err := output.value(); err == nil {
+			outputs[name] = v
+		}
+	}
+	return outputs
+}
+
+// made is one line of the journal: a resource that was created, with the id that an import asks for.
+type made struct {
+	Address string    `json:"address"`
+	Key     string    `json:"key,omitempty"`
+	ID      string    `json:"id"`
+	At      time.Time `json:"at"`
+}
+
+// journal appends to a file and syncs: the ids of what was made outlive the state.
+type journal struct{ file *os.File }
+
+func openJournal(dir string) (*journal, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "journal.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	return &journal{f}, err
+}
+
+func (j *journal) add(m made) error {
+	line, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if _, err := j.file.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	return j.file.Sync()
+}
+
+// interruption is what applies that did not come to their end were about.
+type interruption struct {
+	begun map[string]bool // creates that were begun and of which nobody knows that they failed
+}
+
+// interrupted tells what was cut off: from the output of the last apply, and from what was kept of the ones before it.
+// It is nil when there is nothing. A create that failed because something of that name was there is not ours, unless
+// an earlier apply had begun it: the server may finish a request long after the one who asked was killed.
+func (w *workspace) interrupted() *interruption {
+	kept := map[string]bool{}
+	unkept := load(w.begun(), &kept)
+	data, err := os.ReadFile(w.output())
+	if err != nil && len(kept) == 0 && unkept == nil {
+		return nil
+	}
+	in := &interruption{begun: maps.Clone(kept)}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var m message
+		if json.Unmarshal(lines.Bytes(), &m) != nil {
+			continue
+		}
+		switch {
+		case m.Type == "apply_start" && m.Hook.Action == "create":
+			in.begun[m.Hook.Resource.Addr] = true
+		case m.Type == "diagnostic" && m.Diagnostic.conflict() && !kept[m.Diagnostic.Address]:
+			delete(in.begun, m.Diagnostic.Address)
+		}
+	}
+	return in
+}
+
+// begun is where the creates are kept that were begun before the apply whose output is read.
+func (w *workspace) begun() string { return filepath.Join(w.run, "begun.json") }
+
+// keepBegun keeps what was cut off over the next apply, whose output takes the place of the last one's.
+func (w *workspace) keepBegun(in *interruption) error {
+	if in == nil || len(in.begun) == 0 {
+		return nil
+	}
+	return store(w.begun(), in.begun)
+}
+
+// finished forgets what was cut off: the state has all of it.
+func (w *workspace) finished() error {
+	return errors.Join(removeIfThere(w.output()), removeIfThere(w.begun()), removeIfThere(filepath.Join(w.module, adoptFile)))
+}

@@ -1,0 +1,141 @@
+package keycloak
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"dive-agent/reconcilers"
+)
+
+// probeLimit bounds one question to the server.
+const probeLimit = 10 * time.Second
+
+// server asks a Keycloak server what needs no Terraform: is it ready, is a realm there.
+type server struct {
+	base  string
+	http  *http.Client
+	token string
+}
+
+func newServer(base, ca string) (*server, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("url %q of the Keycloak server is not an http or https URL", base)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.Proxy = nil
+	transport.DisableKeepAlives = true
+	if ca != "" {
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM([]byte(ca)) {
+			return nil, errors.New("ca of the Keycloak server has no PEM certificate")
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return &server{base: strings.TrimSuffix(base, "/"), http: &http.Client{Timeout: probeLimit, Transport: transport}}, nil
+}
+
+// realm tells whether a realm is there. While the server does not answer as a ready one does, the error is a WaitError.
+func (s *server) realm(ctx context.Context, name string) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+"/realms/"+url.PathEscape(name), nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		return false, s.away(err)
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return true, nil
+	case http.StatusNotFound:
+		return false, nil
+	default:
+		return false, s.away(fmt.Errorf("GET /realms/%s answered %s", name, resp.Status))
+	}
+}
+
+func (s *server) away(err error) error {
+	return &reconcilers.WaitError{For: "Keycloak at " + s.base, Again: 2 * time.Second, Err: err}
+}
+
+// ready asks for the master realm, which answers from the moment on at which the server is ready.
+func (s *server) ready(ctx context.Context) error {
+	there, err := s.realm(ctx, "master")
+	if err == nil && !there {
+		err = s.away(errors.New("it has no realm master"))
+	}
+	return err
+}
+
+// login gets a token for the admin API.
+func (s *server) login(ctx context.Context, user, password string) error {
+	form := url.Values{"client_id": {"admin-cli"}, "grant_type": {"password"}, "username": {user}, "password": {password}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.base+"/realms/master/protocol/openid-connect/token", strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	var answer struct {
+		Token string `json:"access_token"`
+	}
+	if err := s.ask(req, &answer); err != nil {
+		return fmt.Errorf("sign in to Keycloak at %s as %s: %w", s.base, user, err)
+	}
+	s.token = answer.Token
+	return nil
+}
+
+// errAbsent says that the admin API has no such thing.
+var errAbsent = errors.New("not there")
+
+// list reads a list below the admin API's realms.
+func (s *server) list(ctx context.Context, realm string, query url.Values, parts ...string) ([]map[string]any, error) {
+	var list []map[string]any
+	return list, s.read(ctx, &list, realm, query, parts...)
+}
+
+func (s *server) read(ctx context.Context, into any, realm string, query url.Values, parts ...string) error {
+	at := s.base + "/admin/realms/" + url.PathEscape(realm)
+	for _, part := range parts {
+		at += "/" + url.PathEscape(part)
+	}
+	if len(query) > 0 {
+		at += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+s.token)
+	return s.ask(req, into)
+}
+
+func (s *server) ask(req *http.Request, into any) error {
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body := io.LimitReader(resp.Body, 32<<20)
+	switch {
+	case resp.StatusCode == http.StatusNotFound:
+		return errAbsent
+	case resp.StatusCode != http.StatusOK:
+		return fmt.Errorf("%s %s answered %s", req.Method, req.URL.Path, resp.Status)
+	}
+	return json.NewDecoder(body).Decode(into)
+}

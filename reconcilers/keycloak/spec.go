@@ -1,0 +1,183 @@
+package keycloak
+
+import (
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/robfig/cron/v3"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+// Spec is what a manifest says of a component of kind Keycloak.
+type Spec struct {
+	Service       string                  `yaml:"service" doc:"Service that runs the Keycloak server. Left out when url is given and the server is elsewhere."`
+	Port          int                     `yaml:"port" default:"8080" doc:"HTTP port of the server inside its container."`
+	URL           desired.Expr            `yaml:"url" doc:"Base URL of the server as this host reaches it. Default: the service's container and port."`
+	CA            desired.Expr            `yaml:"ca" doc:"PEM of the certificate authority of the server's certificate, for an https url."`
+	Module        string                  `yaml:"module" required:"true" doc:"Folder of the Terraform module, beside the manifest."`
+	Variables     map[string]desired.Tree `yaml:"variables" doc:"Variables of the module. keycloak_url is set by itself when the module has it and it stands not here."`
+	Outputs_      []string                `yaml:"outputs" doc:"Outputs of the module that the component publishes."`
+	DriftSchedule string                  `yaml:"driftSchedule" default:"*/30 * * * *" doc:"When the live realm is compared although nothing changed: five fields as in cron, or @every 30m."`
+	Parallelism   int                     `yaml:"parallelism" default:"20" doc:"How many resources Terraform works on at a time."`
+	Adopt         bool                    `yaml:"adopt" doc:"Import what is in the realm under the names that the module declares, when the state is empty. Without it a realm that is there already is Blocked."`
+	Timeout       desired.Duration        `yaml:"timeout" default:"20m" doc:"Limit of one apply."`
+
+	Position desired.Position
+}
+
+// Kind declares the kind Keycloak.
+var Kind = desired.Kind{
+	Name: "Keycloak",
+	Doc:  "A realm of a Keycloak server, declared by a Terraform module.",
+	New:  func() any { return &Spec{} },
+}
+
+// Registration is the package's line in the program's list.
+var Registration = reconcilers.Registration{Kind: Kind, New: func(d reconcilers.Deps) reconcilers.Reconciler { return New(d) }}
+
+// urlVariable is the module's variable that gets the server's address when the manifest leaves it out.
+const urlVariable = "keycloak_url"
+
+var (
+	_ desired.Validator = (*Spec)(nil)
+	_ desired.Outputter = (*Spec)(nil)
+	_ desired.Needer    = (*Spec)(nil)
+	_ desired.Claimer   = (*Spec)(nil)
+)
+
+// Outputs are the module's outputs that the manifest names. Whether one is secret is the module's word (`sensitive`)
+// once it was applied; before, its name tells.
+func (s *Spec) Outputs() []desired.Output {
+	outputs := make([]desired.Output, len(s.Outputs_))
+	for i, name := range s.Outputs_ {
+		outputs[i] = desired.Output{Name: name, Secret: looksSecret(name), Doc: "output " + name + " of the module"}
+	}
+	return outputs
+}
+
+func looksSecret(name string) bool {
+	return slices.ContainsFunc([]string{"secret", "password", "token", "private", "key"}, func(part string) bool { return strings.Contains(strings.ToLower(name), part) })
+}
+
+// Needs names the service that runs the server.
+func (s *Spec) Needs(*desired.Check) []desired.Need {
+	if s.Service == "" {
+		return nil
+	}
+	return []desired.Need{{Part: s.Service, Why: "the realm is in service " + s.Service, Position: s.Position}}
+}
+
+// Claims is nothing: two components may share one server.
+func (s *Spec) Claims(*desired.Check) []desired.Claim { return nil }
+
+// Validate checks the spec against the module's own files: its variables and its outputs.
+func (s *Spec) Validate(c *desired.Check) {
+	if s.Service == "" && s.URL.IsZero() {
+		c.Errorf(s.Position, "one of service and url is needed")
+	}
+	if _, err := schedule(s.DriftSchedule); err != nil {
+		c.Errorf(s.Position, "driftSchedule %q: %v", s.DriftSchedule, err)
+	}
+	if s.Parallelism < 1 || s.Parallelism > 256 {
+		c.Errorf(s.Position, "parallelism must be between 1 and 256, not %d", s.Parallelism)
+	}
+	folder := path.Clean(s.Module)
+	if s.Module == "" || c.Files == nil {
+		return
+	}
+	if !fs.ValidPath(folder) {
+		c.Errorf(s.Position, "module %q leaves the repository's folder", s.Module)
+		return
+	}
+	module, err := readModule(c.Files, folder)
+	if err != nil {
+		c.Errorf(s.Position, "module %q: %v", s.Module, err)
+		return
+	}
+	s.validateAgainst(c, module)
+}
+
+func (s *Spec) validateAgainst(c *desired.Check, module moduleFiles) {
+	for name, value := range s.Variables {
+		if _, ok := module.variables[name]; !ok {
+			c.Errorf(value.Position(), "module %s has no variable %q (has: %s)", s.Module, name, strings.Join(sortedKeys(module.variables), ", "))
+		}
+	}
+	for _, name := range sortedKeys(module.variables) {
+		if _, given := s.Variables[name]; !given && module.variables[name] && name != urlVariable {
+			c.Errorf(s.Position, "variable %q of module %s has no default and is not given", name, s.Module)
+		}
+	}
+	for _, name := range s.Outputs_ {
+		if !slices.Contains(module.outputs, name) {
+			c.Errorf(s.Position, "module %s has no output %q (has: %s)", s.Module, name, strings.Join(module.outputs, ", "))
+		}
+	}
+}
+
+// moduleFiles is what a module declares towards the outside.
+type moduleFiles struct {
+	variables map[string]bool // whether it must be given
+	outputs   []string
+}
+
+func readModule(files fs.FS, folder string) (moduleFiles, error) {
+	m := moduleFiles{variables: map[string]bool{}}
+	entries, err := fs.ReadDir(files, folder)
+	if err != nil {
+		return m, err
+	}
+	found := false
+	parser := hclparse.NewParser()
+	for _, entry := range entries {
+		if entry.IsDir() || !strings.HasSuffix(entry.Name(), ".tf") {
+			continue
+		}
+		found = true
+		data, err := fs.ReadFile(files, path.Join(folder, entry.Name()))
+		if err != nil {
+			return m, err
+		}
+		file, diags := parser.ParseHCL(data, path.Join(folder, entry.Name()))
+		if diags.HasErrors() {
+			return m, diags
+		}
+		m.collect(file.Body)
+	}
+	if !found {
+		return m, fs.ErrNotExist
+	}
+	slices.Sort(m.outputs)
+	return m, nil
+}
+
+func (m *moduleFiles) collect(body hcl.Body) {
+	content, _, _ := body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
+		{Type: "variable", LabelNames: []string{"name"}}, {Type: "output", LabelNames: []string{"name"}},
+	}})
+	for _, block := range content.Blocks {
+		if block.Type == "output" {
+			m.outputs = append(m.outputs, block.Labels[0])
+			continue
+		}
+		attributes, _, _ := block.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "default"}}})
+		_, preset := attributes.Attributes["default"]
+		m.variables[block.Labels[0]] = !preset
+	}
+}
+
+// schedule reads a cron schedule.
+func schedule(text string) (cron.Schedule, error) { return cron.ParseStandard(text) }
+
+// due tells whether the schedule had a turn since the last one.
+func due(text string, last, now time.Time) bool {
+	s, err := schedule(text)
+	return err != nil || last.IsZero() || !s.Next(last).After(now)
+}

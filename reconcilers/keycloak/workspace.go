@@ -1,0 +1,265 @@
+package keycloak
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/terraform-exec/tfexec"
+	tfjson "github.com/hashicorp/terraform-json"
+
+	"dive-agent/reconcilers"
+)
+
+// Limits of single runs of Terraform. An apply has the component's own.
+const (
+	initLimit = 5 * time.Minute
+	planLimit = 10 * time.Minute
+	showLimit = time.Minute
+	// graceful is how long Terraform may take to stop after an interrupt before it is killed, which may cost its state.
+	graceful = 3 * time.Minute
+)
+
+// workspace is the component's folder on the host.
+//
+//	module/         the module's copy, with .terraform and the lock file; Terraform's working directory
+//	terraform.tfstate, .backup
+//	copies/         of the state, by serial
+//	run/            the planfile and the output of the apply under way
+//	record.json, journal.jsonl, init.json, key
+type workspace struct {
+	dir, module, state, copies, run string
+	tool                            reconcilers.Terraform
+	key                             []byte
+	moduleHash                      string
+	tf                              *tfexec.Terraform // apart from an apply
+}
+
+// variablesFile has the secrets among the variables for as long as a plan is made.
+const variablesFile = "dive-agent.auto.tfvars.json"
+
+// overrideFile puts the state where the agent keeps it, whatever backend the module names.
+const overrideFile = "dive_agent_override.tf"
+
+func openWorkspace(t reconcilers.Target, d reconcilers.Deps, source string) (*workspace, error) {
+	dir, err := filepath.EvalSymlinks(t.Dir)
+	if err != nil {
+		return nil, err
+	}
+	w := &workspace{
+		dir: dir, module: filepath.Join(dir, "module"), state: filepath.Join(dir, "terraform.tfstate"),
+		copies: filepath.Join(dir, "copies"), run: filepath.Join(dir, "run"), tool: d.Terraform,
+	}
+	for _, folder := range []string{w.module, w.copies, w.run, filepath.Join(dir, "home")} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if w.key, err = keyOf(dir, d.Rand); err != nil {
+		return nil, err
+	}
+	if w.moduleHash, err = treeHash(source); err != nil {
+		return nil, fmt.Errorf("read Terraform module %s: %w", filepath.Base(source), err)
+	}
+	if w.tool.Path == "" {
+		w.tool.Path = "terraform"
+	}
+	if w.tool.Path, err = exec.LookPath(w.tool.Path); err != nil {
+		return nil, fmt.Errorf("terraform is not on this host: %w. Install it, or set its path in the agent's configuration", err)
+	}
+	return w, nil
+}
+
+func (w *workspace) record() (*record, error) {
+	r := &record{}
+	return r, load(filepath.Join(w.dir, "record.json"), r)
+}
+
+func (w *workspace) keep(r *record) error { return store(filepath.Join(w.dir, "record.json"), r) }
+
+// output is where an apply writes what it does.
+func (w *workspace) output() string { return filepath.Join(w.run, "apply.jsonl") }
+
+// environment is all that Terraform gets of the agent's: no TF_VAR_*, no KEYCLOAK_*.
+func (w *workspace) environment() map[string]string {
+	env := map[string]string{"HOME": filepath.Join(w.dir, "home"), "CHECKPOINT_DISABLE": "1"}
+	for _, name := range []string{"PATH", "TMPDIR", "LANG", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env[name] = value
+		}
+	}
+	if w.tool.CLIConfig != "" {
+		env["TF_CLI_CONFIG_FILE"] = w.tool.CLIConfig
+	}
+	return env
+}
+
+func (w *workspace) terraform(path string, more map[string]string) (*tfexec.Terraform, error) {
+	tf, err := tfexec.NewTerraform(w.module, path)
+	if err != nil {
+		return nil, err
+	}
+	env := w.environment()
+	for name, value := range more {
+		env[name] = value
+	}
+	return tf, errors.Join(tf.SetEnv(env), tf.SetWaitDelay(graceful))
+}
+
+// prepared is what the working directory was initialised for.
+type prepared struct {
+	Module string `json:"module"`
+	Lock   string `json:"lock"`
+	Config string `json:"config"`
+	Tool   string `json:"tool"`
+}
+
+func (w *workspace) wanted() prepared {
+	return prepared{Module: w.moduleHash, Lock: fileHash(filepath.Join(w.module, ".terraform.lock.hcl")), Config: fileHash(w.tool.CLIConfig), Tool: w.tool.Path}
+}
+
+// prepare brings the module's copy up to date and initialises it, when module, lock file or the tool's configuration
+// changed.
+func (w *workspace) prepare(ctx context.Context, source string) error {
+	var done prepared
+	mark := filepath.Join(w.dir, "init.json")
+	if err := load(mark, &done); err != nil || done != w.wanted() {
+		if err := os.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := w.copyModule(source); err != nil {
+			return fmt.Errorf("copy Terraform module %s: %w", filepath.Base(source), err)
+		}
+		if err := w.initialise(ctx, source); err != nil {
+			return err
+		}
+		if err := store(mark, w.wanted()); err != nil {
+			return err
+		}
+	}
+	var err error
+	w.tf, err = w.terraform(w.tool.Path, nil)
+	return err
+}
+
+func (w *workspace) copyModule(source string) error {
+	old, err := os.ReadDir(w.module)
+	if err != nil {
+		return err
+	}
+	for _, entry := range old {
+		if !strings.HasPrefix(entry.Name(), ".terraform") && entry.Name() != "errored.tfstate" {
+			if err := os.RemoveAll(filepath.Join(w.module, entry.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	err = walkModule(source, func(rel string, data []byte) error {
+		if strings.Contains(rel, ".tfstate") || strings.HasSuffix(rel, ".auto.tfvars.json") {
+			return nil
+		}
+		name := filepath.Join(w.module, rel)
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			return err
+		}
+		return os.WriteFile(name, data, 0o600)
+	})
+	if err != nil {
+		return err
+	}
+	override := "terraform {\n  backend \"local\" {\n    path = \"../terraform.tfstate\"\n  }\n}\n"
+	return os.WriteFile(filepath.Join(w.module, overrideFile), []byte(override), 0o600)
+}
+
+func (w *workspace) initialise(ctx context.Context, source string) error {
+	shipped := fileHash(filepath.Join(source, ".terraform.lock.hcl"))
+	lock := filepath.Join(w.module, ".terraform.lock.hcl")
+	if shipped == "" {
+		// A lock file of our own making does not outlive what it was made for; a shipped one is the module's word.
+		if err := os.Remove(lock); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	tf, err := w.terraform(w.tool.Path, nil)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, initLimit)
+	defer cancel()
+	if err := tf.Init(ctx, tfexec.Upgrade(false), tfexec.Reconfigure(true)); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("terraform init of module %s: %s", filepath.Base(source), brief(err))
+	}
+	if shipped != "" && fileHash(lock) != shipped {
+		return &reconcilers.BlockedError{
+			Reason: "ProviderLockChanged", Message: "terraform init wanted to change the module's .terraform.lock.hcl",
+			Do: "Run `terraform providers lock` for this host's platform and commit the file",
+		}
+	}
+	return nil
+}
+
+// brief is an error of Terraform's in one line, without its frame and without exit codes.
+func brief(err error) string {
+	var words []string
+	for _, line := range strings.Split(err.Error(), "\n") {
+		line = strings.TrimSpace(strings.TrimLeft(line, "│╷╵ "))
+		if line != "" && !strings.HasPrefix(line, "exit status") {
+			words = append(words, line)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// planned is a plan that was made.
+type planned struct {
+	changes bool
+	file    string
+	stream  *stream
+	plan    *tfjson.Plan // read when there are changes
+}
+
+// plan makes a plan with a refresh into a file of its own. The variables stand in a file for that long.
+func (w *workspace) plan(ctx context.Context, in *inputs, parallelism int) (*planned, error) {
+	data, err := json.Marshal(in.variables)
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(w.module, variablesFile)
+	defer func() { _ = os.Remove(file) }()
+	if err := write(file, data); err != nil {
+		return nil, err
+	}
+	old, _ := filepath.Glob(filepath.Join(w.run, "*.tfplan"))
+	for _, name := range old {
+		_ = os.Remove(name)
+	}
+	p := &planned{file: filepath.Join(w.run, fmt.Sprintf("%d.tfplan", time.Now().UnixNano())), stream: &stream{}}
+	limited, cancel := context.WithTimeout(ctx, planLimit)
+	defer cancel()
+	p.changes, err = w.tf.PlanJSON(limited, p.stream, tfexec.Out(p.file), tfexec.Parallelism(parallelism), tfexec.Lock(true))
+	w.tf.SetStdout(nil)
+	_ = os.Chmod(p.file, 0o600)
+	if err != nil {
+		_ = os.Remove(p.file)
+		return p, err
+	}
+	if !p.changes {
+		return p, os.Remove(p.file)
+	}
+	shown, stop := context.WithTimeout(ctx, showLimit)
+	defer stop()
+	if p.plan, err = w.tf.ShowPlanFile(shown, p.file); err != nil {
+		return p, fmt.Errorf("terraform show: %s", brief(err))
+	}
+	return p, nil
+}
