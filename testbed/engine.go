@@ -16,14 +16,11 @@ import (
 // Where an engine that we start lives. One machine has one; its folder does not outlive a reboot.
 const (
 	runDir        = "/run/dive-testbed"
-	engineSocket  = runDir + "/docker.sock"
-	engineExec    = runDir + "/exec"
-	enginePidFile = runDir + "/docker.pid"
 	defaultSocket = "/var/run/docker.sock"
 )
 
 // OwnHost is the address of the engine that the test bed starts when no other answers.
-const OwnHost = "unix://" + engineSocket
+const OwnHost = "unix://" + runDir + "/docker.sock"
 
 var (
 	engineMu   sync.Mutex
@@ -64,7 +61,7 @@ func EnsureEngine(ctx context.Context, say Progress) (host string, started bool,
 		engineHost = "unix://" + defaultSocket
 		return engineHost, false, nil
 	}
-	if err := startEngine(ctx, say); err != nil {
+	if err := sharedEngine().start(ctx, say); err != nil {
 		return "", false, err
 	}
 	engineHost = OwnHost

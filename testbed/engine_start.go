@@ -17,55 +17,72 @@ import (
 
 const engineStartLimit = 60 * time.Second
 
-func engineData() string    { return filepath.Join(CacheDir(), "engine") }
-func engineLogFile() string { return filepath.Join(CacheDir(), "engine.log") }
+// ownEngine is an engine that the test bed starts: the shared one, or one for a single test.
+type ownEngine struct {
+	run   string   // socket, pid file, exec root; short, since a socket's path is
+	data  string   // data root
+	pool  string   // the first two numbers of its networks' addresses, like "10.213."; "" for Docker's own choice
+	extra []string // more options
+	// firewall says that it keeps rules in the machine's firewall.
+	firewall bool
+}
 
-// startEngine starts the engine on the data root in the cache. What a killed engine left behind is cleared first; a data
-// root that no engine starts on is thrown away. The caller holds the engine lock.
-func startEngine(ctx context.Context, say Progress) error {
+// sharedEngine is the one that tests and demo use when the machine has none.
+func sharedEngine() ownEngine {
+	return ownEngine{run: runDir, data: filepath.Join(CacheDir(), "engine"), pool: "10.213.", firewall: true}
+}
+
+func (e ownEngine) socket() string  { return filepath.Join(e.run, "docker.sock") }
+func (e ownEngine) host() string    { return "unix://" + e.socket() }
+func (e ownEngine) exec() string    { return filepath.Join(e.run, "exec") }
+func (e ownEngine) pidFile() string { return filepath.Join(e.run, "docker.pid") }
+func (e ownEngine) log() string     { return e.data + ".log" }
+
+// start starts the engine. What a killed engine left behind is cleared first; a data root that no engine starts on is
+// thrown away. The caller holds the engine's lock.
+func (e ownEngine) start(ctx context.Context, say Progress) error {
 	begin := time.Now()
-	clearLeftovers(ctx, say)
-	err := launchEngine(ctx, say)
+	e.clearLeftovers(ctx, say)
+	err := e.launch(ctx, say)
 	if err != nil && ctx.Err() == nil {
-		say("the engine does not start on %s, which is thrown away now: %v", engineData(), err)
-		clearLeftovers(ctx, say)
-		if rmErr := os.RemoveAll(engineData()); rmErr != nil {
-			return fmt.Errorf("throw away the engine's data at %s: %w (after: %w)", engineData(), rmErr, err)
+		say("the engine does not start on %s, which is thrown away now: %v", e.data, err)
+		e.clearLeftovers(ctx, say)
+		if rmErr := os.RemoveAll(e.data); rmErr != nil {
+			return fmt.Errorf("throw away the engine's data at %s: %w (after: %w)", e.data, rmErr, err)
 		}
-		err = launchEngine(ctx, say)
+		err = e.launch(ctx, say)
 	}
 	if err != nil {
-		return fmt.Errorf("start a Docker Engine (its log is %s): %w", engineLogFile(), err)
+		return fmt.Errorf("start a Docker Engine (its log is %s): %w", e.log(), err)
 	}
-	if err := emptyEngine(ctx, say); err != nil {
+	if err := e.removeContainers(ctx, say); err != nil {
 		return fmt.Errorf("clear containers of an earlier engine: %w", err)
 	}
-	say("engine started at %s in %.1f s, data in %s", OwnHost, time.Since(begin).Seconds(), engineData())
+	say("engine started at %s in %.1f s, data in %s", e.host(), time.Since(begin).Seconds(), e.data)
 	return nil
 }
 
-// launchEngine starts dockerd in a session of its own and waits until it answers.
-func launchEngine(ctx context.Context, say Progress) error {
-	for _, dir := range []string{runDir, engineExec, engineData()} {
+// launch starts dockerd in a session of its own and waits until it answers.
+func (e ownEngine) launch(ctx context.Context, say Progress) error {
+	for _, dir := range []string{e.run, e.exec(), e.data} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return fmt.Errorf("make the engine's folder: %w", err)
 		}
 	}
-	log, err := os.Create(engineLogFile())
+	log, err := os.Create(e.log())
 	if err != nil {
 		return fmt.Errorf("make the engine's log: %w", err)
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command(lookPath("dockerd"),
-		"--host", OwnHost,
-		"--data-root", engineData(),
-		"--exec-root", engineExec,
-		"--pidfile", enginePidFile,
-		"--default-address-pool", "base=10.213.0.0/16,size=24", // 256 networks, not the default 31
+	cmd := exec.Command(lookPath("dockerd"), append([]string{
+		"--host", e.host(),
+		"--data-root", e.data,
+		"--exec-root", e.exec(),
+		"--pidfile", e.pidFile(),
 		"--log-opt", "max-size=20m",
 		"--shutdown-timeout", "10",
-	)
-	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin", "DOCKER_RAMDISK=")
+	}, append(e.poolOptions(), e.extra...)...)...)
+	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -75,7 +92,20 @@ func launchEngine(ctx context.Context, say Progress) error {
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
+	return e.await(ctx, cmd.Process.Pid, exited)
+}
 
+// poolOptions give the engine 256 networks, not the 31 of its default.
+func (e ownEngine) poolOptions() []string {
+	if e.pool == "" {
+		return nil
+	}
+	return []string{"--default-address-pool", "base=" + e.pool + "0.0/16,size=24"}
+}
+
+// await returns when the engine answers. One that ends meanwhile, or does not answer in time, is an error with the last
+// lines of its log.
+func (e ownEngine) await(ctx context.Context, pid int, exited <-chan error) error {
 	ctx, cancel := context.WithTimeout(ctx, engineStartLimit)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -84,30 +114,40 @@ func launchEngine(ctx context.Context, say Progress) error {
 	for {
 		select {
 		case err := <-exited:
-			return fmt.Errorf("dockerd ended while it started: %w\n%s", errors.Join(err), logTail())
+			if err == nil {
+				err = errors.New("exit status 0")
+			}
+			return fmt.Errorf("dockerd ended while it started: %w\n%s", err, e.logTail())
 		case <-ctx.Done():
-			stopProcess(cmd.Process.Pid, 5*time.Second)
-			return fmt.Errorf("dockerd did not answer within %s: %w\n%s", engineStartLimit, last, logTail())
+			stopProcess(pid, 5*time.Second)
+			return fmt.Errorf("dockerd did not answer within %s: %w\n%s", engineStartLimit, last, e.logTail())
 		case <-tick.C:
-			if last = answers(ctx, OwnHost); last == nil {
+			if last = answers(ctx, e.host()); last == nil {
 				return nil
 			}
 		}
 	}
 }
 
-func logTail() string {
-	raw, err := os.ReadFile(engineLogFile())
+// logTail is the end of the engine's log without what it says in good times.
+func (e ownEngine) logTail() string {
+	raw, err := os.ReadFile(e.log())
 	if err != nil {
 		return "    (no log: " + err.Error() + ")"
 	}
-	return lastLines(string(raw), 15)
+	var lines []string
+	for line := range strings.Lines(string(raw)) {
+		if !strings.Contains(line, "level=info") && !strings.Contains(line, "module=grpc") {
+			lines = append(lines, line)
+		}
+	}
+	return lastLines(strings.Join(lines, ""), 15)
 }
 
-// emptyEngine removes the containers, networks and volumes that an earlier engine left in the data root: whoever made
+// removeContainers removes the containers, networks and volumes that an earlier engine left in the data root: whoever made
 // them is gone. Images stay.
-func emptyEngine(ctx context.Context, say Progress) error {
-	cli, err := Connect(OwnHost)
+func (e ownEngine) removeContainers(ctx context.Context, say Progress) error {
+	cli, err := Connect(e.host())
 	if err != nil {
 		return err
 	}
@@ -152,25 +192,30 @@ func emptyEngine(ctx context.Context, say Progress) error {
 // StopEngine stops the engine that the test bed started, with its containers, and leaves any other alone. It reports
 // whether there was one.
 func StopEngine(ctx context.Context, say Progress) (bool, error) {
-	unlock, err := lockFile(ctx, filepath.Join(runDir, "engine.lock"))
+	e := sharedEngine()
+	unlock, err := lockFile(ctx, filepath.Join(e.run, "engine.lock"))
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	engines := ownEngines()
-	for _, p := range engines {
+	return e.stop(ctx, say)
+}
+
+func (e ownEngine) stop(ctx context.Context, say Progress) (bool, error) {
+	running := e.daemons()
+	for _, p := range running {
 		say("stopping the engine, process %d", p.pid)
 		if !stopProcess(p.pid, 30*time.Second) {
 			return true, fmt.Errorf("the engine, process %d, does not end", p.pid)
 		}
 	}
-	clearLeftovers(ctx, say)
-	return len(engines) > 0, nil
+	e.clearLeftovers(ctx, say)
+	return len(running) > 0, nil
 }
 
-// ownEngines finds the engines that run on our socket.
-func ownEngines() []process {
-	return processes(func(p process) bool { return p.program() == "dockerd" && p.mentions(OwnHost) })
+// daemons finds the processes that serve this engine's socket.
+func (e ownEngine) daemons() []process {
+	return processes(func(p process) bool { return p.program() == "dockerd" && p.mentions(e.host()) })
 }
 
 // stopProcess asks the process to end, ends it when it has not within the limit, and reports whether it is gone.
@@ -188,152 +233,6 @@ func stopProcess(pid int, limit time.Duration) bool {
 			}
 			return nil
 		}) == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// clearLeftovers removes what an engine of ours that was killed left behind: processes, mounts, bridges, firewall rules
-// and files. It is called only when no engine answers, and does what it can: what it could not clear shows when dockerd
-// starts.
-func clearLeftovers(ctx context.Context, say Progress) {
-	endLeftProcesses(say)
-	clearMounts(say)
-	clearBridges(ctx, say)
-	clearFirewall(ctx, say)
-	for _, path := range []string{enginePidFile, engineSocket, engineExec} {
-		if err := os.RemoveAll(path); err != nil {
-			say("left as it is: %v", err)
-		}
-	}
-	// dockerd prefers a machine's containerd when its socket is there, even when nothing listens.
-	const socket = "/run/containerd/containerd.sock"
-	if _, err := os.Stat(socket); err == nil && len(processes(func(p process) bool {
-		return p.program() == "containerd" && !p.mentions(engineExec)
-	})) == 0 {
-		_ = os.Remove(socket)
-	}
-}
-
-// endLeftProcesses ends an engine of ours that does not answer, its containerd, shims, port proxies and containers.
-func endLeftProcesses(say Progress) {
-	ids := map[string]bool{}
-	tasks, _ := filepath.Glob(engineExec + "/containerd/daemon/io.containerd.runtime.v2.task/*/*")
-	for _, t := range tasks {
-		ids[filepath.Base(t)] = true
-	}
-	left := processes(func(p process) bool {
-		switch p.program() {
-		case "dockerd":
-			return p.mentions(OwnHost)
-		case "containerd", "containerd-shim", "containerd-shim-runc-v2", "runc":
-			return p.mentions(engineExec)
-		case "docker-proxy":
-			return p.mentions("10.213.")
-		}
-		for _, line := range strings.Split(p.cgroup(), "\n") {
-			if ids[filepath.Base(line)] {
-				return true
-			}
-		}
-		return false
-	})
-	for _, p := range left {
-		_ = syscall.Kill(p.pid, syscall.SIGKILL)
-	}
-	for _, p := range left {
-		stopProcess(p.pid, time.Second)
-	}
-	if len(left) > 0 {
-		say("ended %d processes of an engine that was killed", len(left))
-	}
-}
-
-// clearMounts lets go of mounts below our folders, the deepest first.
-func clearMounts(say Progress) {
-	raw, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return
-	}
-	lines := strings.Split(string(raw), "\n")
-	cleared := 0
-	for i := len(lines) - 1; i >= 0; i-- {
-		fields := strings.Fields(lines[i])
-		if len(fields) < 5 {
-			continue
-		}
-		at := strings.ReplaceAll(fields[4], `\040`, " ")
-		if !strings.HasPrefix(at, engineExec+"/") && at != engineData() && !strings.HasPrefix(at, engineData()+"/") {
-			continue
-		}
-		if syscall.Unmount(at, syscall.MNT_DETACH) == nil {
-			cleared++
-		}
-	}
-	if cleared > 0 {
-		say("let go of %d mounts of an engine that was killed", cleared)
-	}
-}
-
-// clearBridges deletes Docker's bridges. No engine runs on this machine when it is called.
-func clearBridges(ctx context.Context, say Progress) {
-	bridges, _ := filepath.Glob("/sys/class/net/*/bridge")
-	for _, dir := range bridges {
-		name := filepath.Base(filepath.Dir(dir))
-		if name != "docker0" && (!strings.HasPrefix(name, "br-") || len(name) != len("br-")+12) {
-			continue
-		}
-		if _, err := (command{name: lookPath("ip"), args: []string{"link", "delete", name, "type", "bridge"}}).run(ctx); err != nil {
-			say("bridge %s stays: %v", name, err)
-		}
-	}
-}
-
-// clearFirewall deletes the rules and chains that Docker made. The engine makes its own again at its start; rules for
-// bridges that are gone would otherwise stay for ever.
-func clearFirewall(ctx context.Context, say Progress) {
-	iptables := lookPath("iptables")
-	if iptables == "" {
-		return
-	}
-	for _, table := range []string{"nat", "filter"} {
-		out, err := (command{name: iptables, args: []string{"-w", "-t", table, "-S"}}).run(ctx)
-		if err != nil {
-			continue
-		}
-		for _, args := range firewallUndo(out) {
-			if _, err := (command{name: iptables, args: append([]string{"-w", "-t", table}, args...)}).run(ctx); err != nil {
-				say("a firewall rule stays: %v", err)
-			}
-		}
-	}
-}
-
-// firewallUndo turns the listing of one table (iptables -S) into the commands that remove what Docker put there.
-func firewallUndo(listing string) [][]string {
-	var rules, flush, drop [][]string
-	for _, line := range strings.Split(listing, "\n") {
-		words := strings.Fields(line)
-		if len(words) < 2 {
-			continue
-		}
-		ours := strings.HasPrefix(words[1], "DOCKER")
-		switch {
-		case words[0] == "-N" && ours:
-			flush = append(flush, []string{"-F", words[1]})
-			drop = append(drop, []string{"-X", words[1]})
-		case words[0] == "-A" && !ours && mentionsDocker(words):
-			rules = append(rules, append([]string{"-D"}, words[1:]...))
-		}
-	}
-	return append(append(rules, flush...), drop...)
-}
-
-func mentionsDocker(words []string) bool {
-	for _, w := range words {
-		if strings.HasPrefix(w, "DOCKER") || w == "docker0" || (strings.HasPrefix(w, "br-") && len(w) == len("br-")+12) ||
-			strings.HasPrefix(w, "10.213.") {
 			return true
 		}
 	}

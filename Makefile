@@ -1,0 +1,67 @@
+# dive-agent: `make` lists what there is. A Debian machine with root, Go, Terraform, Maven and Python is enough; the test
+# bed installs the rest.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+GO      ?= go
+TESTBED  = bin/testbed
+PKG     ?= ./...
+# The seed of what is random in `make soak`; printed, so that a run can be repeated.
+SEED    ?= $(shell date +%s)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/dive-agent, stripped, with its version
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/dive-agent ./cmd/dive-agent
+
+.PHONY: bin/testbed
+bin/testbed:
+	@$(GO) build -o $@ ./testbed/cmd/testbed
+
+.PHONY: testbed
+testbed: bin/testbed ## engine, images and provider for tests and demo; seconds when they are there
+	$(TESTBED) up
+
+.PHONY: testbed-down
+testbed-down: bin/testbed ## stop the engine that the test bed started
+	$(TESTBED) down
+
+.PHONY: demo
+demo: build bin/testbed ## the whole story on this machine (KEEP=1 leaves it running)
+	$(TESTBED) demo
+
+.PHONY: demo-clean
+demo-clean: bin/testbed ## remove what a demo left running
+	$(TESTBED) demo-clean
+
+.PHONY: test
+test: testbed ## all tests on real engines, with the race detector (PKG=./mongo/... for a part)
+	$(GO) test -race -p 2 -timeout 30m $(PKG)
+
+.PHONY: soak
+soak: testbed ## long tests, bounded (SEED=n repeats a run)
+	@echo "seed $(SEED)"
+	DIVE_SOAK=1 DIVE_SEED=$(SEED) $(GO) test -race -p 1 -timeout 120m -run 'Soak' -v $(PKG)
+
+.PHONY: bench
+bench: testbed build ## the figures with their bars, into bench/latest.json (ONLY=poll for a part)
+	$(GO) run ./bench/cmd/bench $(if $(ONLY),-only '$(ONLY)')
+
+.PHONY: lint
+lint: ## formatting and linters
+	.ci/lint
+
+.PHONY: fmt
+fmt: ## format all Go files
+	$(GO) run mvdan.cc/gofumpt@v0.9.2 -w $$(git ls-files '*.go')
+
+.PHONY: clean
+clean: ## remove what was built here; the test bed's cache stays (rm -r it when no engine runs)
+	rm -rf bin bench/latest.json
