@@ -33,13 +33,17 @@ testbed: bin/testbed ## engine, images and provider for tests and demo; seconds 
 testbed-down: bin/testbed ## stop the engine that the test bed started
 	$(TESTBED) down
 
+.PHONY: bin/demo
+bin/demo:
+	@$(GO) build -o $@ ./testbed/demo
+
 .PHONY: demo
-demo: build bin/testbed ## the whole story on this machine (KEEP=1 leaves it running)
-	$(TESTBED) demo
+demo: testbed build bin/demo ## the whole story on this machine (KEEP=1 leaves it running)
+	bin/demo -agent bin/dive-agent $(if $(filter-out 0,$(KEEP)),-keep)
 
 .PHONY: demo-clean
-demo-clean: bin/testbed ## remove what a demo left running
-	$(TESTBED) demo-clean
+demo-clean: bin/demo ## remove what a demo left running
+	bin/demo -clean
 
 .PHONY: test
 test: testbed ## all tests on real engines, with the race detector (PKG=./mongo/... for a part)
