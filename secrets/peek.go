@@ -25,13 +25,8 @@ func Peek(dir string, specs []desired.SecretSpec) (map[string]desired.Value, err
 		if err != nil {
 			return nil, fmt.Errorf("read secret %s: %w", spec.Name, err)
 		}
-		values[spec.Name] = desired.Secret(string(value))
-		if hasPublic(spec) {
-			public, err := publicPEM(value)
-			if err != nil {
-				return nil, fmt.Errorf("secret %s cannot be used as a key: %w", spec.Name, err)
-			}
-			values[PublicName(spec.Name)] = desired.String(public)
+		if err := s.give(values, spec, value); err != nil {
+			return nil, err
 		}
 	}
 	return values, nil

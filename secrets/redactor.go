@@ -109,9 +109,6 @@ func (r *Redactor) String(s string) string {
 	return string(replace([]byte(s), spans))
 }
 
-// Redact is String by another name, for those who ask for one that redacts.
-func (r *Redactor) Redact(text string) string { return r.String(text) }
-
 // Bytes is String for bytes; it does not change b.
 func (r *Redactor) Bytes(b []byte) []byte {
 	p := r.current.Load()

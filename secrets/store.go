@@ -1,6 +1,7 @@
 package secrets
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"sync"
+	"strings"
+	"syscall"
 	"time"
 
 	"dive-agent/atomicfile"
@@ -30,14 +32,13 @@ type Options struct {
 	Now    func() time.Time
 }
 
-// Store keeps the secrets of one instance. It is safe for concurrent use
-// within one process; across processes the state folder's lock guards it.
+// Store keeps the secrets of one instance. It is safe for concurrent use, also
+// by several stores and processes.
 type Store struct {
 	instance string
 	dir      string
 	random   io.Reader
 	now      func() time.Time
-	mu       sync.Mutex
 }
 
 // Open makes the folders. It reads no secret.
@@ -58,11 +59,38 @@ func (s *Store) makeFolders() error {
 	return nil
 }
 
-// Sweep removes what a killed process left half-written. To be called at the
-// start, while no other process works on the folder.
-func (s *Store) Sweep() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// lock keeps other stores of the folder out, those of other processes too: the
+// agent makes secrets while a person sets one. It waits as long as ctx lasts
+// and 10 s at most; the kernel gives the lock back when the process ends.
+func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(s.storeDir(), "lock"), os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the secrets of %s: %w", s.instance, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	retry := time.NewTicker(5 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			f.Close()
+			return nil, fmt.Errorf("lock the secrets of %s: %w", s.instance, err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("the secrets of %s are in use by another process: %w", s.instance, ctx.Err())
+		case <-retry.C:
+		}
+	}
+}
+
+// sweep removes what a killed process left half-written; under the lock.
+func (s *Store) sweep() error {
 	for _, dir := range []string{s.dir, s.storeDir(), s.valuesDir()} {
 		if err := atomicfile.Sweep(dir); err != nil {
 			return err
@@ -107,8 +135,14 @@ type Result struct {
 // A value is durable before Ensure returns, and before the manifest remembers
 // it, so that a crash between the two adopts it instead of losing it.
 func (s *Store) Ensure(ctx context.Context, specs []desired.SecretSpec, opts EnsureOptions) (Result, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+	if err := s.sweep(); err != nil {
+		return Result{}, err
+	}
 	e := &ensuring{Store: s, ctx: ctx, opts: opts, values: map[string][]byte{}}
 	if err := e.prepare(); err != nil {
 		return Result{}, err
@@ -120,34 +154,6 @@ func (s *Store) Ensure(ctx context.Context, specs []desired.SecretSpec, opts Ens
 		return Result{}, fmt.Errorf("make the secrets of %s: %w", s.instance, err)
 	}
 	return e.finish(specs)
-}
-
-// Peek reads what exists and makes, renders and remembers nothing. A secret that
-// does not exist yet is an unknown one.
-func (s *Store) Peek(specs []desired.SecretSpec) (map[string]desired.Value, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	values := map[string]desired.Value{}
-	for _, spec := range specs {
-		if err := checkSpec(spec); err != nil {
-			return nil, err
-		}
-		value, err := os.ReadFile(s.valuePath(spec.Name))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("read secret %s of %s: %w", spec.Name, s.instance, err)
-		}
-		if len(value) == 0 {
-			values[spec.Name] = desired.UnknownSecret()
-			if hasPublic(spec) {
-				values[PublicName(spec.Name)] = desired.Unknown()
-			}
-			continue
-		}
-		if err := s.give(values, spec, value); err != nil {
-			return nil, err
-		}
-	}
-	return values, nil
 }
 
 // give adds a secret to the values, and its public half if it has one.
@@ -357,16 +363,21 @@ const minHidden = 6
 
 // Set keeps a value that an operator gives: of a provided secret, or of one
 // that was made elsewhere and belongs to data that exists. The next Ensure uses
-// it. What was there before is replaced.
-func (s *Store) Set(_ context.Context, name string, value []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// it. What was there before is replaced. The line break that ends a single line
+// is not part of the value: editors and echo put it there.
+func (s *Store) Set(ctx context.Context, name string, value []byte) error {
+	value = oneLine(value)
 	if !validName.MatchString(name) {
 		return fmt.Errorf("%q is no name for a secret: letters, digits, _ and - are possible", name)
 	}
 	if len(value) < minHidden {
 		return fmt.Errorf("secret %s of %s: a value of %d bytes is too short to be kept out of logs; at least %d", name, s.instance, len(value), minHidden)
 	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	e := &ensuring{Store: s, values: map[string][]byte{}}
 	if err := e.prepare(); err != nil {
 		return err
@@ -386,6 +397,14 @@ func (s *Store) Set(_ context.Context, name string, value []byte) error {
 	return s.writeManifest(e.manifest)
 }
 
+func oneLine(value []byte) []byte {
+	line := bytes.TrimSuffix(bytes.TrimSuffix(value, []byte("\n")), []byte("\r"))
+	if bytes.ContainsAny(line, "\r\n") {
+		return value
+	}
+	return line
+}
+
 // Info is what may be told of a secret.
 type Info struct {
 	Name    string    `json:"name"`
@@ -397,8 +416,6 @@ type Info struct {
 // List tells names, kinds and ages of all secrets that were ever made or set
 // here, by name; never a value.
 func (s *Store) List() ([]Info, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	m, _, err := s.readManifest()
 	if err != nil {
 		return nil, err
@@ -425,12 +442,7 @@ func (s *Store) List() ([]Info, error) {
 		info.Present = true
 		all[info.Name] = info
 	}
-	return slices.SortedFunc(maps.Values(all), func(a, b Info) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	}), nil
+	return slices.SortedFunc(maps.Values(all), func(a, b Info) int { return strings.Compare(a.Name, b.Name) }), nil
 }
 
 // LogValue keeps a result out of logs.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/iotest"
@@ -338,4 +339,86 @@ func TestListNamesAndAges(t *testing.T) {
 	require.ErrorContains(t, err, "backup")
 	_, err = s.Ensure(t.Context(), nil, secrets.EnsureOptions{})
 	require.ErrorContains(t, err, "backup", "a broken manifest is never taken for none")
+}
+
+func TestPeekReadsAndMakesNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "missing")
+	specs := []desired.SecretSpec{generate("TOKEN", "token"), generate("KEY", "ed25519")}
+	values, err := secrets.Peek(dir, specs)
+	require.NoError(t, err)
+	require.Empty(t, values)
+	require.NoDirExists(t, dir)
+
+	s := open(t, dir, rand.Reader)
+	got := ensure(t, s, specs...)
+	values, err = secrets.Peek(dir, specs)
+	require.NoError(t, err)
+	require.Len(t, values, 3)
+	for name, v := range got.Values {
+		require.True(t, v.Equal(values[name]), name)
+		require.Equal(t, v.Secret(), values[name].Secret(), name)
+	}
+	require.NoError(t, s.Set(t.Context(), "KEY", []byte("no key at all")))
+	_, err = secrets.Peek(dir, specs)
+	require.ErrorContains(t, err, "cannot be used as a key")
+	require.NotContains(t, err.Error(), "no key at all")
+}
+
+func TestSeveralProblemsAreToldAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	specs := []desired.SecretSpec{generate("TOKEN", "token"), generate("KEY", "token"), {Name: "GIVEN", Provide: true}}
+	ensure(t, open(t, dir, rand.Reader), specs[:2]...)
+	require.NoError(t, os.Remove(valuePath(dir, "TOKEN")))
+	require.NoError(t, os.WriteFile(valuePath(dir, "KEY"), []byte("something else"), 0o600))
+	_, err := open(t, dir, rand.Reader).Ensure(t.Context(), specs, secrets.EnsureOptions{})
+	var all secrets.Problems
+	require.ErrorAs(t, err, &all)
+	require.Len(t, all, 3)
+	require.Equal(t, "SecretLost", all.Reason())
+	for _, name := range []string{"TOKEN", "KEY", "GIVEN"} {
+		require.Contains(t, all.Error(), "secret "+name+" of deu")
+		require.Contains(t, all.Do(), "dive-agent secrets set deu "+name)
+	}
+}
+
+func TestSetTakesALineAsPeopleTypeIt(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, rand.Reader)
+	for given, kept := range map[string]string{
+		"password\n": "password", "password\r\n": "password", "password": "password", "pass word \n": "pass word ",
+		"first line\nsecond line\n": "first line\nsecond line\n",
+	} {
+		require.NoError(t, s.Set(t.Context(), "GIVEN", []byte(given)))
+		require.Equal(t, kept, ensure(t, s, desired.SecretSpec{Name: "GIVEN", Provide: true}).Values["GIVEN"].Text())
+	}
+}
+
+// TestStoresOfOneFolderTakeTurns sets secrets through many stores, as the agent
+// and commands do, while a killed one left half a file.
+func TestStoresOfOneFolderTakeTurns(t *testing.T) {
+	dir := t.TempDir()
+	first := generate("FIRST", "token")
+	ensure(t, open(t, dir, rand.Reader), first)
+	half := filepath.Join(dir, ".store", "values", ".FIRST.writing-1")
+	require.NoError(t, os.WriteFile(half, []byte("half"), 0o600))
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			s := open(t, dir, rand.Reader)
+			if err := s.Set(t.Context(), fmt.Sprintf("GIVEN_%d", i), []byte("some value")); err != nil {
+				t.Error(err)
+			}
+			if _, err := s.Ensure(t.Context(), []desired.SecretSpec{first}, secrets.EnsureOptions{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	require.NoFileExists(t, half)
+	list, err := open(t, dir, rand.Reader).List()
+	require.NoError(t, err)
+	require.Len(t, list, 9, "none of the entries in the manifest was lost")
+	for _, info := range list {
+		require.True(t, info.Present)
+	}
 }
