@@ -1,0 +1,149 @@
+package compose
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/client"
+
+	"dive-agent/reconcilers"
+)
+
+const (
+	// stableTime is how long a container without a health check must run before it counts as ready.
+	stableTime = 2 * time.Second
+	// restartLimit is how often the engine may restart a new container before it counts as bad.
+	restartLimit = 3
+	// lookAgain is how often a container is inspected although no event came.
+	lookAgain = 5 * time.Second
+)
+
+// watched is a container whose events are heard, from before it was started.
+type watched struct {
+	id     string
+	events <-chan events.Message
+	broken <-chan error
+	stop   context.CancelFunc
+}
+
+// watch hears the container's events until stop. The stream may break; who waits inspects now and then as well.
+func (r *Reconciler) watch(ctx context.Context, id string) (*watched, error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	result := r.engine.Events(ctx, client.EventsListOptions{
+		Filters: make(client.Filters).Add("type", string(events.ContainerEventType)).Add("container", id).
+			Add("event", "die", "oom", "start", "stop", "destroy", "health_status", "pause", "unpause"),
+	})
+	select {
+	case err := <-result.Err:
+		cancel()
+		return nil, fmt.Errorf("hear the engine's events: %w", err)
+	default:
+	}
+	return &watched{id: id, events: result.Messages, broken: result.Err, stop: cancel}, nil
+}
+
+// await waits until the service is ready. A *fault says that it will not be; a cancelled context ends the wait at once.
+func (r *Reconciler) await(ctx context.Context, st *serviceState, w *watched, progress reconcilers.Progress) error {
+	begun := r.clock.Now()
+	limit := st.spec.healthTimeout()
+	if p := st.record.Pending; p != nil {
+		limit = max(limit-begun.Sub(p.Since), limit/4)
+	}
+	deadline := r.clock.After(limit)
+	settled := r.clock.After(stableTime)
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	said := ""
+	for stable := false; ; {
+		v, err := r.look(ctx, st, w.id, stable)
+		if err != nil {
+			return err
+		}
+		if v.ready {
+			return nil
+		}
+		if v.waitsFor != said {
+			said = v.waitsFor
+			progress.Say("%s", said)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline:
+			return &fault{message: fmt.Sprintf("service %s is not %s after %s", st.name, v.lacks, limit.Round(time.Second))}
+		case <-settled:
+			stable = true
+		case <-w.events:
+		case <-w.broken:
+			w.broken = nil // inspected now and then
+		case <-tick.C:
+		}
+	}
+}
+
+// verdict is what one look at a starting container says.
+type verdict struct {
+	ready    bool
+	waitsFor string
+	lacks    string
+}
+
+// look inspects the container. stable says that it was watched for the time after which one without a health check counts
+// as ready.
+func (r *Reconciler) look(ctx context.Context, st *serviceState, id string, stable bool) (verdict, error) {
+	result, err := r.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return verdict{}, fmt.Errorf("look whether service %s is ready: %w", st.name, err)
+	}
+	c, state := &result.Container, result.Container.State
+	switch {
+	case state.Status == container.StateExited && state.ExitCode == 0 && (st.oneShot || mayComplete(st.service)):
+		return verdict{ready: true}, nil
+	case state.Restarting || c.RestartCount > 0:
+		if c.RestartCount >= restartLimit {
+			return verdict{}, &fault{message: fmt.Sprintf("service %s exited with %d, again and again", st.name, state.ExitCode)}
+		}
+	case !state.Running:
+		message := fmt.Sprintf("service %s exited with %d", st.name, state.ExitCode)
+		if state.OOMKilled {
+			message += ", out of memory"
+		}
+		if state.Error != "" {
+			message += ": " + r.redact(state.Error)
+		}
+		return verdict{}, &fault{message: message}
+	}
+	switch {
+	case st.oneShot:
+		return verdict{waitsFor: "runs, must complete", lacks: "complete"}, nil
+	case !hasHealthCheck(c):
+		return verdict{ready: stable && state.Running && !state.Restarting, waitsFor: "runs", lacks: "running steadily"}, nil
+	case state.Health.Status == container.Healthy:
+		return verdict{ready: true}, nil
+	case state.Health.Status == container.Unhealthy && st.record.Good != nil && !st.known():
+		// With an earlier version at hand the engine's word is enough; on a first start the whole time is given.
+		return verdict{}, &fault{message: r.redact(fmt.Sprintf("service %s is unhealthy%s", st.name, lastProbe(c)))}
+	}
+	return verdict{waitsFor: "runs, waiting until it is healthy", lacks: "healthy"}, nil
+}
+
+func hasHealthCheck(c *container.InspectResponse) bool {
+	return c.State.Health != nil && c.State.Health.Status != container.NoHealthcheck && c.State.Health.Status != ""
+}
+
+// lastProbe gives what the last health check printed, in one line.
+func lastProbe(c *container.InspectResponse) string {
+	if c.State.Health == nil || len(c.State.Health.Log) == 0 {
+		return ""
+	}
+	probe := c.State.Health.Log[len(c.State.Health.Log)-1]
+	words := strings.Join(strings.Fields(probe.Output), " ")
+	if len(words) > 200 {
+		words = words[:200] + "..."
+	}
+	return fmt.Sprintf(": its check exits with %d: %s", probe.ExitCode, words)
+}

@@ -1,0 +1,134 @@
+package compose
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/compose-spec/compose-go/v2/template"
+	"github.com/compose-spec/compose-go/v2/types"
+	"gopkg.in/yaml.v3"
+)
+
+// usedVariables finds, per service, the variables that its definition and what it refers to use, and those in the name of
+// its image. The model is the merged one with its variables still in it.
+func usedVariables(raw map[string]any, project *types.Project, r request) (uses, imageUses map[string][]string) {
+	section := func(kind, name string) any {
+		all, _ := raw[kind].(map[string]any)
+		return all[name]
+	}
+	uses, imageUses = map[string][]string{}, map[string][]string{}
+	for name, service := range project.Services {
+		found := map[string]bool{}
+		collect := func(node any) {
+			for variable := range template.ExtractVariables(map[string]any{"": node}, template.DefaultPattern) {
+				found[variable] = true
+			}
+		}
+		definition, _ := section("services", name).(map[string]any)
+		collect(definition["image"])
+		imageUses[name] = slices.Sorted(maps.Keys(found))
+		collect(definition)
+		bareNames(definition["environment"], found)
+		for network := range service.Networks {
+			collect(section("networks", network))
+		}
+		for _, volume := range service.Volumes {
+			if volume.Type == types.VolumeTypeVolume {
+				collect(section("volumes", volume.Source))
+			}
+		}
+		for _, config := range service.Configs {
+			collect(section("configs", config.Source))
+			found[project.Configs[config.Source].Environment] = true
+		}
+		for _, secret := range service.Secrets {
+			collect(section("secrets", secret.Source))
+			found[project.Secrets[secret.Source].Environment] = true
+		}
+		for _, file := range envFiles(definition, r) {
+			collect(file)
+		}
+		delete(found, "")
+		delete(found, "COMPOSE_PROJECT_NAME")
+		uses[name] = slices.Sorted(maps.Keys(found))
+	}
+	return uses, imageUses
+}
+
+// bareNames finds `environment: [NAME]` and `environment: {NAME: }`, which take the value of the variable NAME.
+func bareNames(environment any, found map[string]bool) {
+	switch e := environment.(type) {
+	case map[string]any:
+		for name, value := range e {
+			if value == nil {
+				found[name] = true
+			}
+		}
+	case []any:
+		for _, item := range e {
+			if name, ok := item.(string); ok && variableName.FindString(name) == name {
+				found[name] = true
+			}
+		}
+	}
+}
+
+// envFiles reads the env files of a service, for the variables in them. What cannot be read is reported elsewhere.
+func envFiles(definition map[string]any, r request) []string {
+	var texts []string
+	list, _ := definition["env_file"].([]any)
+	for _, item := range list {
+		path, _ := item.(string)
+		if entry, ok := item.(map[string]any); ok {
+			path, _ = entry["path"].(string)
+		}
+		in, err := r.inside(path)
+		if err != nil {
+			continue
+		}
+		if content, err := os.ReadFile(in); err == nil {
+			texts = append(texts, string(content))
+		}
+	}
+	return texts
+}
+
+// nodeLimit bounds a Compose file with its aliases expanded.
+const nodeLimit = 200_000
+
+// checkBomb refuses a file whose aliases make more of it than anyone can mean.
+func checkBomb(name string, content []byte) error {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(content, &doc); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if count := expanded(&doc, map[*yaml.Node]int{}); count > nodeLimit {
+		return fmt.Errorf("%s: %d or more values once its aliases are expanded, %d are allowed", name, count, nodeLimit)
+	}
+	return nil
+}
+
+// expanded counts the nodes below one, aliases expanded; it stops counting beyond the limit.
+func expanded(node *yaml.Node, seen map[*yaml.Node]int) int {
+	if node == nil {
+		return 0
+	}
+	if count, ok := seen[node]; ok {
+		return count
+	}
+	seen[node] = nodeLimit + 1 // an alias of itself
+	count := 1
+	if node.Kind == yaml.AliasNode {
+		count = expanded(node.Alias, seen)
+	}
+	for _, child := range node.Content {
+		if count > nodeLimit {
+			break
+		}
+		count += expanded(child, seen)
+	}
+	seen[node] = count
+	return count
+}

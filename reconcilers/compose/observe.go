@@ -1,0 +1,351 @@
+package compose
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/errdefs"
+	"github.com/docker/compose/v5/pkg/api"
+	sdk "github.com/docker/compose/v5/pkg/compose"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"dive-agent/reconcilers"
+)
+
+// serviceState is what one look at a service saw, and all that its plan and apply need.
+type serviceState struct {
+	*stack
+	name     string
+	service  types.ServiceConfig
+	wantName string // of the container
+
+	container *container.InspectResponse  // the one that counts; nil when there is none
+	differs   []string                    // why it must be made anew
+	extras    []container.InspectResponse // leftovers of the same service
+	foreign   string                      // a container of another owner that has our name
+
+	hash     string
+	imageID  string // of the wanted image; empty when the host does not have it
+	networks map[string]string
+	content  string
+	contents map[string]string
+	parents  map[string]string
+	oneShot  bool
+	record   record
+
+	unknown   []string // inputs that are not known yet
+	variables []string // variables that they come in by
+}
+
+func (r *Reconciler) observeService(ctx context.Context, s *stack) (reconcilers.Observed, error) {
+	st := &serviceState{stack: s, name: s.target.Part, service: s.model.project.Services[s.target.Part]}
+	st.unknown, st.variables = s.unknowns(st.name)
+	st.oneShot = s.model.oneShot(st.name)
+	st.wantName = st.service.ContainerName
+	if st.wantName == "" {
+		st.wantName = s.project + "-" + st.name + "-1"
+	}
+	var err error
+	if st.record, err = readRecord(s.recordPath(st.name)); err != nil {
+		return reconcilers.Observed{}, err
+	}
+	if st.record.Salt == "" {
+		st.record.Salt = rand.Text()
+	}
+	if err := r.lookAround(ctx, st); err != nil {
+		return reconcilers.Observed{}, err
+	}
+	if err := r.lookAtContainers(ctx, st); err != nil {
+		return reconcilers.Observed{}, err
+	}
+	if err := r.remember(st); err != nil {
+		return reconcilers.Observed{}, err
+	}
+	return reconcilers.Observed{
+		Facts: st.facts(), Started: st.started(), Err: r.notReady(ctx, st), State: st,
+	}, nil
+}
+
+// lookAround gathers what the wanted container depends on: image, networks, secret files, containers it is tied to.
+func (r *Reconciler) lookAround(ctx context.Context, st *serviceState) error {
+	image, err := r.engine.ImageInspect(ctx, st.service.Image)
+	switch {
+	case err == nil:
+		st.imageID = image.ID
+	case !errdefs.IsNotFound(err):
+		return fmt.Errorf("look at image %s: %w", st.service.Image, err)
+	}
+	if st.networks, err = r.networkIDs(ctx); err != nil {
+		return err
+	}
+	if st.content, st.contents, err = st.model.content[st.name].contentDigest(); err != nil {
+		return &reconcilers.BlockedError{
+			Reason: "SecretFileMissing", Message: "service " + st.name + " needs a file that is not there", Err: err,
+			Do: "Declare the secret with a file, or put it on the host",
+		}
+	}
+	return r.resolveParents(ctx, st)
+}
+
+// networkIDs gives all networks of the host by name; of several with one name, the one made first.
+func (r *Reconciler) networkIDs(ctx context.Context) (map[string]string, error) {
+	list, err := r.engine.NetworkList(ctx, client.NetworkListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list networks: %w", err)
+	}
+	ids, made := map[string]string{}, map[string]time.Time{}
+	for _, network := range list.Items {
+		if first, ok := made[network.Name]; !ok || network.Created.Before(first) {
+			ids[network.Name], made[network.Name] = network.ID, network.Created
+		}
+	}
+	return ids, nil
+}
+
+// resolveParents finds the containers that the service shares a namespace with or is restarted with, and gives the
+// definition the hash that Compose stores: with references to services replaced by those containers.
+func (r *Reconciler) resolveParents(ctx context.Context, st *serviceState) error {
+	st.hash = st.model.hashes[st.name]
+	st.parents = map[string]string{}
+	service := st.service
+	service.VolumesFrom = slices.Clone(service.VolumesFrom)
+	refs := namespaceRefs(&service)
+	for name, dependency := range service.DependsOn {
+		if dependency.Restart {
+			st.parents[name] = ""
+		}
+	}
+	for _, ref := range refs {
+		st.parents[ref.service] = ""
+	}
+	for name := range st.parents {
+		list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{
+			All: true, Filters: projectFilter(st.project, api.ServiceLabel+"="+name, api.OneoffLabel+"=False"),
+		})
+		if err != nil {
+			return fmt.Errorf("list containers of service %s: %w", name, err)
+		}
+		if len(list.Items) > 0 {
+			st.parents[name] = list.Items[0].ID
+		}
+	}
+	if len(refs) == 0 {
+		return nil
+	}
+	for _, ref := range refs {
+		ref.set(st.parents[ref.service])
+	}
+	var err error
+	st.hash, err = sdk.ServiceHash(service)
+	return err
+}
+
+type namespaceRef struct {
+	service string
+	set     func(id string)
+}
+
+// namespaceRefs finds the references of a service to the containers of other services.
+func namespaceRefs(service *types.ServiceConfig) []namespaceRef {
+	var refs []namespaceRef
+	for _, field := range []*string{&service.NetworkMode, &service.Ipc, &service.Pid} {
+		if name, ok := strings.CutPrefix(*field, types.ServicePrefix); ok {
+			refs = append(refs, namespaceRef{name, func(id string) { *field = types.ContainerPrefix + id }})
+		}
+	}
+	for i, from := range service.VolumesFrom {
+		if !strings.HasPrefix(from, types.ContainerPrefix) {
+			name, _, _ := strings.Cut(from, ":")
+			refs = append(refs, namespaceRef{name, func(id string) { service.VolumesFrom[i] = id }})
+		}
+	}
+	return refs
+}
+
+// lookAtContainers finds the service's containers. Inspect, not the list, tells their state: right after a container
+// died the list still says that it runs, while inspect answers when the state is settled.
+func (r *Reconciler) lookAtContainers(ctx context.Context, st *serviceState) error {
+	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{
+		All: true, Filters: projectFilter(st.project, api.ServiceLabel+"="+st.name),
+	})
+	if err != nil {
+		return fmt.Errorf("list containers of service %s: %w", st.name, err)
+	}
+	var found []container.InspectResponse
+	for _, item := range list.Items {
+		if item.Labels[api.OneoffLabel] == "True" || item.Labels[api.HookLabel] != "" {
+			continue
+		}
+		c, err := r.engine.ContainerInspect(ctx, item.ID, client.ContainerInspectOptions{})
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("inspect container %s: %w", item.ID[:12], err)
+		}
+		found = append(found, c.Container)
+	}
+	if err := st.choose(found); err != nil {
+		return err
+	}
+	if st.container != nil {
+		return nil
+	}
+	taken, err := r.engine.ContainerInspect(ctx, st.wantName, client.ContainerInspectOptions{})
+	if err == nil && taken.Container.Name == "/"+st.wantName {
+		st.foreign = taken.Container.ID
+	} else if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("look for a container named %s: %w", st.wantName, err)
+	}
+	return nil
+}
+
+// choose picks the container that counts: one that is as it should be, else the one with the right name, else the
+// newest. The others are leftovers of a change that was cut off.
+func (st *serviceState) choose(found []container.InspectResponse) error {
+	rank := func(c container.InspectResponse, differs []string) int {
+		rank := 0
+		if len(differs) == 0 {
+			rank += 4
+		}
+		if c.State.Running {
+			rank += 2
+		}
+		if c.Name == "/"+st.wantName {
+			rank++
+		}
+		return rank
+	}
+	best := -1
+	for i, c := range found {
+		differs, err := st.compare(&c)
+		if err != nil {
+			return err
+		}
+		score := rank(c, differs)
+		if st.container == nil || score > best || (score == best && c.Created > st.container.Created) {
+			st.container, st.differs, best = &found[i], differs, score
+		}
+	}
+	for _, c := range found {
+		if c.ID != st.container.ID {
+			st.extras = append(st.extras, c)
+		}
+	}
+	return nil
+}
+
+// remember keeps how the container looks when it is as it should be and no change is pending: from then on changes
+// made by hand are seen. That is how a stack that was started by hand is taken over.
+func (r *Reconciler) remember(st *serviceState) error {
+	c := st.container
+	if c == nil || len(st.differs) > 0 || len(st.extras) > 0 || st.record.Pending != nil || st.record.Container == c.ID {
+		return nil
+	}
+	if c.State.Status != container.StateRunning && !st.completed() {
+		return nil
+	}
+	return st.note(c)
+}
+
+// note writes a record of the container as it is now.
+func (st *serviceState) note(c *container.InspectResponse) error {
+	live, err := st.record.live(c)
+	if err != nil {
+		return fmt.Errorf("digest container %s: %w", st.wantName, err)
+	}
+	definition, err := st.record.definition(st.service)
+	if err != nil {
+		return fmt.Errorf("digest the definition of service %s: %w", st.name, err)
+	}
+	st.record.Container, st.record.Live, st.record.Definition = c.ID, live, definition
+	st.record.Content, st.record.Parents = st.contents, st.parents
+	return st.record.write(st.recordPath(st.name))
+}
+
+// completed says whether the service has done all it is for.
+func (st *serviceState) completed() bool {
+	return st.container != nil && st.container.State.Status == container.StateExited && st.container.State.ExitCode == 0 &&
+		(st.oneShot || mayComplete(st.service))
+}
+
+func (st *serviceState) started() bool {
+	c := st.container
+	return c != nil && len(st.differs) == 0 && (c.State.Running && !c.State.Paused && !c.State.Restarting || st.completed())
+}
+
+// notReady says what keeps a service from being ready although its plan may be empty.
+func (r *Reconciler) notReady(ctx context.Context, st *serviceState) error {
+	c := st.container
+	if c == nil {
+		if st.foreign != "" {
+			return &reconcilers.BlockedError{
+				Reason: "ContainerNameTaken", Message: fmt.Sprintf("container %s exists and belongs to nobody's Compose project", st.wantName),
+				Do: "Rename or remove it, or give the service another container_name",
+			}
+		}
+		return nil
+	}
+	switch {
+	case st.completed():
+		return nil
+	case c.State.Status == "removing":
+		return &reconcilers.WaitError{For: "the engine to remove container " + st.wantName, Again: 300 * time.Millisecond}
+	case c.State.Restarting:
+		return fmt.Errorf("service %s keeps restarting, exit code %d%s", st.name, c.State.ExitCode, r.lastWords(ctx, c.ID))
+	case !c.State.Running || c.State.Paused:
+		return nil // the plan starts it
+	case st.oneShot:
+		return &reconcilers.WaitError{For: "service " + st.name + " to complete", Again: 2 * time.Second}
+	case c.State.Health == nil:
+		return nil
+	}
+	switch c.State.Health.Status {
+	case container.Starting:
+		return &reconcilers.WaitError{For: "service " + st.name + " to become healthy", Again: 2 * time.Second}
+	case container.Unhealthy:
+		return errors.New(r.redact(fmt.Sprintf("service %s is unhealthy%s", st.name, lastProbe(c))))
+	}
+	return nil
+}
+
+func (st *serviceState) facts() reconcilers.Facts {
+	f := &reconcilers.ServiceFacts{Name: st.name, State: "missing", Image: st.service.Image}
+	facts := reconcilers.Facts{Service: f, Summary: "missing"}
+	if c := st.container; c != nil {
+		f.State, f.Image, f.Digest, f.Restarts = string(c.State.Status), c.Config.Image, c.Image, c.RestartCount
+		if c.State.Health != nil && c.State.Health.Status != container.NoHealthcheck {
+			f.Health = string(c.State.Health.Status)
+		}
+		if at, err := time.Parse(time.RFC3339Nano, c.State.StartedAt); err == nil && at.Year() > 1 {
+			f.Since = at
+		}
+		if c.State.Status == container.StateExited {
+			f.ExitCode = c.State.ExitCode
+		}
+		facts.Summary = f.State
+		if f.Health != "" {
+			facts.Summary += ", " + f.Health
+		}
+		if st.completed() {
+			facts.Summary = "completed"
+		}
+	}
+	if st.refuses() {
+		facts.Notes = append(facts.Notes, fmt.Sprintf("image %s now means %s, which did not become healthy; the service stays at %s",
+			st.service.Image, shortImage(st.imageID), shortImage(st.container.Image)))
+	}
+	return facts
+}
+
+func shortImage(id string) string {
+	id = strings.TrimPrefix(id, "sha256:")
+	return id[:min(12, len(id))]
+}

@@ -1,0 +1,247 @@
+package compose
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/docker/compose/v5/pkg/api"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+
+	"dive-agent/reconcilers"
+)
+
+// compare says why a container must be made anew; nothing when it is as it should be.
+func (st *serviceState) compare(c *container.InspectResponse) ([]string, error) {
+	var differs []string
+	if c.State.Dead {
+		differs = append(differs, "the engine could not remove it")
+	}
+	definition, err := st.compareDefinition(c)
+	if err != nil {
+		return nil, err
+	}
+	differs = append(differs, definition...)
+	differs = append(differs, st.compareContent(c)...)
+	differs = append(differs, st.compareConnections(c)...)
+	if len(differs) == 0 {
+		byHand, err := st.compareLive(c)
+		if err != nil {
+			return nil, err
+		}
+		differs = append(differs, byHand...)
+	}
+	return differs, nil
+}
+
+func (st *serviceState) compareDefinition(c *container.InspectResponse) ([]string, error) {
+	var differs []string
+	if c.Config.Labels[api.ConfigHashLabel] != st.hash {
+		words := []string{}
+		if st.record.Container == c.ID && len(st.record.Definition) > 0 {
+			now, err := st.record.definition(st.service)
+			if err != nil {
+				return nil, fmt.Errorf("digest the definition of service %s: %w", st.name, err)
+			}
+			words = describe(st.record.Definition, now)
+		} else if c.Config.Image != st.service.Image {
+			words = append(words, fmt.Sprintf("image %s -> %s", c.Config.Image, st.service.Image))
+		}
+		if len(words) == 0 {
+			words = append(words, "its definition changed")
+		}
+		differs = append(differs, words...)
+	}
+	if st.imageID != "" && c.Image != st.imageID && len(differs) == 0 && !st.refusesFor(c) {
+		differs = append(differs, fmt.Sprintf("image %s now means %s, was %s", st.service.Image, shortImage(st.imageID), shortImage(c.Image)))
+	}
+	return differs, nil
+}
+
+// refuses says whether the service stays at the image it has, although its tag now leads to another one: that one was
+// tried and did not become healthy.
+func (st *serviceState) refuses() bool {
+	return st.container != nil && st.imageID != "" && st.container.Image != st.imageID && st.refusesFor(st.container)
+}
+
+func (st *serviceState) refusesFor(c *container.InspectResponse) bool {
+	return st.record.Refused == st.imageID && c.Config.Labels[api.ConfigHashLabel] == st.hash
+}
+
+// compareContent sees contents that Compose does not look at. A container without our label was made by
+// `docker compose`; its contents are taken as they are.
+func (st *serviceState) compareContent(c *container.InspectResponse) []string {
+	label, ours := c.Config.Labels[contentLabel]
+	if label == st.content || !ours && st.record.Container != c.ID {
+		return nil
+	}
+	added, removed, changed := difference(st.record.Content, st.contents)
+	if st.record.Container != c.ID {
+		added, removed, changed = nil, nil, nil
+	}
+	var words []string
+	for _, name := range append(append(added, removed...), changed...) {
+		words = append(words, "content of "+name+" changed")
+	}
+	if len(words) == 0 {
+		words = append(words, "content of its files changed")
+	}
+	return words
+}
+
+func (st *serviceState) compareConnections(c *container.InspectResponse) []string {
+	var differs []string
+	for _, key := range sortedKeys(st.service.Networks) {
+		name := st.model.project.Networks[key].Name
+		endpoint, ok := c.NetworkSettings.Networks[name]
+		if !ok {
+			if id := st.networks[name]; id == "" || !connectedByID(c, id) {
+				differs = append(differs, "not connected to network "+name)
+			}
+			continue
+		}
+		if id := st.networks[name]; endpoint.NetworkID != "" && id != "" && endpoint.NetworkID != id {
+			differs = append(differs, "network "+name+" was made anew")
+		}
+	}
+	for _, volume := range st.service.Volumes {
+		if volume.Type != types.VolumeTypeVolume || volume.Source == "" {
+			continue
+		}
+		name := st.model.project.Volumes[volume.Source].Name
+		if !mounts(c, name) {
+			differs = append(differs, "volume "+name+" is not mounted")
+		}
+	}
+	return differs
+}
+
+func connectedByID(c *container.InspectResponse, id string) bool {
+	for _, endpoint := range c.NetworkSettings.Networks {
+		if endpoint.NetworkID == id {
+			return true
+		}
+	}
+	return false
+}
+
+func mounts(c *container.InspectResponse, volume string) bool {
+	for _, m := range c.Mounts {
+		if m.Type == mount.TypeVolume && m.Name == volume {
+			return true
+		}
+	}
+	return false
+}
+
+// compareLive sees what was changed on the container itself since it was made, or that it was replaced by one that
+// only looks the same by its labels.
+func (st *serviceState) compareLive(c *container.InspectResponse) ([]string, error) {
+	if len(st.record.Live) == 0 || st.record.Pending != nil {
+		return nil, nil
+	}
+	now, err := st.record.live(c)
+	if err != nil {
+		return nil, fmt.Errorf("digest container %s: %w", st.wantName, err)
+	}
+	added, removed, changed := difference(st.record.Live, now)
+	names := append(append(added, removed...), changed...)
+	if len(names) == 0 {
+		return nil, nil
+	}
+	if st.record.Container != c.ID {
+		return []string{"replaced by hand with another " + strings.Join(names, ", ")}, nil
+	}
+	return []string{"changed by hand: " + strings.Join(names, ", ")}, nil
+}
+
+// plan is a pure function of what was observed: one change, or none.
+func (st *serviceState) plan() reconcilers.Plan {
+	p := reconcilers.Plan{State: st, Unknown: st.unknown}
+	change := reconcilers.Change{Address: st.name}
+	c := st.container
+	switch {
+	case c == nil && st.foreign != "":
+		return p
+	case c == nil:
+		change.Action, change.Reason = reconcilers.Create, "image "+st.service.Image
+		if len(st.unknown) > 0 {
+			change.Reason += ", " + strings.Join(st.variables, ", ") + " known after apply"
+		}
+	case len(st.unknown) > 0:
+		change.Action, change.Reason = reconcilers.Update, strings.Join(st.variables, ", ")+" known after apply"
+	case c.State.Status == "removing":
+		return p
+	case len(st.differs) > 0:
+		change.Action, change.Reason, change.Details = reconcilers.Replace, summary(st.differs), st.differs
+		if len(st.differs) == 1 {
+			change.Details = nil
+		}
+	default:
+		change.Action, change.Reason = st.planRunning(c)
+	}
+	if change.Action != "" {
+		p.Changes = []reconcilers.Change{change}
+	}
+	return p
+}
+
+func summary(differs []string) string {
+	if len(differs) > 3 {
+		return fmt.Sprintf("%s and %d more", strings.Join(differs[:2], "; "), len(differs)-2)
+	}
+	return strings.Join(differs, "; ")
+}
+
+// planRunning finds what a container lacks that is made as it should be.
+func (st *serviceState) planRunning(c *container.InspectResponse) (reconcilers.Action, string) {
+	var words []string
+	action := reconcilers.Update
+	if len(st.extras) > 0 {
+		words = append(words, "remove what an interrupted change left: "+strings.TrimPrefix(st.extras[0].Name, "/"))
+	}
+	if c.Name != "/"+st.wantName {
+		words = append(words, fmt.Sprintf("rename %s to %s", strings.TrimPrefix(c.Name, "/"), st.wantName))
+	}
+	switch {
+	case c.State.Paused:
+		words = append(words, "unpause")
+	case c.State.Restarting || c.State.Running:
+		if name := st.recreatedParent(); name != "" && st.record.Container == c.ID {
+			words = append(words, "restart: service "+name+" was made anew")
+		} else if st.record.Pending != nil {
+			action = reconcilers.Run
+			words = append(words, "see whether the new version becomes healthy, after an interruption: "+st.record.Pending.Reason)
+		}
+	case st.completed():
+		if st.record.Pending != nil {
+			action = reconcilers.Run
+			words = append(words, "finish an interrupted change: "+st.record.Pending.Reason)
+		}
+	case c.State.Status == container.StateCreated:
+		action = reconcilers.Run
+		words = append(words, "start: created and never started")
+	case st.oneShot:
+		action = reconcilers.Run
+		words = append(words, fmt.Sprintf("run again: exit code %d", c.State.ExitCode))
+	default:
+		action = reconcilers.Run
+		words = append(words, fmt.Sprintf("start: stopped with exit code %d", c.State.ExitCode))
+	}
+	if len(words) == 0 {
+		return "", ""
+	}
+	return action, strings.Join(words, "; ")
+}
+
+// recreatedParent names a service that this one is restarted with and that has another container now.
+func (st *serviceState) recreatedParent() string {
+	for _, name := range sortedKeys(st.parents) {
+		before, ok := st.record.Parents[name]
+		if dependency := st.service.DependsOn[name]; dependency.Restart && ok && st.parents[name] != "" && before != st.parents[name] {
+			return name
+		}
+	}
+	return ""
+}

@@ -1,0 +1,242 @@
+package compose
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/docker/compose/v5/pkg/api"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
+
+	"dive-agent/atomicfile"
+	"dive-agent/reconcilers"
+)
+
+// good is the last version of a service that was ready, as the engine described it: enough to make it again exactly,
+// labels and image ID included, whatever the manifest and the image's tag say by then. It holds the values of the
+// environment, so its file is 0600 in the component's private folder.
+type good struct {
+	Name       string                               `json:"name"`
+	ImageID    string                               `json:"imageID"`
+	Config     *container.Config                    `json:"config"`
+	Host       *container.HostConfig                `json:"host"`
+	Networks   map[string]*network.EndpointSettings `json:"networks"`
+	Injections []injection                          `json:"injections,omitempty"`
+	Files      []goodFile                           `json:"files,omitempty"`
+}
+
+// goodFile is a bound file as the version had it.
+type goodFile struct {
+	Path    string      `json:"path"`
+	Mode    fs.FileMode `json:"mode"`
+	Content []byte      `json:"content"`
+}
+
+// goodFilesLimit bounds the bound files that are kept with a version, in bytes.
+const goodFilesLimit = 16 << 20
+
+func (st *serviceState) goodPath() string {
+	return filepath.Join(st.target.Dir, st.name+".good.json")
+}
+
+// keepGood keeps a ready container as the version to go back to.
+func (st *serviceState) keepGood(c *container.InspectResponse) error {
+	g := good{
+		Name: strings.TrimPrefix(c.Name, "/"), ImageID: c.Image, Config: c.Config, Host: c.HostConfig,
+		Networks: map[string]*network.EndpointSettings{}, Injections: st.injections(),
+	}
+	short := c.ID[:12]
+	for name, endpoint := range c.NetworkSettings.Networks {
+		aliases := slices.DeleteFunc(slices.Clone(endpoint.Aliases), func(a string) bool { return a == short })
+		g.Networks[name] = &network.EndpointSettings{
+			IPAMConfig: endpoint.IPAMConfig, Links: endpoint.Links, Aliases: slices.Compact(aliases), DriverOpts: endpoint.DriverOpts,
+		}
+	}
+	g.keepAnonymousVolumes(c)
+	if err := g.keepFiles(st.model.content[st.name].placed); err != nil {
+		return fmt.Errorf("keep the files of service %s: %w", st.name, err)
+	}
+	text, err := json.Marshal(g)
+	if err != nil {
+		return err
+	}
+	if _, err := atomicfile.Write(st.goodPath(), text, atomicfile.Options{}); err != nil {
+		return fmt.Errorf("keep the last good version of service %s: %w", st.name, err)
+	}
+	st.record.Good = &goodMark{Container: c.ID, Hash: c.Config.Labels[api.ConfigHashLabel], Content: st.content, ImageID: c.Image}
+	return nil
+}
+
+// keepAnonymousVolumes binds the volumes that have no name in the definition, so that the next container gets them too.
+func (g *good) keepAnonymousVolumes(c *container.InspectResponse) {
+	host := *c.HostConfig
+	host.Binds = slices.Clone(host.Binds)
+	host.Mounts = slices.Clone(host.Mounts)
+	for _, m := range c.Mounts {
+		if m.Type != mount.TypeVolume || len(m.Name) != 64 {
+			continue
+		}
+		host.Mounts = slices.DeleteFunc(host.Mounts, func(have mount.Mount) bool { return have.Target == m.Destination })
+		bound := slices.ContainsFunc(host.Binds, func(bind string) bool { return strings.Contains(bind, ":"+m.Destination) })
+		if !bound {
+			host.Binds = append(host.Binds, m.Name+":"+m.Destination)
+		}
+	}
+	g.Host = &host
+}
+
+func (g *good) keepFiles(list []placed) error {
+	size := 0
+	for _, p := range list {
+		err := filepath.WalkDir(p.to, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			content, err := os.ReadFile(path)
+			if size += len(content); err != nil || size > goodFilesLimit {
+				return err
+			}
+			g.Files = append(g.Files, goodFile{Path: path, Mode: info.Mode(), Content: content})
+			return nil
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (st *serviceState) readGood() (*good, error) {
+	text, err := os.ReadFile(st.goodPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var g good
+	if err := json.Unmarshal(text, &g); err != nil {
+		return nil, err
+	}
+	return &g, nil
+}
+
+// putBack makes the last good version again, in place of what is there, and waits until it is ready. When the call is
+// cancelled meanwhile, that wait is left out.
+func (r *Reconciler) putBack(ctx context.Context, st *serviceState, g *good, progress reconcilers.Progress) error {
+	safe, cancel := context.WithTimeout(context.WithoutCancel(ctx), mutationLimit)
+	defer cancel()
+	if err := r.clear(safe, st); err != nil {
+		return err
+	}
+	for _, file := range g.Files {
+		if err := placeFile(file.Path, file.Content, file.Mode); err != nil {
+			return err
+		}
+	}
+	id, err := r.recreate(safe, g)
+	if err != nil {
+		return err
+	}
+	w, err := r.watch(safe, id)
+	if err != nil {
+		return err
+	}
+	defer w.stop()
+	if err := r.inject(safe, id, g.Injections); err != nil {
+		return err
+	}
+	if _, err := r.engine.ContainerStart(safe, id, client.ContainerStartOptions{}); err != nil {
+		return fmt.Errorf("start container %s: %w", g.Name, r.redacted(err))
+	}
+	progress.Started()
+	old := *st
+	old.record.Pending, old.record.Good = nil, nil
+	if err := r.await(ctx, &old, w, progress); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return r.noteBack(safe, st, g, id)
+}
+
+// noteBack records the version that was put back, so that its container is no drift, and the image that was refused when
+// the definition is the same and only its tag had moved.
+func (r *Reconciler) noteBack(ctx context.Context, st *serviceState, g *good, id string) error {
+	result, err := r.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return fmt.Errorf("inspect container %s: %w", g.Name, err)
+	}
+	c := &result.Container
+	if st.record.Live, err = st.record.live(c); err != nil {
+		return err
+	}
+	st.record.Container, st.record.Pending = id, nil
+	st.record.Good.Container = id
+	st.record.Refused = ""
+	if c.Config.Labels[api.ConfigHashLabel] == st.hash && c.Image != st.imageID {
+		st.record.Refused = st.imageID
+	}
+	return st.record.write(st.recordPath(st.name))
+}
+
+// clear removes all containers of the service.
+func (r *Reconciler) clear(ctx context.Context, st *serviceState) error {
+	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{
+		All: true, Filters: projectFilter(st.project, api.ServiceLabel+"="+st.name, api.OneoffLabel+"=False"),
+	})
+	if err != nil {
+		return fmt.Errorf("list containers of service %s: %w", st.name, err)
+	}
+	for _, c := range list.Items {
+		if err := r.remove(ctx, c.ID); err != nil {
+			return fmt.Errorf("remove the container that does not work: %w", err)
+		}
+	}
+	return nil
+}
+
+// recreate makes the container of a version anew. An engine before API 1.44 takes one network at creation and the others
+// after it.
+func (r *Reconciler) recreate(ctx context.Context, g *good) (string, error) {
+	config := *g.Config
+	name := config.Image
+	if image, err := r.engine.ImageInspect(ctx, name); err != nil || image.ID != g.ImageID {
+		config.Image = g.ImageID
+	}
+	if _, err := r.engine.ImageInspect(ctx, config.Image); err != nil {
+		return "", fmt.Errorf("image %s (%s) is not on this host any more: %w", name, shortImage(g.ImageID), err)
+	}
+	first := string(g.Host.NetworkMode)
+	networking := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}
+	if endpoint, ok := g.Networks[first]; ok {
+		networking.EndpointsConfig[first] = endpoint
+	}
+	made, err := r.engine.ContainerCreate(ctx, client.ContainerCreateOptions{
+		Name: g.Name, Config: &config, HostConfig: g.Host, NetworkingConfig: networking,
+	})
+	if err != nil {
+		return "", fmt.Errorf("make container %s again: %w", g.Name, r.redacted(err))
+	}
+	for _, name := range sortedKeys(g.Networks) {
+		if name == first || g.Host.NetworkMode.IsContainer() || g.Host.NetworkMode.IsHost() || g.Host.NetworkMode.IsNone() {
+			continue
+		}
+		_, err := r.engine.NetworkConnect(ctx, name, client.NetworkConnectOptions{Container: made.ID, EndpointConfig: g.Networks[name]})
+		if err != nil {
+			return "", fmt.Errorf("connect container %s to network %s: %w", g.Name, name, err)
+		}
+	}
+	return made.ID, nil
+}

@@ -1,0 +1,384 @@
+package compose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/compose/v5/pkg/api"
+	sdk "github.com/docker/compose/v5/pkg/compose"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/volume"
+	"github.com/moby/moby/client"
+
+	"dive-agent/reconcilers"
+)
+
+// sharedState is what one look at the shared part of a stack saw.
+type sharedState struct {
+	*stack
+	missing    []string                     // images that the host lacks
+	stale      []string                     // images to pull although they are there
+	networks   map[string][]network.Summary // wanted network's key -> those of its name, the one to keep first
+	attached   map[string][]string          // network ID -> containers
+	volumes    map[string]*volume.Volume    // wanted volume's key -> what is there, or nil
+	orphans    []container.Summary
+	pulledFor  string
+	notes      []string
+	blocked    error
+	wantHashes map[string]string // "network key" and "volume key" -> hash of the wanted definition
+}
+
+// sharedRecord is what is remembered of the shared part.
+type sharedRecord struct {
+	PulledFor string `json:"pulledFor"` // digest of the instance whose images were pulled, with policy always
+}
+
+func (r *Reconciler) observeShared(ctx context.Context, s *stack) (reconcilers.Observed, error) {
+	st := &sharedState{
+		stack: s, networks: map[string][]network.Summary{}, attached: map[string][]string{},
+		volumes: map[string]*volume.Volume{}, wantHashes: map[string]string{},
+	}
+	for _, look := range []func(context.Context, *sharedState) error{
+		r.lookAtImages, r.lookAtNetworks, r.lookAtVolumes, r.lookForOrphans, r.checkEngine,
+	} {
+		if err := look(ctx, st); err != nil {
+			return reconcilers.Observed{}, err
+		}
+	}
+	facts := reconcilers.Facts{
+		Summary: fmt.Sprintf("%d images, %d networks, %d volumes", len(s.model.images()), len(s.model.project.Networks), len(s.model.project.Volumes)),
+		Notes:   st.notes,
+	}
+	return reconcilers.Observed{Facts: facts, Started: true, Err: st.blocked, State: st}, nil
+}
+
+func (r *Reconciler) lookAtImages(ctx context.Context, st *sharedState) error {
+	if st.spec.Pull == "always" {
+		st.pulledFor = readShared(st.stack).PulledFor
+	}
+	for _, image := range st.model.images() {
+		if st.unknownImage(image) {
+			continue
+		}
+		_, err := r.engine.ImageInspect(ctx, image)
+		switch {
+		case errdefs.IsNotFound(err):
+			st.missing = append(st.missing, image)
+		case errdefs.IsInvalidArgument(err):
+			return &reconcilers.BlockedError{
+				Reason: "InvalidImage", Message: fmt.Sprintf("%q is no image name", image), Err: err, Do: "Correct it in the Compose file",
+			}
+		case err != nil:
+			return fmt.Errorf("look for image %s: %w", image, err)
+		case st.spec.Pull == "always" && st.pulledFor != st.target.Instance.Digest:
+			st.stale = append(st.stale, image)
+		}
+	}
+	return nil
+}
+
+// unknownImage says whether the image's name is made of a value that is not known yet.
+func (st *sharedState) unknownImage(image string) bool {
+	return len(st.unknown) > 0 && strings.Contains(image, standIn) && st.rawImageUnknown(image)
+}
+
+func (st *sharedState) rawImageUnknown(image string) bool {
+	for name, service := range st.model.project.Services {
+		if service.Image != image {
+			continue
+		}
+		for _, variable := range st.model.imageUses[name] {
+			if _, ok := st.unknown[variable]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (r *Reconciler) lookAtNetworks(ctx context.Context, st *sharedState) error {
+	list, err := r.engine.NetworkList(ctx, client.NetworkListOptions{})
+	if err != nil {
+		return fmt.Errorf("list networks: %w", err)
+	}
+	for _, key := range sortedKeys(st.model.project.Networks) {
+		want := st.model.project.Networks[key]
+		for _, have := range list.Items {
+			if have.Name == want.Name || bool(want.External) && have.ID == want.Name {
+				st.networks[key] = append(st.networks[key], have)
+			}
+		}
+		if want.External {
+			if len(st.networks[key]) == 0 && want.Name != "" {
+				st.wait(fmt.Sprintf("external network %s", want.Name))
+			}
+			continue
+		}
+		if st.wantHashes["network "+key], err = sdk.NetworkHash(&want); err != nil {
+			return err
+		}
+		if len(st.networks[key]) == 0 {
+			continue
+		}
+		for _, have := range st.networks[key] {
+			if len(st.networks[key]) == 1 && have.Labels[api.ConfigHashLabel] == st.wantHashes["network "+key] {
+				continue
+			}
+			details, err := r.engine.NetworkInspect(ctx, have.ID, client.NetworkInspectOptions{})
+			if err != nil && !errdefs.IsNotFound(err) {
+				return fmt.Errorf("inspect network %s: %w", have.Name, err)
+			}
+			for id := range details.Network.Containers {
+				st.attached[have.ID] = append(st.attached[have.ID], id)
+			}
+		}
+		sort.SliceStable(st.networks[key], func(i, j int) bool { return st.networks[key][i].Created.Before(st.networks[key][j].Created) })
+	}
+	return nil
+}
+
+func (st *sharedState) wait(what string) {
+	if st.blocked == nil {
+		st.blocked = &reconcilers.WaitError{
+			For: what, Again: 15 * time.Second, Err: errors.New("the Compose file declares it as external, and it is not on this host"),
+		}
+	}
+}
+
+func (r *Reconciler) lookAtVolumes(ctx context.Context, st *sharedState) error {
+	for _, key := range sortedKeys(st.model.project.Volumes) {
+		want := st.model.project.Volumes[key]
+		have, err := r.engine.VolumeInspect(ctx, want.Name, client.VolumeInspectOptions{})
+		if err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("inspect volume %s: %w", want.Name, err)
+		}
+		if err == nil {
+			st.volumes[key] = &have.Volume
+		} else if want.External {
+			st.wait(fmt.Sprintf("external volume %s", want.Name))
+		}
+		if st.wantHashes["volume "+key], err = sdk.VolumeHash(want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookForOrphans finds containers of the project whose service is not in the file any more. Services that only their
+// profile turns off are left alone.
+func (r *Reconciler) lookForOrphans(ctx context.Context, st *sharedState) error {
+	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: projectFilter(st.project)})
+	if err != nil {
+		return fmt.Errorf("list the project's containers: %w", err)
+	}
+	for _, c := range list.Items {
+		name := c.Labels[api.ServiceLabel]
+		_, active := st.model.project.Services[name]
+		_, off := st.model.project.DisabledServices[name]
+		if !active && !off && c.Labels[api.OneoffLabel] != "True" && c.Labels[api.HookLabel] == "" {
+			st.orphans = append(st.orphans, c)
+		}
+	}
+	return nil
+}
+
+// step is one change of the shared part with the way to do it.
+type step struct {
+	change reconcilers.Change
+	do     func(ctx context.Context, r *Reconciler) error
+}
+
+func (st *sharedState) plan() reconcilers.Plan {
+	p := reconcilers.Plan{State: st}
+	var content []string
+	for _, s := range st.steps() {
+		p.Changes = append(p.Changes, s.change)
+		if s.change.Destroys {
+			content = append(content, s.change.Address+"="+st.wantHashes[s.change.Address])
+		}
+	}
+	p.Content = strings.Join(content, " ")
+	return p
+}
+
+// steps are the changes in their order: images first, so that nothing is touched when one cannot be had.
+func (st *sharedState) steps() []step {
+	var steps []step
+	for _, image := range st.missing {
+		steps = append(steps, st.pull(image, "not on this host"))
+	}
+	for _, image := range st.stale {
+		steps = append(steps, st.pull(image, "pull policy always, new revision"))
+	}
+	if st.blocked != nil {
+		return steps
+	}
+	for _, c := range st.orphans {
+		steps = append(steps, step{
+			reconcilers.Change{
+				Action: reconcilers.Delete, Address: "container " + containerName(c),
+				Reason: fmt.Sprintf("service %s is not in the Compose file any more; its volumes stay", c.Labels[api.ServiceLabel]),
+			},
+			func(ctx context.Context, r *Reconciler) error { return r.remove(ctx, c.ID) },
+		})
+	}
+	for _, key := range sortedKeys(st.model.project.Networks) {
+		steps = append(steps, st.networkSteps(key)...)
+	}
+	for _, key := range sortedKeys(st.model.project.Volumes) {
+		steps = append(steps, st.volumeSteps(key)...)
+	}
+	return steps
+}
+
+func containerName(c container.Summary) string {
+	if len(c.Names) == 0 {
+		return c.ID[:12]
+	}
+	return strings.TrimPrefix(c.Names[0], "/")
+}
+
+func (st *sharedState) networkSteps(key string) []step {
+	want, have := st.model.project.Networks[key], st.networks[key]
+	if want.External {
+		return nil
+	}
+	address := "network " + want.Name
+	create := func(ctx context.Context, r *Reconciler) error { return r.create(ctx, st.model.onlyNetwork(key), false) }
+	if len(have) == 0 {
+		return []step{{reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}, create}}
+	}
+	var steps []step
+	for _, extra := range have[1:] {
+		steps = append(steps, step{
+			reconcilers.Change{
+				Action: reconcilers.Delete, Address: address + " " + extra.ID[:12],
+				Reason: "a second network of that name; the engine would call it ambiguous",
+			},
+			func(ctx context.Context, r *Reconciler) error {
+				return r.removeNetwork(ctx, extra.ID, st.attached[extra.ID])
+			},
+		})
+	}
+	hash := have[0].Labels[api.ConfigHashLabel]
+	if hash == "" || have[0].Labels[api.ProjectLabel] != st.project || hash == st.wantHashes["network "+key] {
+		return steps
+	}
+	return append(steps, step{
+		reconcilers.Change{
+			Action: reconcilers.Replace, Address: address, Destroys: true,
+			Reason: "its definition changed; all services on it are made anew",
+		},
+		func(ctx context.Context, r *Reconciler) error {
+			if err := r.removeNetwork(ctx, have[0].ID, st.attached[have[0].ID]); err != nil {
+				return err
+			}
+			return create(ctx, r)
+		},
+	})
+}
+
+// removeNetwork takes a network from its containers and removes it. The services see that they lack it.
+func (r *Reconciler) removeNetwork(ctx context.Context, id string, attached []string) error {
+	for _, c := range attached {
+		_, err := r.engine.NetworkDisconnect(ctx, id, client.NetworkDisconnectOptions{Container: c, Force: true})
+		if err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("disconnect container %s: %w", c[:min(12, len(c))], err)
+		}
+	}
+	if _, err := r.engine.NetworkRemove(ctx, id, client.NetworkRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove network: %w", err)
+	}
+	return nil
+}
+
+func (st *sharedState) volumeSteps(key string) []step {
+	want, have := st.model.project.Volumes[key], st.volumes[key]
+	if want.External {
+		return nil
+	}
+	address := "volume " + want.Name
+	create := func(ctx context.Context, r *Reconciler) error { return r.create(ctx, st.model.onlyVolume(key), false) }
+	if have == nil {
+		return []step{{reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}, create}}
+	}
+	hash := have.Labels[api.ConfigHashLabel]
+	if hash == "" || have.Labels[api.ProjectLabel] != st.project || hash == st.wantHashes["volume "+key] {
+		return nil
+	}
+	return []step{{
+		reconcilers.Change{
+			Action: reconcilers.Replace, Address: address, Destroys: true,
+			Reason: "its definition changed; it is deleted with its data and made anew",
+		},
+		func(ctx context.Context, r *Reconciler) error {
+			if err := r.removeVolume(ctx, want.Name); err != nil {
+				return err
+			}
+			return create(ctx, r)
+		},
+	}}
+}
+
+// removeVolume removes a volume with its data, and the containers that have it mounted before. Only an approved plan
+// comes here.
+func (r *Reconciler) removeVolume(ctx context.Context, name string) error {
+	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("volume", name)})
+	if err != nil {
+		return fmt.Errorf("list the containers that use volume %s: %w", name, err)
+	}
+	for _, c := range list.Items {
+		if err := r.remove(ctx, c.ID); err != nil {
+			return fmt.Errorf("remove container %s: %w", containerName(c), err)
+		}
+	}
+	if _, err := r.engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	return nil
+}
+
+func (r *Reconciler) applyShared(ctx context.Context, st *sharedState, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
+	if len(p.Changes) == 0 {
+		return reconcilers.Applied{}, nil
+	}
+	for _, s := range st.steps() {
+		if err := progress.Begin(ctx, s.change); err != nil {
+			return reconcilers.Applied{}, err
+		}
+		err := r.step(ctx, s)
+		progress.End(s.change, err)
+		if err != nil {
+			return reconcilers.Applied{}, err
+		}
+	}
+	if len(st.stale)+len(st.missing) > 0 && st.spec.Pull == "always" {
+		if err := writeShared(st.stack, sharedRecord{PulledFor: st.target.Instance.Digest}); err != nil {
+			return reconcilers.Applied{}, err
+		}
+	}
+	return reconcilers.Applied{Facts: reconcilers.Facts{Notes: st.notes}}, nil
+}
+
+// step does one change. A pull may be broken off at any time; all else is finished once begun.
+func (r *Reconciler) step(ctx context.Context, s step) error {
+	if s.change.Action != reconcilers.Run {
+		safe, cancel := context.WithTimeout(context.WithoutCancel(ctx), mutationLimit)
+		defer cancel()
+		ctx = safe
+	}
+	if err := s.do(ctx, r); err != nil {
+		var rejected *reconcilers.RejectedError
+		if errors.As(err, &rejected) || ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%s %s: %w", s.change.Action, s.change.Address, r.redacted(err))
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+package compose
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+
+	"dive-agent/desired"
+)
+
+// Kind is the manifest kind that this package reconciles.
+var Kind = desired.Kind{
+	Name: "ComposeStack",
+	Doc:  "A Compose file whose services are started one by one, as soon as what each of them needs is ready.",
+	New:  func() any { return &Spec{} },
+}
+
+// Spec is the manifest of a ComposeStack.
+type Spec struct {
+	Project       desired.Expr            `yaml:"project" doc:"Compose project name; default dive-<instance>. Containers, networks and volumes carry it, so it must not change."`
+	Files         []string                `yaml:"files" doc:"Compose files relative to the source folder, later ones override earlier ones; default compose.yaml."`
+	Environment   map[string]desired.Expr `yaml:"environment" doc:"Variables for the interpolation of the Compose files. A service whose definition uses one waits for the outputs it is made of."`
+	Profiles      []string                `yaml:"profiles" doc:"Active Compose profiles."`
+	After         map[string][]string     `yaml:"after" doc:"Service -> components it waits for, where the data does not say so already."`
+	HealthTimeout desired.Duration        `yaml:"healthTimeout" default:"3m" doc:"How long a new container may take to become healthy before the last good version is put back."`
+	Pull          string                  `yaml:"pull" default:"missing" enum:"missing,always,never" doc:"When images are pulled: those the host lacks, all at each new revision, or none."`
+}
+
+// SharedPart is the part that holds what all services of a stack share.
+const SharedPart = "@resources"
+
+// secretsVariable names the instance's secrets folder in every Compose file, unless the manifest sets it itself.
+const secretsVariable = "SECRETS_DIR"
+
+var projectName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
+
+func (s *Spec) files() []string {
+	if len(s.Files) == 0 {
+		return []string{"compose.yaml"}
+	}
+	return s.Files
+}
+
+func (s *Spec) healthTimeout() time.Duration {
+	if s.HealthTimeout <= 0 {
+		return 3 * time.Minute
+	}
+	return s.HealthTimeout.Std()
+}
+
+// projectName evaluates the project's name. It never depends on an output: the name finds what already runs.
+func (s *Spec) projectName(instance string, scope *desired.Scope) (string, error) {
+	if s.Project.IsZero() {
+		return "dive-" + instance, nil
+	}
+	value, err := s.Project.Eval(scope)
+	if err != nil {
+		return "", fmt.Errorf("evaluate the project name: %w", err)
+	}
+	if !value.Known() || value.Secret() {
+		return "", fmt.Errorf("the project name %q must be known from the start and no secret", s.Project.Source())
+	}
+	name := value.Text()
+	if !projectName.MatchString(name) {
+		return "", fmt.Errorf("project name %q: use lower-case letters, digits, - and _, starting with a letter or digit", name)
+	}
+	return name, nil
+}

@@ -1,0 +1,147 @@
+package compose
+
+import (
+	"context"
+	"io/fs"
+	"regexp"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/template"
+
+	"dive-agent/desired"
+)
+
+// Validate is desired.Validator.
+func (s *Spec) Validate(c *desired.Check) {
+	if _, err := s.projectName(c.Instance.Name, c.Scope); err != nil {
+		c.Errorf(s.Project.Position(), "project: %v", err)
+		return
+	}
+	missing := false
+	for _, file := range s.files() {
+		if _, err := fs.Stat(c.Files, strings.TrimPrefix(file, "./")); err != nil {
+			c.Errorf(c.Component.Position, "files: there is no Compose file %s", repositoryPath(c, file))
+			missing = true
+		}
+	}
+	if missing || c.Light || c.SourceDir == "" {
+		return
+	}
+	if s.checkVariables(c) {
+		return
+	}
+	m, err := s.model(c)
+	if err != nil {
+		s.reportLoad(c, err)
+		return
+	}
+	s.checkServices(c, m)
+	s.checkAfter(c, m)
+}
+
+// checkVariables reports every variable of the Compose files that has neither a value nor a default.
+func (s *Spec) checkVariables(c *desired.Check) (found bool) {
+	r := request{sourceDir: c.SourceDir, project: "check", files: s.files(), env: map[string]string{}, shallow: true}
+	details, err := r.details()
+	if err != nil {
+		return false // reported with the rest
+	}
+	raw, err := loader.LoadModelWithContext(context.Background(), details, r.rawOptions)
+	if err != nil {
+		return false
+	}
+	at := s.places(c)
+	variables := template.ExtractVariables(raw, template.DefaultPattern)
+	for _, name := range sortedKeys(variables) {
+		variable := variables[name]
+		_, set := s.Environment[name]
+		if set || name == secretsVariable || name == "COMPOSE_PROJECT_NAME" || variable.PresenceValue != "" {
+			continue
+		}
+		use := regexp.MustCompile(`\$(\{` + name + `\}|` + name + `\b|\{` + name + `:?\?)`)
+		where, plain := at.findText(use.MatchString)
+		if !plain {
+			continue // every use of it has a default
+		}
+		found = true
+		c.Errorf(where, "variable %s is not set: add it to environment of component %s, or write $$ for a plain $", name, c.Component.Name)
+	}
+	return found
+}
+
+// reportLoad finds the place that an error of the loader speaks of. compose-go names a path such as services.web.ports.
+func (s *Spec) reportLoad(c *desired.Check, err error) {
+	at := s.places(c)
+	text := err.Error()
+	var yamlLine = regexp.MustCompile(`line (\d+)`)
+	where := at.find()
+	if len(at.files) > 0 {
+		where = desired.Position{File: at.files[0].name}
+	}
+	if path := regexp.MustCompile(`(services|networks|volumes|configs|secrets)\.[A-Za-z0-9_.\-\[\]]+`).FindString(text); path != "" {
+		where = at.find(strings.Split(strings.TrimRight(path, ".:"), ".")...)
+	} else if service := regexp.MustCompile(`service "?([A-Za-z0-9_.-]+)"?`).FindStringSubmatch(text); service != nil {
+		where = at.find("services", service[1])
+	} else if line := yamlLine.FindStringSubmatch(text); line != nil && len(s.files()) == 1 {
+		where = desired.Position{File: repositoryPath(c, s.files()[0]), Line: atoi(line[1])}
+	}
+	c.Errorf(where, "%s", text)
+}
+
+func atoi(digits string) int {
+	n := 0
+	for _, d := range digits {
+		n = n*10 + int(d-'0')
+	}
+	return n
+}
+
+func (s *Spec) checkServices(c *desired.Check, m *model) {
+	at := s.places(c)
+	names := map[string]string{}
+	for _, name := range sortedKeys(m.project.Services) {
+		service := m.project.Services[name]
+		refuse := func(key, format string, args ...any) { c.Errorf(at.find("services", name, key), format, args...) }
+		if service.Build != nil {
+			refuse("build", "service %s is built here: build and push its image in CI, and give its name in image", name)
+		} else if service.Image == "" {
+			refuse("image", "service %s has no image", name)
+		}
+		if scale := service.GetScale(); scale != 1 {
+			key := "scale"
+			if service.Deploy != nil && service.Deploy.Replicas != nil {
+				key = "deploy"
+			}
+			refuse(key, "service %s has %d replicas: one container per service is run; name a service for each, or turn one off by a profile", name, scale)
+		}
+		if len(service.PreStart)+len(service.PostStart)+len(service.PreStop) > 0 {
+			refuse("post_start", "service %s has lifecycle hooks, which are not supported: use a service of its own with depends_on and service_completed_successfully", name)
+		}
+		if service.Provider != nil {
+			refuse("provider", "service %s has a provider, which is not supported: run what it provides as a service", name)
+		}
+		if len(service.Models) > 0 {
+			refuse("models", "service %s uses models, which are not supported", name)
+		}
+		if service.ContainerName != "" {
+			if other, twice := names[service.ContainerName]; twice {
+				refuse("container_name", "container_name %s is taken by service %s", service.ContainerName, other)
+			}
+			names[service.ContainerName] = name
+		}
+	}
+}
+
+func (s *Spec) checkAfter(c *desired.Check, m *model) {
+	for _, service := range sortedKeys(s.After) {
+		if _, ok := m.project.Services[service]; !ok {
+			c.Errorf(c.Component.Position, "after: the Compose file has no active service %s", service)
+		}
+		for _, component := range s.After[service] {
+			if !isComponent(c.Instance, component) {
+				c.Errorf(c.Component.Position, "after: service %s waits for %s, and the instance has no such component", service, component)
+			}
+		}
+	}
+}
