@@ -10,6 +10,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 GO      ?= go
 TESTBED  = bin/testbed
 PKG     ?= ./...
+KEEPS    = $(filter-out 0,$(KEEP))
 # The seed of what is random in `make soak`; printed, so that a run can be repeated.
 SEED    ?= $(shell date +%s)
 
@@ -38,25 +39,26 @@ bin/demo:
 	@$(GO) build -o $@ ./testbed/demo
 
 .PHONY: demo
-demo: testbed build bin/demo ## the whole story on this machine (KEEP=1 leaves it running)
-	bin/demo -agent bin/dive-agent $(if $(filter-out 0,$(KEEP)),-keep)
+demo: build bin/testbed bin/demo ## the whole story on this machine (KEEP=1 leaves it running)
+	$(TESTBED) run $(if $(KEEPS),-keep) -- bin/demo -agent bin/dive-agent $(if $(KEEPS),-keep)
 
 .PHONY: demo-clean
 demo-clean: bin/demo ## remove what a demo left running
 	bin/demo -clean
 
 .PHONY: test
-test: testbed ## all tests on real engines, with the race detector (PKG=./mongo/... for a part)
-	$(GO) test -race -p 2 -timeout 30m $(PKG)
+test: bin/testbed ## all tests on real engines, with the race detector (PKG=./mongo/... for a part)
+	@command -v gcc >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev; } # for -race
+	$(TESTBED) run -- $(GO) test -race -p 2 -timeout 30m $(PKG)
 
 .PHONY: soak
-soak: testbed ## long tests, bounded (SEED=n repeats a run)
+soak: bin/testbed ## long tests, bounded (SEED=n repeats a run)
 	@echo "seed $(SEED)"
-	DIVE_SOAK=1 DIVE_SEED=$(SEED) $(GO) test -race -p 1 -timeout 120m -run 'Soak' -v $(PKG)
+	DIVE_SOAK=1 DIVE_SEED=$(SEED) $(TESTBED) run -- $(GO) test -race -p 1 -timeout 120m -run 'Soak' -v $(PKG)
 
 .PHONY: bench
-bench: testbed build ## the figures with their bars, into bench/latest.json (ONLY=poll for a part)
-	$(GO) run ./bench/cmd/bench $(if $(ONLY),-only '$(ONLY)')
+bench: bin/testbed build ## the figures with their bars, into bench/latest.json (ONLY=poll for a part)
+	$(TESTBED) run -- $(GO) run ./bench/cmd/bench $(if $(ONLY),-only '$(ONLY)')
 
 .PHONY: lint
 lint: ## formatting and linters

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -22,12 +23,14 @@ const usage = `usage: go run ./testbed/cmd/testbed COMMAND
   provider         the provider mirror; prints its folder
   env              what to set to use the test bed by hand; starts nothing
   status           what runs and which images are there; starts nothing
+  run [-keep] -- COMMAND...
+                   'up', then the command, then 'down' if this run started the engine (not with -keep)
   down             stops the engine if the test bed started it, with all its containers; images stay in the cache
 
 TESTBED_CACHE moves the cache, DOCKER_HOST names an engine to use, TESTBED_PROVIDER_MIRROR another provider mirror.
 `
 
-// limit ends a run that hangs: the longest, on a new machine, takes some 6 minutes on 2 cores.
+// limit ends bringing up what hangs: the longest, on a new machine, takes some 6 minutes on 2 cores.
 const limit = 30 * time.Minute
 
 func main() {
@@ -42,6 +45,10 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testbed:", err)
+		var command commandError
+		if errors.As(err, &command) {
+			os.Exit(command.code)
+		}
 		os.Exit(1)
 	}
 }
@@ -69,6 +76,8 @@ func run(ctx context.Context, name string, args []string) error {
 		return env(ctx)
 	case "status":
 		return status(ctx)
+	case "run":
+		return runOn(ctx, say, args)
 	case "down":
 		stopped, err := testbed.StopEngine(ctx, say)
 		if err == nil && !stopped {
