@@ -12,6 +12,9 @@ var ErrNotFound = errors.New("not in the state")
 // ErrClosed is returned by calls on a store after Close.
 var ErrClosed = errors.New("the state store is closed")
 
+// ErrReadOnly is returned by changes of a store that was opened to be read.
+var ErrReadOnly = errors.New("the state was opened to be read only")
+
 // MachineError says that an instance is bound to another machine.
 type MachineError struct {
 	Instance string
@@ -52,7 +55,8 @@ func (e *DiskFullError) Error() string {
 
 func (e *DiskFullError) Unwrap() error { return e.Err }
 
-// SchemaError says that the database was written by a newer agent.
+// SchemaError says that the database was written by another version of the
+// agent: a newer one, or (when it is only to be read) an older one.
 type SchemaError struct {
 	Path  string
 	Found int
@@ -60,6 +64,10 @@ type SchemaError struct {
 }
 
 func (e *SchemaError) Error() string {
+	if e.Found < e.Known {
+		return fmt.Sprintf("the state database %s has schema %d, this agent reads %d: start this version of the agent once, it brings the state up to date",
+			e.Path, e.Found, e.Known)
+	}
 	return fmt.Sprintf("the state database %s has schema %d, this agent knows up to %d: "+
 		"run the newer agent that wrote it, or restore the state of this version", e.Path, e.Found, e.Known)
 }

@@ -23,6 +23,11 @@ type Options struct {
 	KeepRuns int
 	// KeepEvents is how many events are kept in all; 0 means 10,000.
 	KeepEvents int
+	// ReadOnly is for commands that run beside the agent, without the folder's
+	// Lock: nothing in the folder is made, moved aside or brought up to date,
+	// and Update and Recover fail with ErrReadOnly. Where there is no state
+	// yet, an empty one is read.
+	ReadOnly bool
 }
 
 // SQLite is the Store in one file of the state folder, in WAL mode, with one
@@ -69,6 +74,10 @@ func Open(ctx context.Context, opts Options) (*SQLite, []Notice, error) {
 		opts.KeepEvents = defaultEvents
 	}
 	path := filepath.Join(opts.Dir, fileName)
+	if opts.ReadOnly {
+		s, err := openReadOnly(ctx, path)
+		return s, nil, err
+	}
 	notices, err := prepare(ctx, path, opts.Now)
 	if err != nil {
 		return nil, nil, err
@@ -117,6 +126,9 @@ func (s *SQLite) Close() error {
 	}
 	s.closed = true
 	s.mu.Unlock()
+	if s.write == nil {
+		return s.read.Close()
+	}
 	// Readers go first: the last connection to close folds the WAL back in.
 	return errors.Join(s.read.Close(), s.write.Close())
 }
@@ -145,6 +157,9 @@ func (s *SQLite) isClosed() bool {
 func (s *SQLite) Update(ctx context.Context, fn func(Tx) error) error {
 	if s.isClosed() {
 		return ErrClosed
+	}
+	if s.write == nil {
+		return ErrReadOnly
 	}
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {

@@ -86,6 +86,43 @@ func create(ctx context.Context, path string, steps []migration) error {
 	return syncDir(filepath.Dir(path))
 }
 
+// openReadOnly opens what is there, or an empty state in memory.
+func openReadOnly(ctx context.Context, path string) (*SQLite, error) {
+	s := &SQLite{path: path, committed: make(chan struct{})}
+	steps, err := migrations(embedded)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if s.read, err = sql.Open("sqlite", "file::memory:"); err != nil {
+			return nil, fmt.Errorf("open an empty state: %w", err)
+		}
+		s.read.SetMaxOpenConns(1) // each connection has a memory of its own
+		for _, m := range steps {
+			if err := apply(ctx, s.read, m); err != nil {
+				s.read.Close()
+				return nil, fmt.Errorf("make an empty state: %w", err)
+			}
+		}
+		return s, nil
+	}
+	if s.read, err = connect(path, "deferred", 2); err != nil {
+		return nil, err
+	}
+	var found int
+	err = s.read.QueryRowContext(ctx, "PRAGMA user_version").Scan(&found)
+	switch {
+	case err != nil:
+		err = explain(ctx, path, "read the version of the state database", err)
+	case found != len(steps):
+		err = &SchemaError{Path: path, Found: found, Known: len(steps)}
+	default:
+		return s, nil
+	}
+	s.read.Close()
+	return nil, err
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -278,3 +278,43 @@ func TestLockKeepsASecondAgentOut(t *testing.T) {
 	_, err = state.Lock(filepath.Join(dir, "missing"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
+
+func TestReadOnlyBesideTheAgent(t *testing.T) {
+	read := func(dir string) (*state.SQLite, error) {
+		s, notices, err := state.Open(t.Context(), state.Options{Dir: dir, ReadOnly: true})
+		require.Empty(t, notices)
+		if s != nil {
+			t.Cleanup(func() { require.NoError(t, s.Close()) })
+		}
+		return s, err
+	}
+	dir := t.TempDir()
+	empty, err := read(dir)
+	require.NoError(t, err)
+	require.Empty(t, names(t, empty))
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, files, "nothing is made")
+
+	agent, _ := open(t, dir)
+	put(t, agent, "deu")
+	s, err := read(dir)
+	require.NoError(t, err)
+	require.Equal(t, []string{"deu"}, names(t, s))
+	put(t, agent, "fra")
+	require.Equal(t, []string{"deu", "fra"}, names(t, s))
+	for _, readonly := range []state.Store{s, empty} {
+		require.ErrorIs(t, readonly.Update(t.Context(), func(state.Tx) error { return nil }), state.ErrReadOnly)
+		_, err = readonly.Recover(t.Context())
+		require.ErrorIs(t, err, state.ErrReadOnly)
+	}
+
+	broken := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(broken, "agent.db"), []byte("this is no database, whatever its name says; it goes on for a while\n"), 0o600))
+	_, err = read(broken)
+	var corrupt *state.CorruptError
+	require.ErrorAs(t, err, &corrupt)
+	files, err = os.ReadDir(broken)
+	require.NoError(t, err)
+	require.Len(t, files, 1, "nothing is moved aside")
+}
