@@ -1,0 +1,122 @@
+// Package examples carries the example fleet, for those who start from it: the demo, tests and benchmarks. It must not
+// know the agent.
+package examples
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+//go:embed all:desired
+var files embed.FS
+
+// FS is the example fleet, a desired-state repository.
+func FS() fs.FS {
+	sub, err := fs.Sub(files, "desired")
+	if err != nil {
+		panic("examples: " + err.Error()) // the path is a constant
+	}
+	return sub
+}
+
+// Options say what of the example is written and how it differs.
+type Options struct {
+	Instances []string          // those that are written; nil: all
+	Values    map[string]string // values of fleet.yaml, added or replaced, as YAML text
+	HubURL    string            // hub.url of fleet.yaml, when not empty
+	HubCA     []byte            // PEM in place of hub-ca.pem, when not nil
+}
+
+// Write puts the example fleet in a folder, which is made when it is not there.
+func Write(dir string, o Options) error {
+	return fs.WalkDir(FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(dir, filepath.FromSlash(name))
+		if entry.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		if instance, ok := strings.CutPrefix(name, "instances/"); ok && o.Instances != nil && !slices.Contains(o.Instances, strings.TrimSuffix(instance, ".yaml")) {
+			return nil
+		}
+		text, err := fs.ReadFile(FS(), name)
+		if err != nil {
+			return err
+		}
+		switch {
+		case name == "fleet.yaml":
+			text = o.fleet(text)
+		case name == "hub-ca.pem" && o.HubCA != nil:
+			text = o.HubCA
+		}
+		return os.WriteFile(target, text, 0o644)
+	})
+}
+
+// fleet edits fleet.yaml line by line, so that its comments stay.
+func (o Options) fleet(text []byte) []byte {
+	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	left := make(map[string]bool, len(o.Values))
+	for name := range o.Values {
+		left[name] = true
+	}
+	for i, line := range lines {
+		name, _, ok := strings.Cut(strings.TrimSpace(line), ":")
+		if value, have := o.Values[name]; ok && have && strings.HasPrefix(line, "    ") {
+			lines[i] = fmt.Sprintf("    %s: %s", name, value)
+			delete(left, name)
+		}
+		if name == "url" && o.HubURL != "" && strings.HasPrefix(line, "    ") {
+			lines[i] = "    url: " + o.HubURL
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		lines = append(lines, fmt.Sprintf("    %s: %s", name, o.Values[name]))
+	}
+	return []byte(strings.Join(lines, "\n") + "\n")
+}
+
+// TestbedValues are the values of fleet.yaml with which the example runs on the images of the test bed.
+func TestbedValues() map[string]string {
+	return map[string]string{
+		"mongoImage":        "dive-testbed/mongod:6.0.5",
+		"postgresImage":     "dive-testbed/postgres:15",
+		"keycloakImage":     "dive-testbed/keycloak:26.4.7",
+		"keycloakArguments": "--optimized",
+		"redisImage":        "dive-testbed/redis:7",
+		"opaImage":          "dive-testbed/opa:1.22.2",
+		"opalServerImage":   "dive-testbed/opal-server:0.9.9",
+		"opalClientImage":   "dive-testbed/opal-client:0.9.9",
+		"backendImage":      "dive-testbed/services:1",
+		"kasImage":          "dive-testbed/services:1",
+		"frontendImage":     "dive-testbed/services:1",
+	}
+}
+
+// WriteMany puts a fleet of the example's hub and n spokes in a folder, each spoke on a host of its own: for benchmarks.
+func WriteMany(dir string, n int) error {
+	if err := Write(dir, Options{Instances: []string{"usa"}}); err != nil {
+		return err
+	}
+	for i := range n {
+		code := string([]byte{byte('A' + i/676%26), byte('A' + i/26%26), byte('A' + i%26)})
+		name := "s" + strings.ToLower(code)
+		host := fmt.Sprintf("apiVersion: dive/v1alpha1\nkind: Host\nmetadata: {name: %s-01}\nspec: {}\n", name)
+		if err := os.WriteFile(filepath.Join(dir, "hosts", name+"-01.yaml"), []byte(host), 0o644); err != nil {
+			return err
+		}
+		instance := fmt.Sprintf("apiVersion: dive/v1alpha1\nkind: Instance\nmetadata: {name: %s}\nspec:\n  blueprint: spoke\n  host: %s-01\n  values: {code: %s, country: Country %s, portOffset: %d}\n",
+			name, name, code, code, i%100)
+		if err := os.WriteFile(filepath.Join(dir, "instances", name+".yaml"), []byte(instance), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
