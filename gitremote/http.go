@@ -166,6 +166,19 @@ func (h *httpWire) exchange(ctx context.Context, svc service, discover, v2 bool,
 	return &drained{Reader: &limitedReader{r: res.Body, limit: limit}, body: res.Body}, nil
 }
 
+// ends checks that nothing follows an answer's flush: what does is not Git, and what preceded it is not to be believed.
+func ends(body io.Reader) error {
+	var more [1]byte
+	switch n, err := io.ReadFull(body, more[:]); {
+	case n > 0:
+		return protocolError("more bytes after the end of the answer")
+	case errors.Is(err, io.EOF):
+		return nil
+	default:
+		return err
+	}
+}
+
 // drained reads the little that may be left of an answer on Close, so that the connection is used again.
 type drained struct {
 	io.Reader
@@ -238,6 +251,9 @@ func (h *httpWire) listV2(ctx context.Context, request []byte) (*advertisement, 
 	if errors.Is(err, io.EOF) && len(refs) == 0 && body.(*drained).Reader.(*limitedReader).read == 0 {
 		return nil, ErrEmptyAnswer
 	}
+	if err == nil {
+		err = ends(body)
+	}
 	if err != nil {
 		return nil, cutShort(err)
 	}
@@ -253,6 +269,9 @@ func (h *httpWire) discover(ctx context.Context, svc service) (*advertisement, e
 	adv, err := readAdvertisement(newPktReader(body))
 	if errors.Is(err, io.EOF) && body.(*drained).Reader.(*limitedReader).read == 0 {
 		return nil, ErrEmptyAnswer
+	}
+	if err == nil {
+		err = ends(body)
 	}
 	return adv, cutShort(err)
 }
@@ -283,6 +302,9 @@ func (h *httpWire) fetchAs(ctx context.Context, req fetchRequest, v2 bool) (*pac
 	answer, err := readPackAnswer(newPktReader(body), v2, req.depth > 0)
 	if errors.Is(err, io.EOF) && body.(*drained).Reader.(*limitedReader).read == 0 {
 		return nil, ErrEmptyAnswer
+	}
+	if err == nil {
+		err = ends(body)
 	}
 	return answer, cutShort(err)
 }

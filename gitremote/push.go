@@ -2,14 +2,18 @@ package gitremote
 
 import (
 	"bytes"
+	"compress/zlib"
 	"context"
+	"crypto"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	githash "github.com/go-git/go-git/v5/plumbing/hash"
 )
 
 type pushRequest struct {
@@ -90,16 +94,46 @@ func (p pushRequest) encode(agent string) []byte {
 	return w.Bytes()
 }
 
+// encodePack writes a pack of whole objects, gitformat-pack(5). A status is three small objects: what counts is not to
+// make a compressor for each.
 func encodePack(o *Objects) ([]byte, error) {
 	if o == nil {
 		o = NewObjects()
 	}
 	var buf bytes.Buffer
-	if _, err := packfile.NewEncoder(&buf, o.store, false).Encode(o.order, 0); err != nil {
-		return nil, fmt.Errorf("encoding the pack: %w", err)
+	buf.WriteString("PACK")
+	buf.Write(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 2), uint32(len(o.order))))
+	zw := compressors.Get().(*zlib.Writer)
+	defer compressors.Put(zw)
+	for _, h := range o.order {
+		e, err := o.store.EncodedObject(plumbing.AnyObject, h)
+		if err != nil {
+			return nil, fmt.Errorf("encoding the pack: %w", err)
+		}
+		object := e.(*encoded)
+		head, size := byte(object.kind)<<4|byte(len(object.content)&15), len(object.content)>>4
+		for ; size > 0; size >>= 7 {
+			buf.WriteByte(head | 0x80)
+			head = byte(size & 0x7f)
+		}
+		buf.WriteByte(head)
+		zw.Reset(&buf)
+		if _, err := zw.Write(object.content); err != nil {
+			return nil, fmt.Errorf("encoding the pack: %w", err)
+		}
+		if err := zw.Close(); err != nil {
+			return nil, fmt.Errorf("encoding the pack: %w", err)
+		}
 	}
-	return buf.Bytes(), nil
+	sum := githash.New(crypto.SHA1)
+	sum.Write(buf.Bytes())
+	return sum.Sum(buf.Bytes()), nil
 }
+
+var compressors = sync.Pool{New: func() any {
+	zw, _ := zlib.NewWriterLevel(nil, zlib.BestSpeed) // fails for unknown levels only
+	return zw
+}}
 
 // pushReport is the server's answer to a push.
 type pushReport struct {

@@ -56,15 +56,15 @@ func (s *Source) Fetch(ctx context.Context, what string) (Revision, func() error
 }
 
 func removeCheckout(parent, name string) error {
-	root, err := os.OpenRoot(parent)
+	all, err := os.Open(parent)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	if err := removeTree(root, name); err != nil && !errors.Is(err, os.ErrNotExist) {
+	defer all.Close()
+	if err := removeTree(all, name); err != nil {
 		return fmt.Errorf("removing the temporary snapshot: %w", err)
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"dive-agent/atomicfile"
 )
 
 // Revision is one commit of the branch whose content is on disk.
@@ -85,32 +87,10 @@ func (r *record) save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := writeFileAtomically(filepath.Join(dir, recordFile), append(raw, '\n')); err != nil {
+	if _, err := atomicfile.Write(filepath.Join(dir, recordFile), append(raw, '\n'), atomicfile.Options{}); err != nil {
 		return fmt.Errorf("recording the revision: %w", err)
 	}
 	return nil
-}
-
-func writeFileAtomically(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // no longer there once renamed
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
 }
 
 // setAside keeps a damaged record for those who want to look at it.

@@ -27,17 +27,17 @@ const (
 
 // writeSnapshot makes the folder parent/name from a checked tree. It appears whole or not at all: everything is
 // written into a folder beside it, which is renamed at the end. Files are made with O_EXCL relative to
-// their open folder, so no link can lead a write elsewhere. Files that the base has unchanged are linked from there.
+// their open folder, so no link can lead a write elsewhere (the names of a checked tree are plain names). Files that the base has unchanged are linked from there.
 // A folder that is there already is replaced: what it holds was not verified.
 func writeSnapshot(parent, name string, tree *node, from pool, durable bool) (*stored, error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(parent)
+	all, err := os.Open(parent)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer all.Close()
 	var r [6]byte
 	if _, err := rand.Read(r[:]); err != nil {
 		return nil, err
@@ -50,21 +50,19 @@ func writeSnapshot(parent, name string, tree *node, from pool, durable bool) (*s
 		}
 		defer w.base.Close()
 	}
-	if err := w.top(root, temp, tree); err != nil {
-		_ = removeTree(root, temp)
-		return nil, fmt.Errorf("writing the snapshot %s: %w", name, err)
+	err = w.folder(int(all.Fd()), "", &node{name: temp, hash: tree.hash, children: tree.children})
+	if err == nil { // what has the name already was not verified
+		err = removeTree(all, name)
 	}
-	if _, err := root.Lstat(name); err == nil {
-		if err := removeTree(root, name); err != nil {
-			return nil, fmt.Errorf("replacing the snapshot %s: %w", name, err)
-		}
+	if err == nil {
+		err = pathError("rename", temp, unix.Renameat(int(all.Fd()), temp, int(all.Fd()), name))
 	}
-	if err := root.Rename(temp, name); err != nil {
-		_ = removeTree(root, temp)
+	if err != nil {
+		_ = removeTree(all, temp)
 		return nil, fmt.Errorf("writing the snapshot %s: %w", name, err)
 	}
 	if durable {
-		if err := syncDir(parent); err != nil {
+		if err := all.Sync(); err != nil {
 			return nil, err
 		}
 	}
@@ -76,18 +74,6 @@ type snapshotWriter struct {
 	base    *os.File // the base's folder; nil when there is none
 	out     *stored
 	durable bool
-}
-
-func (w *snapshotWriter) top(parent *os.Root, name string, tree *node) error {
-	if err := parent.Mkdir(name, 0o700); err != nil {
-		return err
-	}
-	dir, err := parent.Open(name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return w.fill(int(dir.Fd()), "", tree)
 }
 
 // fill writes a folder's entries into the open folder fd. The names were checked: each is one plain name.
@@ -214,66 +200,56 @@ func (w *snapshotWriter) read(h plumbing.Hash) ([]byte, error) {
 	return content, nil
 }
 
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
-}
-
-// removeTree removes a snapshot below root: its folders are read-only, so they are made writable on the way. It follows
-// no link.
-func removeTree(root *os.Root, name string) error {
-	_ = root.Chmod(name, 0o700)
-	dir, err := root.OpenRoot(name)
-	if errors.Is(err, os.ErrNotExist) {
+// removeTree removes what is called name in the open folder dir, with all that is in it. Snapshots' folders are read-only, so
+// they are made writable on the way. It follows no link. What is not there is no error.
+func removeTree(dir *os.File, name string) error {
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.ENOENT):
 		return nil
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		return pathError("remove", name, unix.Unlinkat(int(dir.Fd()), name, 0))
+	case err != nil:
+		return pathError("open", name, err)
 	}
+	sub := os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name))
+	defer sub.Close()
+	_ = unix.Fchmod(fd, 0o700) // if it fails, so will the removals
+	list, err := sub.ReadDir(-1)
 	if err != nil {
-		return root.Remove(name)
-	}
-	list, err := readDirNames(dir)
-	if err != nil {
-		dir.Close()
 		return err
 	}
 	for _, d := range list {
 		if d.IsDir() {
-			err = removeTree(dir, d.Name())
+			err = removeTree(sub, d.Name())
 		} else {
-			err = dir.Remove(d.Name())
+			err = pathError("remove", filepath.Join(name, d.Name()), unix.Unlinkat(fd, d.Name(), 0))
 		}
 		if err != nil {
-			dir.Close()
 			return err
 		}
 	}
-	dir.Close()
-	return root.Remove(name)
+	return pathError("remove", name, unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR))
 }
 
-func readDirNames(root *os.Root) ([]os.DirEntry, error) {
-	f, err := root.Open(".")
-	if err != nil {
-		return nil, err
+func pathError(op, path string, err error) error {
+	if err == nil {
+		return nil
 	}
-	defer f.Close()
-	return f.ReadDir(-1)
+	return &os.PathError{Op: op, Path: path, Err: err}
 }
 
 // keepSnapshots removes every snapshot whose name is not in keep, and what interrupted writes left behind.
 func keepSnapshots(dir string, keep map[string]bool) error {
-	root, err := os.OpenRoot(filepath.Join(dir, snapshotsDir))
+	all, err := os.Open(filepath.Join(dir, snapshotsDir))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	list, err := readDirNames(root)
+	defer all.Close()
+	list, err := all.ReadDir(-1)
 	if err != nil {
 		return err
 	}
@@ -282,7 +258,7 @@ func keepSnapshots(dir string, keep map[string]bool) error {
 		if keep[d.Name()] || !d.IsDir() && !strings.HasPrefix(d.Name(), tempPrefix) {
 			continue
 		}
-		if err := removeTree(root, d.Name()); err != nil {
+		if err := removeTree(all, d.Name()); err != nil {
 			errs = append(errs, fmt.Errorf("removing the snapshot %s: %w", d.Name(), err))
 		}
 	}
