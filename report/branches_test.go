@@ -131,7 +131,7 @@ func TestOnlyTheNewestStatusMatters(t *testing.T) {
 	away := newRemote(t, repo)
 	away.before = func(gitremote.CommitRequest) error { return errors.New("connection refused") }
 	f := newFixture(t, toBranches(away))
-	f.run()
+	stop := f.run()
 	f.publish(degraded())
 	eventually(t, "a failed attempt", func() bool {
 		p := f.pending(state.KindStatus)
@@ -150,8 +150,14 @@ func TestOnlyTheNewestStatusMatters(t *testing.T) {
 	})
 	require.Contains(t, f.pending(state.KindStatus)[0].Reason, "connection refused")
 
+	require.NoError(t, f.GitAnswers(t.Context(), true))
+	require.Len(t, f.pending(state.KindStatus), 2, "it was not known to be away")
+	require.NoError(t, f.GitAnswers(t.Context(), false))
+	stop()
 	away.before = nil
-	require.NoError(t, f.Wake(t.Context())) // the remote answers again
+	f.run()
+	require.Len(t, f.pending(state.KindStatus), 2)
+	require.NoError(t, f.GitAnswers(t.Context(), true))
 	eventually(t, "an empty outbox", func() bool { return len(f.pending(state.KindStatus)) == 0 })
 	require.Equal(t, []string{"deu: Ready at 5d6e7f8, 9/9 services, rs0 PRIMARY, 123 resources"}, repo.log("status/deu"))
 	require.Len(t, repo.log("status/fra"), 1)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dive-agent/state"
@@ -39,6 +40,7 @@ type Reporter struct {
 	ids      *state.IDs
 	hooks    map[string]*hook
 	couriers []*courier
+	away     atomic.Bool // the Git remote did not answer
 }
 
 // New checks the options. It opens no connection and starts nothing.
@@ -107,8 +109,24 @@ func (r *Reporter) Flush(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-// Wake makes statuses that wait for their next attempt due now; for when the
-// Git remote answers again.
+// GitAnswers tells whether the Git remote answered the last poll. When it does
+// again, statuses that wait for their next attempt are tried at once.
+func (r *Reporter) GitAnswers(ctx context.Context, answers bool) error {
+	if !answers {
+		r.away.Store(true)
+		return nil
+	}
+	if !r.away.Load() {
+		return nil
+	}
+	if err := r.Wake(ctx); err != nil {
+		return err
+	}
+	r.away.Store(false)
+	return nil
+}
+
+// Wake makes statuses that wait for their next attempt due now.
 func (r *Reporter) Wake(ctx context.Context) error {
 	now := r.Clock.Now()
 	return r.Store.Update(ctx, func(tx state.Tx) error { return tx.Wake(state.KindStatus, "", now) })
