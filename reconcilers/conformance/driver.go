@@ -64,13 +64,14 @@ func (d *driver) plan(t *testing.T, observed reconcilers.Observed) reconcilers.P
 	return plan
 }
 
-// drive goes on until the plan is empty and nothing keeps the target from being ready. It gives the number of changes.
+// drive goes on until the plan is empty and nothing keeps the target from being ready, or until the test's stop. It gives
+// the number of changes.
 func (d *driver) drive(t *testing.T) int {
 	t.Helper()
 	for round := 0; ; round++ {
 		require.Less(t, round, 50, "not in the desired state after 50 rounds")
 		err := d.try(t)
-		if err == nil {
+		if err == nil || errors.Is(err, errStopped) {
 			return d.progress.begun
 		}
 		var wait *reconcilers.WaitError
