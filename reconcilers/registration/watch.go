@@ -1,0 +1,125 @@
+package registration
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"dive-agent/reconcilers"
+)
+
+// quietPoll is how often a spoke asks the hub once it is approved and has a token: a suspension is seen within it.
+const quietPoll = 30 * time.Second
+
+// Watch asks the hub for the spoke's status and wakes the component when it changes: often while the approval is awaited,
+// seldom afterwards, and right when the token ends. A hub that goes away and comes back wakes it as well.
+func (r *Spoke) Watch(ctx context.Context, t reconcilers.Target, wake func(part string)) error {
+	spec := t.Component.Spec.(*SpokeSpec)
+	client, want, err := r.watched(t, spec)
+	if err != nil {
+		return err
+	}
+	last := ""
+	for {
+		live, err := client.status(ctx, want.code)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if word := wordOf(live, err); word != last {
+			if last != "" {
+				wake("")
+			}
+			last = word
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.deps.Clock.After(r.pause(spec, live, t.Dir)):
+		}
+	}
+}
+
+func (r *Spoke) watched(t reconcilers.Target, spec *SpokeSpec) (*hubClient, declared, error) {
+	want, err := spec.declare(t.Instance, t.Scope)
+	var wait *reconcilers.WaitError
+	if err != nil && !(errors.As(err, &wait) && want.code != "") {
+		return nil, want, err
+	}
+	client, err := spec.Hub.open(t, &r.clients, "")
+	return client, want, err
+}
+
+// pause is the time until the next question. The status of an approved spoke hands out a token; asking for it seldom is
+// a matter of manners, too.
+func (r *Spoke) pause(spec *SpokeSpec, live *registered, dir string) time.Duration {
+	poll := pollOf(spec.Poll)
+	if live == nil || live.Status != approved {
+		return poll
+	}
+	next := max(poll, quietPoll)
+	if k, err := readKept(dir); err == nil && k.Token != "" {
+		left := k.ExpiresAt.Sub(r.deps.Clock.Now())
+		next = min(next, max(left+minPoll, minPoll)) // just after the end: before, the hub gives the old one
+	}
+	return next
+}
+
+// wordOf is what matters of an answer.
+func wordOf(live *registered, err error) string {
+	switch {
+	case err != nil:
+		return "away"
+	case live == nil:
+		return "unknown"
+	case live.Token == nil:
+		return live.SpokeID + " " + live.Status
+	}
+	sum := sha256.Sum256([]byte(live.Token.Token))
+	return live.SpokeID + " " + live.Status + " " + hex.EncodeToString(sum[:8])
+}
+
+// Watch asks the hub for its records and wakes the component when one comes, goes or changes in what a verdict rests on;
+// heartbeats do not. A hub that goes away and comes back wakes it as well.
+func (r *Approvals) Watch(ctx context.Context, t reconcilers.Target, wake func(part string)) error {
+	client, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	last := ""
+	for {
+		records, err := client.spokes(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if word := wordOfAll(records, err); word != last {
+			if last != "" {
+				wake("")
+			}
+			last = word
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.deps.Clock.After(pollOf(t.Component.Spec.(*ApprovalsSpec).Poll)):
+		}
+	}
+}
+
+func wordOfAll(records []*record, err error) string {
+	if err != nil {
+		return "away"
+	}
+	records = slices.Clone(records)
+	slices.SortFunc(records, func(a, b *record) int { return cmp.Compare(a.SpokeID, b.SpokeID) })
+	var word strings.Builder
+	for _, r := range records {
+		fmt.Fprintf(&word, "%s %s %s\n", r.SpokeID, r.Status, r.grant())
+	}
+	return "records\n" + word.String()
+}
