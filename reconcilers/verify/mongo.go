@@ -1,0 +1,232 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
+
+	"dive-agent/desired"
+)
+
+// mongo runs a command, or counts documents, and holds the answer against what is expected.
+func (t *try) mongo(ctx context.Context, spec *Mongo) outcome {
+	uri, err := t.mongoURI(spec)
+	if err != nil {
+		return failed(err)
+	}
+	expect, err := t.tree(spec.Expect)
+	if err != nil {
+		return failed(err)
+	}
+	client, database, err := t.mongoClient(uri, spec.Service)
+	if err != nil {
+		return failed(err)
+	}
+	if spec.Database != "" {
+		database = spec.Database
+	}
+	if spec.count() != "" {
+		return t.count(ctx, client, database, spec, expect)
+	}
+	if spec.Database == "" {
+		database = "admin"
+	}
+	command, err := t.ordered(spec.Command)
+	if err != nil {
+		return failed(err)
+	}
+	var answer bson.M
+	if err := client.Database(database).RunCommand(ctx, command).Decode(&answer); err != nil {
+		return failed(mongoError(err))
+	}
+	if expect == nil {
+		return pass("ok")
+	}
+	if difference := differs("", plain(answer), expect); difference != "" {
+		return fail("%s", difference)
+	}
+	return pass("as expected")
+}
+
+func (t *try) count(ctx context.Context, client *driver.Client, database string, spec *Mongo, expect any) outcome {
+	if database == "" {
+		return fail("the connection string names no database, and the check neither")
+	}
+	filter, err := t.ordered(spec.Filter)
+	if err != nil {
+		return failed(err)
+	}
+	count, err := client.Database(database).Collection(spec.count()).CountDocuments(ctx, filter)
+	if err != nil {
+		return failed(mongoError(err))
+	}
+	want, err := number(expect)
+	if err != nil {
+		return fail("expect must be the number of documents, not %v", expect)
+	}
+	if float64(count) != want {
+		return fail("%d documents in %s.%s, expected %v", count, database, spec.count(), expect)
+	}
+	return pass("%d documents", count)
+}
+
+// mongoURI is the check's own connection string, or the output of the component it uses.
+func (t *try) mongoURI(spec *Mongo) (string, error) {
+	e := spec.URI
+	if e.IsZero() {
+		component := spec.component(t.target.Instance)
+		if component == "" {
+			return "", errors.New("neither uri nor component is given, and the instance has not exactly one " + replicaSetKind)
+		}
+		var problems desired.Problems
+		if e, problems = desired.ParseExpr("${"+component+".uri}", t.check.Position); len(problems) > 0 {
+			return "", problems
+		}
+	}
+	return t.text(e)
+}
+
+// ordered makes a command of a map: its first field is the command's name, so the manifest's order must stay.
+func (t *try) ordered(tree desired.Tree) (bson.D, error) {
+	command := bson.D{}
+	for _, field := range tree.Fields() {
+		var value any
+		var err error
+		if field.Value.IsMap() {
+			value, err = t.ordered(field.Value)
+		} else {
+			value, err = t.tree(field.Value)
+		}
+		if err != nil {
+			return nil, err
+		}
+		command = append(command, bson.E{Key: field.Name, Value: value})
+	}
+	return command, nil
+}
+
+// mongoError leaves out of an error what only the driver's author reads.
+func mongoError(err error) error {
+	var command driver.CommandError
+	if errors.As(err, &command) && command.Name != "" {
+		return fmt.Errorf("%s (%s, %d)", command.Message, command.Name, command.Code)
+	}
+	return err
+}
+
+// mongoPool keeps clients between calls: a login costs more than a check. A client that an observation of its component
+// did not use is closed after it.
+type mongoPool struct {
+	mu      sync.Mutex
+	clients map[mongoKey]*pooled
+}
+
+type mongoKey struct{ component, service, uri string }
+
+type pooled struct {
+	client   *driver.Client
+	database string
+	dialer   *serviceDialer
+	used     bool
+}
+
+// serviceDialer finds services as the latest try knows them.
+type serviceDialer struct {
+	latest  atomic.Pointer[try]
+	service string // the only one to dial, or ""
+}
+
+// DialContext implements the driver's dialer.
+func (d *serviceDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	t := d.latest.Load()
+	if d.service != "" {
+		_, text, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, err
+		}
+		if address, err = t.find(ctx, d.service, port); err != nil {
+			return nil, err
+		}
+	} else {
+		address = t.locate(ctx, address)
+	}
+	return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
+}
+
+func newMongoPool() *mongoPool { return &mongoPool{clients: map[mongoKey]*pooled{}} }
+
+// mongoClient gives a client and the default database of the connection string.
+func (t *try) mongoClient(uri, service string) (*driver.Client, string, error) {
+	key := mongoKey{componentKey(t.target), service, uri}
+	p := t.r.mongo
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if have := p.clients[key]; have != nil {
+		have.dialer.latest.Store(t)
+		have.used = true
+		return have.client, have.database, nil
+	}
+	parsed, err := connstring.ParseAndValidate(uri)
+	if err != nil || parsed.Scheme != connstring.SchemeMongoDB {
+		return nil, "", errors.New("the connection string is none of MongoDB (mongodb://)")
+	}
+	dialer := &serviceDialer{service: service}
+	dialer.latest.Store(t)
+	o := options.Client().ApplyURI(uri).SetDialer(dialer).SetAppName("dive-agent").SetMaxPoolSize(atOnce).
+		SetServerMonitoringMode("poll").SetHeartbeatInterval(time.Minute)
+	if service != "" {
+		o.SetDirect(true).SetHosts(parsed.Hosts[:1])
+		o.ReplicaSet = nil
+	}
+	client, err := driver.Connect(o)
+	if err != nil {
+		return nil, "", errors.New("the connection string is none of MongoDB (mongodb://)")
+	}
+	p.clients[key] = &pooled{client, parsed.Database, dialer, true}
+	return client, parsed.Database, nil
+}
+
+// sweep closes the component's clients that were not used since the last sweep.
+func (p *mongoPool) sweep(component string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, have := range p.clients {
+		switch {
+		case key.component != component:
+		case have.used:
+			have.used = false
+		default:
+			disconnect(have.client)
+			delete(p.clients, key)
+		}
+	}
+}
+
+func (p *mongoPool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, have := range p.clients {
+		disconnect(have.client)
+		delete(p.clients, key)
+	}
+}
+
+func disconnect(client *driver.Client) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = client.Disconnect(ctx)
+}
