@@ -1,0 +1,190 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"dive-agent/agent"
+	"dive-agent/reconcilers"
+)
+
+var actionSigns = map[reconcilers.Action]string{
+	reconcilers.Create: "+", reconcilers.Update: "~", reconcilers.Replace: "~", reconcilers.Delete: "-", reconcilers.Run: ">",
+}
+
+// planText is the plan for a terminal.
+func planText(previews []agent.Preview, host string) string {
+	var b strings.Builder
+	if len(previews) == 0 {
+		fmt.Fprintf(&b, "No instance is bound to host %s.\n", host)
+	}
+	for i := range previews {
+		p := &previews[i]
+		fmt.Fprintf(&b, "%s on %s: %s\n\n", p.Instance, p.Host, planRevisions(p))
+		for _, group := range groups(p) {
+			fmt.Fprintf(&b, "  %-16s %s\n", group.name, group.headline())
+			for _, n := range group.nodes {
+				writeNodePlan(&b, n)
+			}
+			if group.quiet > 0 && group.changed > 0 && group.quiet+len(group.nodes) > 1 {
+				fmt.Fprintf(&b, "      %d unchanged\n", group.quiet)
+			}
+		}
+		fmt.Fprintf(&b, "\n%s\n\n", planSummary(p))
+	}
+	return b.String()
+}
+
+func planRevisions(p *agent.Preview) string {
+	from, to := "nothing", "this folder"
+	if p.From != "" {
+		from = p.From[:7]
+	}
+	if p.To != "" {
+		to = p.To[:7]
+	}
+	text := from + " -> " + to
+	if p.Branch != "" {
+		text += fmt.Sprintf("  (%s, %q)", p.Branch, p.Subject)
+	}
+	return text
+}
+
+func writeNodePlan(b *strings.Builder, n agent.PreviewNode) {
+	for _, c := range n.Changes {
+		fmt.Fprintf(b, "    %s %-30s %-9s %s\n", actionSigns[c.Action], c.Address, verb(c), c.Reason)
+		for _, detail := range c.Details {
+			fmt.Fprintf(b, "        %s\n", detail)
+		}
+	}
+	if n.Error != "" {
+		fmt.Fprintf(b, "    ! %s\n", n.Error)
+	}
+	if n.Approve != "" {
+		fmt.Fprintf(b, "    ! waits for approval. To let exactly this plan through, merge into the instance's manifest:\n        %s\n", n.Approve)
+	}
+}
+
+func verb(c reconcilers.Change) string {
+	if c.Destroys {
+		return "destroy"
+	}
+	return string(c.Action)
+}
+
+func planSummary(p *agent.Preview) string {
+	changes, destroys, waiting := p.Counts()
+	if changes+destroys == 0 {
+		return "Plan: in sync, nothing to change."
+	}
+	text := fmt.Sprintf("Plan: %d to change", changes)
+	if destroys > 0 {
+		text += fmt.Sprintf(", %d to destroy", destroys)
+		if waiting > 0 {
+			text += " (waits)"
+		}
+	}
+	if p.Expected > 0 {
+		text += fmt.Sprintf(". Expected time: about %d s, by earlier runs", int(p.Expected.Round(time.Second).Seconds()))
+	}
+	return text + "."
+}
+
+// group is the nodes of one component.
+type group struct {
+	name    string
+	nodes   []agent.PreviewNode // with something to tell
+	quiet   int                 // without
+	changed int
+	destroy int
+	summary string
+	waits   string
+}
+
+func groups(p *agent.Preview) []*group {
+	var all []*group
+	index := map[string]*group{}
+	for _, n := range p.Nodes {
+		g := index[n.Component]
+		if g == nil {
+			g = &group{name: n.Component}
+			index[n.Component] = g
+			all = append(all, g)
+		}
+		for _, c := range n.Changes {
+			if c.Destroys {
+				g.destroy++
+			} else {
+				g.changed++
+			}
+		}
+		if n.Part == "" {
+			g.summary = n.Summary
+		}
+		if len(n.Changes) > 0 || n.Error != "" {
+			g.nodes = append(g.nodes, n)
+		} else {
+			g.quiet++
+		}
+		if n.Waits != "" && n.Part == "" {
+			g.waits = n.Waits
+		}
+	}
+	return all
+}
+
+func (g *group) headline() string {
+	switch {
+	case g.changed+g.destroy > 0 && g.destroy > 0:
+		return fmt.Sprintf("%d %s, %d destroy", g.changed, plural(g.changed, "change"), g.destroy)
+	case g.changed > 0:
+		return fmt.Sprintf("%d %s", g.changed, plural(g.changed, "change"))
+	case g.waits != "":
+		return g.waits
+	case len(g.nodes) > 0:
+		return "cannot be planned"
+	}
+	return strings.TrimSpace("in sync   " + g.summary)
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}
+
+// planMarkdown is the plan as a comment on a pull request.
+func planMarkdown(previews []agent.Preview, host string) string {
+	var b strings.Builder
+	b.WriteString("## dive-agent plan\n\n")
+	if len(previews) == 0 {
+		fmt.Fprintf(&b, "No instance is bound to host `%s`.\n", host)
+	}
+	for i := range previews {
+		p := &previews[i]
+		fmt.Fprintf(&b, "### `%s` on `%s`: %s\n\n", p.Instance, p.Host, markdown(planRevisions(p)))
+		b.WriteString("| | what | action | why |\n| --- | --- | --- | --- |\n")
+		for _, n := range p.Nodes {
+			for _, c := range n.Changes {
+				fmt.Fprintf(&b, "| %s | `%s` %s | %s | %s |\n", actionSigns[c.Action], n.ID, markdown(c.Address), verb(c), markdown(c.Reason))
+			}
+			if n.Error != "" {
+				fmt.Fprintf(&b, "| ! | `%s` | error | %s |\n", n.ID, markdown(n.Error))
+			}
+		}
+		for _, n := range p.Nodes {
+			if n.Approve != "" {
+				fmt.Fprintf(&b, "\n> **`%s` waits for approval.** To let exactly this plan through, merge into the instance's manifest: `%s`\n", n.ID, n.Approve)
+			}
+		}
+		fmt.Fprintf(&b, "\n%s\n\n", planSummary(p))
+	}
+	return b.String()
+}
+
+// markdown makes text safe inside a table.
+func markdown(text string) string {
+	return strings.NewReplacer("|", "\\|", "<", "&lt;", "`", "'", "\n", " ", "\r", " ").Replace(text)
+}

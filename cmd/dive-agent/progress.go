@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"dive-agent/report"
+)
+
+// progressView shows a graph at work: in place on a terminal, a line for each change elsewhere.
+type progressView struct {
+	streams
+	lines int               // drawn in place last time
+	told  map[string]string // node -> what was told of it
+}
+
+func newProgressView(s streams) *progressView {
+	return &progressView{streams: s, told: map[string]string{}}
+}
+
+var nodeSigns = map[string]string{
+	"done": "✓", "working": "⠼", "waiting": "…", "pending": "·", "blocked": "!", "failed": "✗", "rejected": "✗",
+}
+
+// draw shows the nodes of a status.
+func (v *progressView) draw(status report.Status) {
+	if !v.terminal() {
+		for _, node := range status.Nodes {
+			text := nodeLine(node)
+			if key := node.State + node.Message; v.told[node.ID] != key && node.State != "pending" {
+				v.told[node.ID] = key
+				v.printf("%s %s\n", status.Instance, strings.TrimRight(text, " "))
+			}
+		}
+		return
+	}
+	var b strings.Builder
+	if v.lines > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", v.lines)
+	}
+	fmt.Fprintf(&b, "\x1b[K%s  %s\n", status.Instance, status.Attempted[:min(7, len(status.Attempted))])
+	for _, node := range status.Nodes {
+		fmt.Fprintf(&b, "\x1b[K  %s\n", cut(nodeLine(node), 100))
+	}
+	v.lines = len(status.Nodes) + 1
+	v.printf("%s", b.String())
+}
+
+// end leaves the picture as it is.
+func (v *progressView) end() { v.lines = 0 }
+
+func nodeLine(node report.Node) string {
+	took := ""
+	if node.Duration >= 50*time.Millisecond {
+		took = fmt.Sprintf("%.1f s", node.Duration.Seconds())
+	}
+	sign := nodeSigns[node.State]
+	if sign == "" {
+		sign = "?"
+	}
+	return fmt.Sprintf("%s %-26s %8s   %s", sign, node.ID, took, node.Message)
+}
+
+func cut(s string, width int) string {
+	runes := []rune(s)
+	if len(runes) <= width {
+		return s
+	}
+	return string(runes[:width-1]) + "…"
+}

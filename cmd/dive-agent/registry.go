@@ -1,0 +1,20 @@
+package main
+
+import (
+	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/compose"
+	"dive-agent/reconcilers/keycloak"
+	"dive-agent/reconcilers/mongo"
+	"dive-agent/reconcilers/registration"
+	"dive-agent/reconcilers/verify"
+)
+
+// registry is the list of reconcilers: a line each.
+var registry = reconcilers.Registry{
+	{Kind: compose.Kind, New: compose.New},
+	{Kind: mongo.Kind, New: mongo.New},
+	keycloak.Registration,
+	registration.SpokeRegistration,
+	registration.SpokeApprovals,
+	{Kind: verify.Kind, New: verify.New},
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dive-agent/config"
+	"dive-agent/secrets"
+)
+
+func newSecrets(g *globals) *cobra.Command {
+	cmd := &cobra.Command{Use: "secrets", Short: "Secrets of this host's instances: names and ages, never values"}
+	cmd.AddCommand(newSecretsList(g), newSecretsSet(g))
+	return cmd
+}
+
+func newSecretsList(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use: "list [NAME]", Short: "Names and ages of the secrets of an instance, or of all", Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, err := config.Load(g.config)
+			if err != nil {
+				return err
+			}
+			names := args
+			if len(names) == 0 {
+				if names, err = instancesOf(c); err != nil {
+					return err
+				}
+			}
+			all := map[string][]secrets.Info{}
+			for _, name := range names {
+				store, err := openSecrets(c, name)
+				if err != nil {
+					return err
+				}
+				if all[name], err = store.List(); err != nil {
+					return err
+				}
+			}
+			return writeSecrets(g, names, all)
+		},
+	}
+}
+
+func writeSecrets(g *globals, names []string, all map[string][]secrets.Info) error {
+	if g.output == "json" {
+		return g.json(all)
+	}
+	for _, name := range names {
+		g.printf("%s\n", name)
+		for _, info := range all[name] {
+			missing := ""
+			if !info.Present {
+				missing = "   MISSING"
+			}
+			g.printf("  %-28s %-16s made %s%s\n", info.Name, info.Kind, info.Made.Format(time.DateTime), missing)
+		}
+	}
+	return nil
+}
+
+func newSecretsSet(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use: "set INSTANCE NAME", Short: "Keep a secret that an operator provides; the value is read from standard input",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := config.Load(g.config)
+			if err != nil {
+				return err
+			}
+			value, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 1<<20))
+			if err != nil {
+				return fmt.Errorf("cannot read the value from standard input: %w", err)
+			}
+			store, err := openSecrets(c, args[0])
+			if err != nil {
+				return err
+			}
+			if err := store.Set(cmd.Context(), args[1], value); err != nil {
+				return err
+			}
+			g.printf("%s of %s is kept. The agent uses it from its next look on: dive-agent sync %[2]s\n", args[1], args[0])
+			return nil
+		},
+	}
+}
+
+func openSecrets(c *config.Config, instance string) (*secrets.Store, error) {
+	if filepath.Base(instance) != instance || instance == "." || instance == ".." || instance == "" {
+		return nil, &exitError{exitUsage, fmt.Errorf("%q is no name of an instance", instance)}
+	}
+	dir := filepath.Join(c.StateDir, "instances", instance, "secrets")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the secrets folder: %w", err)
+	}
+	return secrets.Open(secrets.Options{Instance: instance, Dir: dir, Random: rand.Reader, Now: time.Now})
+}
+
+func instancesOf(c *config.Config) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(c.StateDir, "instances"))
+	if err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("cannot read the state folder: %w", err)
+	}
+	var names []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			names = append(names, entry.Name())
+		}
+	}
+	return names, nil
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"dive-agent/desired"
+)
+
+func newValidate(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use: "validate [DIR]", Short: "Check a fleet repository without a host: schema, references, collisions",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir := "."
+			if len(args) == 1 {
+				dir = args[0]
+			}
+			fleet, err := desired.Load(dir, desired.Options{Kinds: registry.Kinds()})
+			var problems desired.Problems
+			if err != nil && !errors.As(err, &problems) {
+				return err
+			}
+			return writeValidation(g, fleet, problems)
+		},
+	}
+}
+
+func writeValidation(g *globals, fleet *desired.Fleet, problems desired.Problems) error {
+	if g.output == "json" {
+		if problems == nil {
+			problems = desired.Problems{}
+		}
+		if err := g.json(map[string]any{"ok": len(problems) == 0, "problems": problems}); err != nil {
+			return err
+		}
+	} else if len(problems) == 0 {
+		g.printf("%d %s on %d %s: no problem found.\n", len(fleet.Instances), plural(len(fleet.Instances), "instance"),
+			len(fleet.Hosts), plural(len(fleet.Hosts), "host"))
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	if g.output != "json" {
+		width, files := 0, map[string]bool{}
+		for _, problem := range problems {
+			width = max(width, len(problem.Position.String()))
+			files[problem.Position.File] = true
+		}
+		for _, problem := range problems {
+			g.printf("%-*s  %s\n", width, problem.Position, problem.Message)
+		}
+		g.printf("\n%d %s in %d %s. Nothing was changed.\n", len(problems), plural(len(problems), "problem"), len(files), plural(len(files), "file"))
+	}
+	return &exitError{code: exitData}
+}
+
+func newSchema(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of the manifests, for editors", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			schema, err := desired.Schema(registry.Kinds())
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(g.out, string(schema))
+			return err
+		},
+	}
+}
