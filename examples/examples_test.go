@@ -1,9 +1,15 @@
 package examples_test
 
 import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
 
 	"dive-agent/desired"
 	"dive-agent/examples"
@@ -11,9 +17,10 @@ import (
 	"dive-agent/reconcilers/keycloak"
 	"dive-agent/reconcilers/mongo"
 	"dive-agent/reconcilers/registration"
+	"dive-agent/reconcilers/verify"
 )
 
-var kinds = []desired.Kind{compose.Kind, mongo.Kind, keycloak.Kind, registration.SpokeKind, registration.ApprovalsKind}
+var kinds = []desired.Kind{compose.Kind, mongo.Kind, keycloak.Kind, registration.SpokeKind, registration.ApprovalsKind, verify.Kind}
 
 // The example fleet is valid with the real kinds, as it is and with the test bed's images.
 func TestExamplesLoad(t *testing.T) {
@@ -26,4 +33,43 @@ func TestExamplesLoad(t *testing.T) {
 			require.Len(t, fleet.Instances, 4)
 		})
 	}
+}
+
+// The manifest reference in the docs is the one the types give. `go generate ./examples` writes it anew.
+func TestManual(t *testing.T) {
+	file := filepath.Join("..", "docs", "manifests.md")
+	text := desired.Manual(kinds)
+	if os.Getenv("UPDATE") != "" {
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+	}
+	have, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, text, string(have), "docs/manifests.md is not current: run `go generate ./examples`")
+}
+
+// Editors that know the JSON Schema find nothing wrong with the example.
+func TestExamplesFitTheSchema(t *testing.T) {
+	text, err := desired.Schema(kinds)
+	require.NoError(t, err)
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	require.NoError(t, err)
+	c := jsonschema.NewCompiler()
+	require.NoError(t, c.AddResource("schema.json", document))
+	schema, err := c.Compile("schema.json")
+	require.NoError(t, err)
+	checked := 0
+	require.NoError(t, fs.WalkDir(examples.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(name) != ".yaml" || filepath.Base(name) == "compose.yaml" {
+			return err
+		}
+		text, err := fs.ReadFile(examples.FS(), name)
+		require.NoError(t, err)
+		var manifest any
+		require.NoError(t, yaml.Unmarshal(text, &manifest))
+		require.NoError(t, schema.Validate(manifest), name)
+		checked++
+		return nil
+	}))
+	require.GreaterOrEqual(t, checked, 11)
 }

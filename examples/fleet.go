@@ -13,6 +13,8 @@ import (
 	"strings"
 )
 
+//go:generate env UPDATE=1 go test -run TestManual .
+
 //go:embed all:desired
 var files embed.FS
 
