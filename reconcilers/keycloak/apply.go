@@ -164,7 +164,7 @@ func (r *run) terraform(ctx context.Context) error {
 		}
 	}
 	var err error
-	if r.journal, err = openJournal(r.work.dir); err != nil {
+	if r.journal, err = r.work.openJournal(); err != nil {
 		return err
 	}
 	defer func() { _ = r.journal.file.Close() }()

@@ -33,6 +33,8 @@ func TestKeycloak(t *testing.T) {
 		"drift is seen on schedule":                       drift,
 		"what is destroyed waits":                         destroys,
 		"a killed apply is finished":                      killed,
+		"an apply outlives the agent":                     orphaned,
+		"the modules of the examples":                     examples,
 		"a lost state is put back or blocked":             lostState,
 		"a realm that was there is taken over on request": adoption,
 		"a realm that is gone waits":                      realmGone,

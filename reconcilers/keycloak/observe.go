@@ -139,7 +139,11 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if terraformRuns(l.work.module) {
 		return &reconcilers.WaitError{For: "the Terraform run that is under way", Again: time.Second}
 	}
-	l.cut = l.work.interrupted()
+	if l.cut = l.work.interrupted(); l.cut != nil {
+		if err := l.work.catchUp(l.deps.Clock.Now()); err != nil {
+			return fmt.Errorf("read what the last apply did: %w", err)
+		}
+	}
 	if err := l.findState(); err != nil {
 		return err
 	}

@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"dive-agent/desired"
@@ -58,8 +60,8 @@ type made struct {
 // journal appends to a file and syncs: the ids of what was made outlive the state.
 type journal struct{ file *os.File }
 
-func openJournal(dir string) (*journal, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "journal.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+func (w *workspace) openJournal() (*journal, error) {
+	f, err := os.OpenFile(filepath.Join(w.dir, "journal.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	return &journal{f}, err
 }
 
@@ -74,6 +76,53 @@ func (j *journal) add(m made) error {
 	return j.file.Sync()
 }
 
+// catchUp writes into the journal what an apply made after the agent that had started it was gone.
+func (w *workspace) catchUp(at time.Time) (err error) {
+	var done []made
+	if err := lines(w.output(), func(m message) {
+		if m.Type == "apply_complete" && m.Hook.IDValue != "" {
+			done = append(done, made{Address: m.Hook.Resource.Addr, Key: m.Hook.IDKey, ID: m.Hook.IDValue, At: at})
+		}
+	}); err != nil || len(done) == 0 {
+		return err
+	}
+	known, err := os.ReadFile(filepath.Join(w.dir, "journal.jsonl"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	j, err := w.openJournal()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, j.file.Close()) }()
+	for _, m := range done {
+		if bytes.Contains(known, []byte(strconv.Quote(m.ID))) {
+			continue
+		}
+		if err := j.add(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lines reads a file of Terraform's messages; one that is not there has none.
+func lines(name string, visit func(message)) error {
+	data, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	scanner := bufio.NewScanner(bytes.NewReader(data))
+	scanner.Buffer(nil, 16<<20)
+	for scanner.Scan() {
+		var m message
+		if json.Unmarshal(scanner.Bytes(), &m) == nil {
+			visit(m)
+		}
+	}
+	return scanner.Err()
+}
+
 // interruption is what applies that did not come to their end were about.
 type interruption struct {
 	begun map[string]bool // creates that were begun and of which nobody knows that they failed
@@ -85,25 +134,19 @@ type interruption struct {
 func (w *workspace) interrupted() *interruption {
 	kept := map[string]bool{}
 	unkept := load(w.begun(), &kept)
-	data, err := os.ReadFile(w.output())
+	_, err := os.Stat(w.output())
 	if err != nil && len(kept) == 0 && unkept == nil {
 		return nil
 	}
 	in := &interruption{begun: maps.Clone(kept)}
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		var m message
-		if json.Unmarshal(lines.Bytes(), &m) != nil {
-			continue
-		}
+	_ = lines(w.output(), func(m message) {
 		switch {
 		case m.Type == "apply_start" && m.Hook.Action == "create":
 			in.begun[m.Hook.Resource.Addr] = true
 		case m.Type == "diagnostic" && m.Diagnostic.conflict() && !kept[m.Diagnostic.Address]:
 			delete(in.begun, m.Diagnostic.Address)
 		}
-	}
+	})
 	return in
 }
 

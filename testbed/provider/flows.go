@@ -110,7 +110,7 @@ realm_id          string RF .
 parent_flow_alias string RF .
 alias             string R  displayName
 description       string O  description
-provider_id       string OF .
+provider_id       string OF . basic-flow
 authenticator     string OF .
 requirement       string O  requirement DISABLED
 priority          number O  loose:priority

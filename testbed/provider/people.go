@@ -119,7 +119,7 @@ func group() *kind {
 		fields: parseFields("group", `
 id              string OC .
 realm_id        string RF .
-parent_id       string OF loose:parentId
+parent_id       string OF parentId
 name            string R  name
 description     string O  description
 path            string C  path

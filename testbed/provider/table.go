@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/boolplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapplanmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/types"
@@ -55,6 +57,8 @@ type block struct {
 	fields []field
 	blocks []block
 }
+
+const replaceText = "A change makes a new resource."
 
 func parseFields(of, table string) []field {
 	var fields []field
@@ -141,7 +145,11 @@ func attributeOf(f field) schema.Attribute {
 			a.PlanModifiers = append(a.PlanModifiers, boolplanmodifier.UseStateForUnknown())
 		}
 		if f.replace {
-			a.PlanModifiers = append(a.PlanModifiers, boolplanmodifier.RequiresReplaceIfConfigured())
+			standard, _ := f.standard.(bool)
+			a.PlanModifiers = append(a.PlanModifiers, boolplanmodifier.RequiresReplaceIf(
+				func(_ context.Context, req planmodifier.BoolRequest, resp *boolplanmodifier.RequiresReplaceIfFuncResponse) {
+					resp.RequiresReplace = !req.ConfigValue.IsNull() && (!req.StateValue.IsNull() || req.PlanValue.ValueBool() != standard)
+				}, replaceText, replaceText))
 		}
 		return a
 	case "number":
@@ -171,7 +179,12 @@ func attributeOf(f field) schema.Attribute {
 			a.PlanModifiers = append(a.PlanModifiers, stringplanmodifier.UseStateForUnknown())
 		}
 		if f.replace {
-			a.PlanModifiers = append(a.PlanModifiers, stringplanmodifier.RequiresReplaceIfConfigured())
+			standard, _ := f.standard.(string)
+			a.PlanModifiers = append(a.PlanModifiers, stringplanmodifier.RequiresReplaceIf(
+				func(_ context.Context, req planmodifier.StringRequest, resp *stringplanmodifier.RequiresReplaceIfFuncResponse) {
+					// A null in the state means the default, so writing the default down changes nothing.
+					resp.RequiresReplace = !req.ConfigValue.IsNull() && (!req.StateValue.IsNull() || req.PlanValue.ValueString() != standard)
+				}, replaceText, replaceText))
 		}
 		return a
 	default:
