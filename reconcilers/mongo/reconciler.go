@@ -29,6 +29,11 @@ func New(deps reconcilers.Deps) reconcilers.Reconciler {
 	return &Reconciler{deps: deps, pool: newPool(), since: map[string]time.Time{}, verified: map[string]time.Time{}}
 }
 
+// Registration is this kind's line in the program's list of reconcilers.
+func Registration() reconcilers.Registration {
+	return reconcilers.Registration{Kind: Kind, New: New}
+}
+
 // Close ends all connections. The reconciler must not be used afterwards.
 func (r *Reconciler) Close() error {
 	r.pool.close()

@@ -44,6 +44,8 @@ type Member struct {
 	Priority *float64     `yaml:"priority" doc:"How much it should be primary, 0 (never) to 1000. Default 1, or 0 when hidden or without vote."`
 	Votes    *int         `yaml:"votes" doc:"0 or 1. Default 1."`
 	Hidden   bool         `yaml:"hidden" doc:"Clients do not see it."`
+
+	Position desired.Position
 }
 
 // Root is the administrator's login.
@@ -58,6 +60,8 @@ type User struct {
 	Password desired.Expr `yaml:"password" required:"true" doc:"Password."`
 	Database string       `yaml:"database" default:"admin" doc:"Database the user belongs to (its authSource)."`
 	Roles    []string     `yaml:"roles" required:"true" doc:"Roles: a name (in the user's database) or name@database."`
+
+	Position desired.Position
 }
 
 // Settings are the replica set's settings that a manifest may set.
@@ -72,6 +76,8 @@ type Seed struct {
 	Collection string `yaml:"collection" required:"true" doc:"Collection."`
 	File       string `yaml:"file" required:"true" doc:"JSON file (an array of documents, extended JSON allowed), relative to the instance's source folder."`
 	Key        string `yaml:"key" default:"_id" doc:"Field that identifies a document."`
+
+	Position desired.Position
 }
 
 func (m Member) port() int {
@@ -147,7 +153,7 @@ func (s *Spec) Needs(*desired.Check) []desired.Need {
 		}
 		seen[m.Service] = true
 		needs = append(needs, desired.Need{
-			Part: m.Service, Started: true, Position: m.Host.Position(),
+			Part: m.Service, Started: true, Position: m.Position,
 			Why: "runs a member of " + s.setName(),
 		})
 	}
@@ -162,15 +168,15 @@ func (s *Spec) Validate(c *desired.Check) {
 	for _, u := range s.Users {
 		id := u.database() + "." + u.Name
 		if names[id] {
-			c.Errorf(u.Password.Position(), "user %s in database %s stands twice", u.Name, u.database())
+			c.Errorf(u.Position, "user %s in database %s stands twice", u.Name, u.database())
 		}
 		names[id] = true
 		if len(u.Roles) == 0 {
-			c.Errorf(u.Password.Position(), "user %s has no roles", u.Name)
+			c.Errorf(u.Position, "user %s has no roles", u.Name)
 		}
 		for _, role := range u.Roles {
 			if name, database, has := strings.Cut(role, "@"); name == "" || has && database == "" {
-				c.Errorf(u.Password.Position(), "role %q of user %s is neither a name nor name@database", role, u.Name)
+				c.Errorf(u.Position, "role %q of user %s is neither a name nor name@database", role, u.Name)
 			}
 		}
 	}
@@ -209,27 +215,27 @@ func (s *Spec) validateMembers(c *desired.Check, at desired.Position) {
 	hosts := map[string]bool{}
 	for _, m := range s.Members {
 		if m.votes() < 0 || m.votes() > 1 {
-			c.Errorf(m.Host.Position(), "member %s has %d votes: 0 or 1 is possible", m.Service, m.votes())
+			c.Errorf(m.Position, "member %s has %d votes: 0 or 1 is possible", m.Service, m.votes())
 		}
 		voters += m.votes()
 		switch p := m.priority(); {
 		case p < 0 || p > 1000:
-			c.Errorf(m.Host.Position(), "member %s has priority %v: 0 to 1000 is possible", m.Service, p)
+			c.Errorf(m.Position, "member %s has priority %v: 0 to 1000 is possible", m.Service, p)
 		case p > 0 && (m.Hidden || m.votes() == 0):
-			c.Errorf(m.Host.Position(), "member %s is hidden or has no vote, so its priority must be 0", m.Service)
+			c.Errorf(m.Position, "member %s is hidden or has no vote, so its priority must be 0", m.Service)
 		case p > 0:
 			electable++
 		}
 		if m.port() < 1 || m.port() > 65535 {
-			c.Errorf(m.Host.Position(), "member %s: %d is no port", m.Service, m.port())
+			c.Errorf(m.Position, "member %s: %d is no port", m.Service, m.port())
 		}
 		host, err := m.host(c.Scope)
 		if err != nil {
-			c.Errorf(m.Host.Position(), "member %s: %v", m.Service, err)
+			c.Errorf(m.Position, "member %s: %v", m.Service, err)
 			continue
 		}
 		if host != "" && hosts[host] {
-			c.Errorf(m.Host.Position(), "member %s stands twice", host)
+			c.Errorf(m.Position, "member %s stands twice", host)
 		}
 		hosts[host] = true
 	}
@@ -261,7 +267,7 @@ func (m Member) host(scope *desired.Scope) (string, error) {
 }
 
 func (s *Spec) validateSeed(c *desired.Check, seed Seed) {
-	at := desired.Position{}
+	at := seed.Position
 	if s.seedDatabase(seed) == "" {
 		c.Errorf(at, "seed %s needs a database, here or in the component", seed.Collection)
 	}

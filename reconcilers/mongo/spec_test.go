@@ -90,3 +90,33 @@ func TestURIEscapes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "mongodb://admin:p%20w%2F%40%3A%2B%25@mongodb:27017/dive?replicaSet=rs0&authSource=admin", w.uri())
 }
+
+func TestSpecFromManifest(t *testing.T) {
+	text := `
+members:
+  - {service: mongodb-1}
+  - {service: mongodb-2, priority: 0, hidden: true}
+  - {service: mongodb-3, votes: 0}
+root: {username: admin, password: "${MONGO_PASSWORD}"}
+users: [{name: app, password: "${APP}", roles: [readWrite@dive]}]
+database: dive
+seed: [{collection: coi_definitions, file: coi.json}]
+`
+	spec, err := desired.DecodeSpec(Kind, "blueprint.yaml", []byte(text))
+	require.NoError(t, err)
+	scope := desired.NewScope(map[string]desired.Value{"MONGO_PASSWORD": desired.Secret("r00t"), "APP": desired.UnknownSecret()})
+	folder := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "coi.json"), []byte(`[{"_id": 1}]`), 0o600))
+	w, err := resolve(reconcilers.Target{
+		Component: &desired.Component{Name: "database", Spec: spec}, Scope: scope, SourceDir: folder,
+	})
+	require.NoError(t, err)
+	require.Equal(t, "APP", w.unknown)
+	require.Equal(t, []wantMember{
+		{"mongodb-1", "mongodb-1:27017", 27017, 1, 1, false},
+		{"mongodb-2", "mongodb-2:27017", 27017, 1, 0, true},
+		{"mongodb-3", "mongodb-3:27017", 27017, 0, 0, false},
+	}, w.members)
+	require.Equal(t, "admin.app", w.uriUser.id())
+	require.Equal(t, "dive.coi_definitions", w.seeds[0].name())
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
 // What is read of a log: the last lines since the container started, up to so many bytes. Longer lines are cut.
@@ -16,13 +17,17 @@ const (
 	maxLine     = 64 << 10
 )
 
+// startMargin is how long before the engine's note of the start a new process may already have written: the engine
+// writes the note when the process runs. A restart takes longer than this, so words of the run before do not count.
+const startMargin = 100 * time.Millisecond
+
 // logs looks for plain texts in what the service wrote since its container started.
 func (t *try) logs(ctx context.Context, spec *Logs) outcome {
 	c, err := t.target.Services.Find(ctx, spec.Service)
 	if err != nil {
 		return failed(err)
 	}
-	log, err := t.target.Services.Logs(ctx, spec.Service, c.StartedAt, maxLogLines)
+	log, err := t.target.Services.Logs(ctx, spec.Service, c.StartedAt.Add(-startMargin), maxLogLines)
 	if err != nil {
 		return failed(err)
 	}

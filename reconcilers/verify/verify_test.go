@@ -19,6 +19,7 @@ import (
 )
 
 func TestMongo(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.runMongo()
 	r := w.reconciler()
@@ -57,6 +58,7 @@ checks:
 }
 
 func TestSQL(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.runPostgres()
 	r := w.reconciler()
@@ -87,6 +89,7 @@ checks:
 }
 
 func TestWeb(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.runWeb()
 	r := w.reconciler()
@@ -140,10 +143,11 @@ checks:
 
 // A log is read only since the container's start: what it wrote before counts no more.
 func TestLogsSinceTheContainerStarted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.lab.Run("backend", lab.Service{
 		Image:   testbed.Image(t, testbed.Base),
-		Command: []string{"sh", "-c", "test -e /seen || echo not primary; touch /seen; echo started; exec sleep 60"},
+		Command: []string{"sh", "-c", "sleep 0.5; test -e /seen || echo not primary; touch /seen; echo started; exec sleep 60"},
 	})
 	w.checks(`
 within: 0s
@@ -198,6 +202,7 @@ func TestCancelledChecksEndAtOnce(t *testing.T) {
 }
 
 func TestOIDC(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.runPostgres()
 	w.checks(`checks: [{name: postgres, sql: {service: postgres, user: audit, password: "${POSTGRES_PASSWORD}", query: "select 1"}}]`)

@@ -130,7 +130,7 @@ func (w *world) reconciler() reconcilers.Reconciler {
 func (w *world) pass(r reconcilers.Reconciler) reconcilers.Facts {
 	w.t.Helper()
 	var facts reconcilers.Facts
-	testbed.Eventually(w.t, 90*time.Second, "all checks to pass", func() error {
+	testbed.Eventually(w.t, 150*time.Second, "all checks to pass", func() error {
 		o, err := r.Observe(w.t.Context(), w.target)
 		facts = o.Facts
 		return errors.Join(err, o.Err)
