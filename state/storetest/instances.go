@@ -124,10 +124,14 @@ func nodeKeepsSince(t *testing.T, f *fixture) {
 		})
 		return got
 	}
-	got := put(state.Node{State: "starting", Updated: at(0), Message: "m", Plan: "1 to create",
-		Facts: json.RawMessage(`{"image": "mongo"}`), LastDuration: 3 * time.Second})
-	require.Equal(t, state.Node{Instance: "deu", ID: "stack/mongodb", State: "starting", Updated: at(0), Since: at(0),
-		Message: "m", Plan: "1 to create", Facts: json.RawMessage(`{"image": "mongo"}`), LastDuration: 3 * time.Second}, got)
+	got := put(state.Node{
+		State: "starting", Updated: at(0), Message: "m", Plan: "1 to create",
+		Facts: json.RawMessage(`{"image": "mongo"}`), LastDuration: 3 * time.Second,
+	})
+	require.Equal(t, state.Node{
+		Instance: "deu", ID: "stack/mongodb", State: "starting", Updated: at(0), Since: at(0),
+		Message: "m", Plan: "1 to create", Facts: json.RawMessage(`{"image": "mongo"}`), LastDuration: 3 * time.Second,
+	}, got)
 
 	got = put(state.Node{State: "starting", Updated: at(5)})
 	require.Equal(t, at(0), got.Since, "same state")

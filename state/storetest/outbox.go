@@ -57,8 +57,10 @@ func outboxOrder(t *testing.T, f *fixture) {
 	f.view(func(r state.Reader) error {
 		pending, err := r.Outbox("deu")
 		require.Len(t, pending, 4)
-		require.Equal(t, state.Entry{ID: first, Kind: state.KindWebhook, Target: "ops", Instance: "deu",
-			Attempts: 1, Next: at(60), Created: at(0), Reason: "503 Service Unavailable"}, pending[0])
+		require.Equal(t, state.Entry{
+			ID: first, Kind: state.KindWebhook, Target: "ops", Instance: "deu",
+			Attempts: 1, Next: at(60), Created: at(0), Reason: "503 Service Unavailable",
+		}, pending[0])
 		return err
 	})
 	f.update(func(tx state.Tx) error { return tx.Delivered(first) })
@@ -80,8 +82,10 @@ func outboxCoalesces(t *testing.T, f *fixture) {
 		pending, err := r.Outbox("")
 		require.Len(t, pending, 2)
 		require.Equal(t, other, pending[0].ID)
-		require.Equal(t, state.Entry{ID: newer, Kind: state.KindStatus, Instance: "deu", Key: "status", Payload: []byte("two"),
-			Attempts: 1, Next: at(30), Created: at(1), Reason: "away", Event: 3}, pending[1])
+		require.Equal(t, state.Entry{
+			ID: newer, Kind: state.KindStatus, Instance: "deu", Key: "status", Payload: []byte("two"),
+			Attempts: 1, Next: at(30), Created: at(1), Reason: "away", Event: 3,
+		}, pending[1])
 		return err
 	})
 }

@@ -130,8 +130,10 @@ func recoverMarksOpenRuns(t *testing.T, f *fixture) {
 	crashed, err := f.Recover(f.ctx)
 	require.NoError(t, err)
 	require.Len(t, crashed, 2)
-	require.Equal(t, state.Run{ID: "r2", Instance: "deu", Started: at(2), Finished: at(7), Outcome: state.Crashed,
-		Message: "the agent stopped during database: create rs0"}, crashed[0])
+	require.Equal(t, state.Run{
+		ID: "r2", Instance: "deu", Started: at(2), Finished: at(7), Outcome: state.Crashed,
+		Message: "the agent stopped during database: create rs0",
+	}, crashed[0])
 	require.Equal(t, state.Crashed, crashed[1].Outcome)
 	f.view(func(r state.Reader) error {
 		got, err := r.Run("r2")
@@ -152,8 +154,10 @@ func eventsInSequence(t *testing.T, f *fixture) {
 	var seqs []int64
 	f.update(func(tx state.Tx) error {
 		for i := range 5 {
-			seq, err := tx.AddEvent(state.Event{Time: at(i), Instance: []string{"deu", "fra"}[i%2], Node: "database",
-				Kind: "ready", Message: fmt.Sprint(i), Run: "r1"})
+			seq, err := tx.AddEvent(state.Event{
+				Time: at(i), Instance: []string{"deu", "fra"}[i%2], Node: "database",
+				Kind: "ready", Message: fmt.Sprint(i), Run: "r1",
+			})
 			require.NoError(t, err)
 			seqs = append(seqs, seq)
 		}

@@ -1,0 +1,102 @@
+package state_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/state"
+)
+
+// TestRealFullDisk works on a small filesystem of its own, in a process with
+// its own mounts so that nothing is left of it.
+func TestRealFullDisk(t *testing.T) {
+	if dir := os.Getenv("STATE_TEST_DISK"); dir != "" {
+		onSmallDisk(t, dir)
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestRealFullDisk$", "-test.v")
+	cmd.Env = append(os.Environ(), "STATE_TEST_DISK="+t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.Contains(t, string(out), "--- PASS: TestRealFullDisk")
+}
+
+func onSmallDisk(t *testing.T, dir string) {
+	require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
+	s, _ := open(t, dir)
+	put(t, s, "before")
+
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast)
+	var full *state.DiskFullError
+	wrote := 0
+	for err := error(nil); err == nil; wrote++ {
+		require.Less(t, wrote, 10_000, "the disk never gets full")
+		err = s.Update(t.Context(), func(tx state.Tx) error {
+			return tx.PutValue(fmt.Sprint("key", wrote), make([]byte, 8<<10))
+		})
+		if err != nil {
+			require.ErrorAs(t, err, &full)
+		}
+	}
+	require.Contains(t, names(t, s), "before", "what was written is still read")
+
+	_, _, err := state.Open(t.Context(), state.Options{Dir: mkdir(t, dir)})
+	require.ErrorAs(t, err, &full, "a new state needs room too")
+
+	require.NoError(t, os.Remove(ballast))
+	put(t, s, "after")
+	require.NoError(t, s.Close())
+	s, notices := open(t, dir)
+	require.Empty(t, notices, "a full disk damages nothing")
+	require.Equal(t, []string{"after", "before"}, names(t, s))
+	require.NoError(t, s.Close())
+
+	// The same, started on a full disk.
+	fill(t, ballast)
+	again, _, err := state.Open(t.Context(), state.Options{Dir: dir})
+	if err != nil {
+		require.ErrorAs(t, err, &full)
+	} else {
+		require.NoError(t, again.Close())
+	}
+	require.NoError(t, os.Remove(ballast))
+	s, notices = open(t, dir)
+	require.Empty(t, notices)
+	require.Equal(t, []string{"after", "before"}, names(t, s))
+}
+
+func mkdir(t *testing.T, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "another")
+	require.NoError(t, os.MkdirAll(path, 0o700))
+	return path
+}
+
+// fill takes all room there is.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	defer f.Close()
+	for _, size := range []int{64 << 10, 4 << 10} {
+		for range 1000 {
+			if _, err = f.Write(make([]byte, size)); err != nil {
+				break
+			}
+		}
+		require.True(t, errors.Is(err, syscall.ENOSPC), "%v", err)
+	}
+}
