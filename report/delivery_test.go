@@ -115,8 +115,7 @@ type received struct {
 // Standard Webhooks.
 type receiver struct {
 	*httptest.Server
-	t     *testing.T
-	clock func() time.Time
+	t *testing.T
 
 	mu     sync.Mutex
 	got    []received

@@ -75,8 +75,10 @@ func degraded() *report.Status {
 		{Type: "RevisionAccepted", Message: "hidden by its cause", DependsOn: []string{"SourceFollowed"}},
 		{Type: "RevisionWorks", Reason: "Rejected", Message: "5d6e7f8: kas exits with 1", Since: s.Since},
 	}
-	s.Components[0] = report.Component{Name: "stack", Kind: "ComposeStack", State: "rejected", Summary: "8/9 services", Message: "kas restarting",
-		Plan: []string{"replace kas: image 2.0.4 -> 2.1.0", "update x|y: <b>bold</b>"}, Notes: []string{"a\nb | c"}}
+	s.Components[0] = report.Component{
+		Name: "stack", Kind: "ComposeStack", State: "rejected", Summary: "8/9 services", Message: "kas restarting",
+		Plan: []string{"replace kas: image 2.0.4 -> 2.1.0", "update x|y: <b>bold</b>"}, Notes: []string{"a\nb | c"},
+	}
 	s.Services = append(s.Services, report.Service{Name: "kas", State: "restarting", Image: "dive/`kas`|:2.1.0", Restarts: 5, ExitCode: 1, Since: s.Since})
 	s.Members[1].Health, s.Members[1].State = false, "(not reachable/healthy)"
 	s.Checks = append(s.Checks, report.Check{Name: "backend-health", Saw: "503 <h1>oops</h1>"})
