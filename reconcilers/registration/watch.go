@@ -40,7 +40,7 @@ func (r *Spoke) Watch(ctx context.Context, t reconcilers.Target, wake func(part 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-r.deps.Clock.After(r.pause(spec, live, t.Dir)):
+		case <-r.deps.Clock.After(r.pause(spec, live)):
 		}
 	}
 }
@@ -56,16 +56,18 @@ func (r *Spoke) watched(t reconcilers.Target, spec *SpokeSpec) (*hubClient, decl
 }
 
 // pause is the time until the next question. The status of an approved spoke hands out a token; asking for it seldom is
-// a matter of manners, too.
-func (r *Spoke) pause(spec *SpokeSpec, live *registered, dir string) time.Duration {
+// a matter of manners, too. Before the token's end the hub gives no other one.
+func (r *Spoke) pause(spec *SpokeSpec, live *registered) time.Duration {
 	poll := pollOf(spec.Poll)
 	if live == nil || live.Status != approved {
 		return poll
 	}
 	next := max(poll, quietPoll)
-	if k, err := readKept(dir); err == nil && k.Token != "" {
-		left := k.ExpiresAt.Sub(r.deps.Clock.Now())
-		next = min(next, max(left+minPoll, minPoll)) // just after the end: before, the hub gives the old one
+	if live.Token != nil {
+		if left := live.Token.ExpiresAt.Sub(r.deps.Clock.Now()); left > 0 {
+			return min(next, left+minPoll)
+		}
+		return poll // the hub's clock is behind ours
 	}
 	return next
 }

@@ -1,0 +1,265 @@
+package registration_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+	"dive-agent/testbed"
+	"dive-agent/testbed/hub"
+	"dive-agent/testbed/hub/hubtest"
+)
+
+func eventually(t *testing.T, what string, ask func() bool) {
+	t.Helper()
+	testbed.Eventually(t, 15*time.Second, what, func() error {
+		if !ask() {
+			return os.ErrDeadlineExceeded
+		}
+		return nil
+	})
+}
+
+func TestApprovals(t *testing.T) {
+	mongod := hubtest.StartMongo(t, true)
+	for name, test := range map[string]func(t *testing.T, mongod *hubtest.Mongo){
+		"merging is the approval, seen from both sides":        bothSides,
+		"differences are reported field by field":              differencesReported,
+		"a record of nobody stays pending":                     nobodyStaysPending,
+		"unknown approved records: report, suspend, revoke":    unknownApproved,
+		"more than declared is suspended at once":              moreThanDeclared,
+		"a manifest that lowers its grant is carried out":      loweredGrant,
+		"an interrupted change of a grant is finished":         interruptedRegrant,
+		"a heartbeat that undoes a suspension is overcome":     heartbeatRace,
+		"hub away and wrong admin key":                         hubAwayOrWrongKey,
+		"the hub's own record":                                 ownRecord,
+		"two manifests for one code: neither":                  twoManifests,
+		"a manifest that cannot be compared leaves it pending": cannotCompare,
+		"a record that changes before its approval is judged":  changesBeforeApproval,
+		"watch wakes when a spoke registers":                   approvalsWatch,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, mongod) })
+	}
+}
+
+func bothSides(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	s, h := w.spoke("deu", "Germany"), w.approvals("")
+	h.ready()
+	s.waits("approval by the hub")
+	p := h.plan()
+	require.Len(t, p.Changes, 1)
+	require.Equal(t, "spoke DEU", p.Changes[0].Address)
+	require.Contains(t, p.Changes[0].Details[0], "partner, SECRET, filtered, policy:base policy:org")
+	_, facts := h.ready()
+	require.Equal(t, "1 approved", facts.Summary)
+	require.Empty(t, facts.Notes)
+	s.ready()
+	require.Contains(t, w.records(), `DEU approved "Germany" https://deu.test:3000 ops@deu.test [policy:base policy:org] partner SECRET filtered`)
+	require.Equal(t, 1, w.hub.Calls("POST /api/federation/spokes/"+w.record("DEU").SpokeID+"/approve"))
+}
+
+func differencesReported(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	w.spoke("deu", "Germany")
+	h := w.approvals("")
+	w.register("DEU", map[string]any{"name": "Germany", "apiUrl": "https://evil.test", "publicKey": "ssh-ed25519 EVIL"})
+	_, facts := h.ready()
+	text := strings.Join(facts.Notes, "\n")
+	require.Contains(t, text, `apiUrl: the hub has "https://evil.test", the manifest says "https://deu.test:4000"`)
+	require.Contains(t, text, `publicKey: the hub has "ssh-ed25519 EVIL", the manifest says ""`)
+	require.NotContains(t, text, "baseUrl")
+	require.Equal(t, "pending", w.record("DEU").Status)
+}
+
+func nobodyStaysPending(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	h := w.approvals("unknownSpokes: revoke")
+	w.register("XXX", nil)
+	_, facts := h.ready()
+	require.Contains(t, facts.Notes[0], "pending, and no merged manifest declares it")
+	require.Equal(t, "pending", w.record("XXX").Status)
+}
+
+func unknownApproved(t *testing.T, mongod *hubtest.Mongo) {
+	for policy, status := range map[string]string{"report": "approved", "suspend": "suspended", "revoke": "revoked"} {
+		t.Run(policy, func(t *testing.T) {
+			w := newWorld(t, mongod, hub.Config{})
+			h := w.approvals("unknownSpokes: " + policy)
+			w.register("XXX", map[string]any{"partnerPreApproved": true, "partnerTrustLevel": "national", "partnerMaxClassification": "TOP_SECRET"})
+			require.Contains(t, h.observe().Facts.Notes[0], "ALARM: approved")
+			h.ready()
+			require.Equal(t, status, w.record("XXX").Status)
+		})
+	}
+}
+
+func moreThanDeclared(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	w.spoke("deu", "Germany")
+	h := w.approvals("")
+	w.register("DEU", map[string]any{"name": "Germany", "partnerPreApproved": true, "partnerMaxClassification": "TOP_SECRET"})
+	p := h.plan()
+	require.Contains(t, p.Changes[0].Reason, "classification TOP_SECRET (the manifest grants SECRET)")
+	h.ready()
+	require.Equal(t, "suspended", w.record("DEU").Status)
+	require.Empty(t, w.tokens("DEU"))
+}
+
+func loweredGrant(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	s, h := w.spoke("deu", "Germany"), w.approvals("")
+	s.waits("approval by the hub")
+	h.ready()
+	s.ready()
+	lowered := w.spoke("deu", "Germany", "maxClassification: SECRET", "maxClassification: CONFIDENTIAL")
+	lowered.target.Dir = s.target.Dir
+	p := h.plan()
+	require.Contains(t, p.Changes[0].Details[0], "CONFIDENTIAL")
+	h.ready()
+	require.Equal(t, "approved", w.record("DEU").Status)
+	require.Equal(t, "CONFIDENTIAL", w.record("DEU").MaxClassification)
+	outputs, _ := lowered.ready()
+	require.Contains(t, w.tokens("DEU"), outputs["token"].Text(), "the spoke has the token of the new grant")
+}
+
+func interruptedRegrant(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	s, h := w.spoke("deu", "Germany"), w.approvals("")
+	s.waits("approval by the hub")
+	h.ready()
+	w.spoke("deu", "Germany", "trustLevel: partner", "trustLevel: national")
+	refuse := "/api/federation/spokes/" + w.record("DEU").SpokeID + "/approve"
+	w.hub.Front(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == refuse {
+				panic(http.ErrAbortHandler)
+			}
+			next.ServeHTTP(rw, r)
+		})
+	})
+	h.waits("the hub")
+	require.Equal(t, "suspended", w.record("DEU").Status)
+	w.hub.Front(nil)
+	h.ready()
+	require.Equal(t, "approved", w.record("DEU").Status)
+	require.Equal(t, "national", w.record("DEU").TrustLevel)
+}
+
+func heartbeatRace(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	h := w.approvals("unknownSpokes: suspend")
+	w.register("XXX", map[string]any{"partnerPreApproved": true})
+	before := w.record("XXX")
+	var undone atomic.Int32
+	w.hub.Front(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(rw, r)
+			if strings.HasSuffix(r.URL.Path, "/suspend") && undone.Add(1) <= 2 {
+				if err := w.hub.Store.Save(r.Context(), before); err != nil { // what a heartbeat on its way does
+					t.Error(err)
+				}
+			}
+		})
+	})
+	h.ready()
+	require.EqualValues(t, 3, undone.Load())
+	require.Equal(t, "suspended", w.record("XXX").Status)
+}
+
+func hubAwayOrWrongKey(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	h := w.approvals("")
+	w.hub.Stop()
+	h.waits("the hub at " + w.hub.URL)
+	w.hub.Again(t)
+	w.hub.Front(func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(500) })
+	})
+	h.waits("answered 500")
+	w.hub.Front(nil)
+	h.ready()
+	h.target.Scope = h.target.Scope.With(map[string]desired.Value{"FEDERATION_ADMIN_KEY": desired.Secret("another-key")})
+	require.NotContains(t, h.blocked("WrongAdminKey").Error(), "another-key")
+}
+
+func ownRecord(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{OwnCode: "USA"})
+	_, facts := w.approvals("unknownSpokes: suspend").ready()
+	require.Contains(t, facts.Notes[0], "hub-usa is the hub's own record")
+	require.Equal(t, "approved", w.record("USA").Status)
+	w.approvals("unknownSpokes: revoke").ready()
+	require.Equal(t, "revoked", w.record("USA").Status)
+}
+
+func twoManifests(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	s := w.spoke("deu", "Germany")
+	w.fleet.Instances["deu2"] = &desired.Instance{Name: "deu2", Values: s.target.Instance.Values, Components: s.target.Instance.Components}
+	s.waits("approval by the hub")
+	_, facts := w.approvals("").ready()
+	require.Contains(t, facts.Notes[0], "deu and deu2 both declare the spoke DEU")
+	require.Equal(t, "pending", w.record("DEU").Status)
+}
+
+func cannotCompare(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	s := w.spoke("deu", "Germany", "skipValidation: true", "skipValidation: true\npublicKey: ${KEY}")
+	s.target.Instance.Secrets = []desired.SecretSpec{{Name: "KEY", Provide: true}}
+	w.register("DEU", map[string]any{"partnerPreApproved": true})
+	_, facts := w.approvals("unknownSpokes: revoke").ready()
+	require.Contains(t, facts.Notes[0], "deu: registration cannot be compared")
+	require.Equal(t, "approved", w.record("DEU").Status, "what cannot be judged is left alone")
+}
+
+func changesBeforeApproval(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	s, h := w.spoke("deu", "Germany"), w.approvals("")
+	s.waits("approval by the hub")
+	p := h.plan()
+	record := w.record("DEU")
+	record.APIURL = "https://evil.test"
+	require.NoError(t, w.hub.Store.Save(t.Context(), record))
+	_, err := h.reconciler.Apply(t.Context(), h.target, p, silent{})
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, err, &wait)
+	require.Equal(t, "pending", w.record("DEU").Status)
+	h.ready()
+	require.Equal(t, "pending", w.record("DEU").Status)
+}
+
+func approvalsWatch(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	s, h := w.spoke("deu", "Germany"), w.approvals("")
+	woken := watch(t, h)
+	waitPolls(t, w, "GET /api/federation/spokes")
+	s.waits("approval by the hub")
+	awaitWake(t, woken, "a registration")
+	w.hub.Stop()
+	awaitWake(t, woken, "the hub's going")
+	w.hub.Again(t)
+	awaitWake(t, woken, "the hub's coming back")
+}
+
+// TestApproveTakesMinutes: the hub goes on for longer than the call's limit, while the record is changed at once.
+func TestApproveTakesMinutes(t *testing.T) {
+	mongod := hubtest.StartMongo(t, true)
+	w := newWorld(t, mongod, hub.Config{CascadeDelay: time.Minute})
+	s, h := w.spoke("deu", "Germany"), w.approvals("")
+	s.waits("approval by the hub")
+	began := time.Now()
+	h.ready()
+	require.Less(t, time.Since(began), 20*time.Second)
+	require.Equal(t, 1, w.hub.Calls("POST /api/federation/spokes/"+w.record("DEU").SpokeID+"/approve"), "never approved again blindly")
+	s.ready()
+	_, err := os.Stat(filepath.Join(h.target.Dir, "grants.json"))
+	require.NoError(t, err)
+}
