@@ -119,7 +119,7 @@ func (w *worker) prepare(ctx context.Context, known state.Instance, work *assign
 	if healing {
 		options.mayApply = func(n *desired.Node) bool {
 			_, ok := w.Reconcilers[n.Component.Kind].(reconcilers.RollsBack)
-			return ok
+			return ok && known.Applied != "" // before the first success there is nothing to keep
 		}
 	}
 	options.onChange = func(n Node) { w.noteNode(recorder.id, n) }

@@ -109,7 +109,9 @@ func (s situation) explainNodes(st *report.Status) {
 	for _, n := range s.nodes {
 		switch n.State {
 		case NodeFailed, NodeBlocked, NodeRejected:
-			st.Why = add(st.Why, n.ID+": "+n.Message)
+			if s.known.Rejected == nil || s.known.Rejected.Reason != n.Message {
+				st.Why = add(st.Why, n.ID+": "+n.Message)
+			}
 			st.Next = add(st.Next, n.Do)
 			st.Logs = append(st.Logs, n.Logs...)
 		case NodeWaiting:
@@ -179,6 +181,9 @@ func (s situation) components(st *report.Status) {
 			at = len(st.Components)
 			index[n.Component] = at
 			st.Components = append(st.Components, report.Component{Name: n.Component, Kind: n.Kind, State: string(NodeDone)})
+		}
+		if n.State == NodePending {
+			n.Facts = reconcilers.Facts{Service: n.Facts.Service} // nothing was made yet that they could tell of
 		}
 		merge(&st.Components[at], n)
 		fillFacts(st, n.Facts)

@@ -84,6 +84,27 @@ func FreePort(tb testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// GoBinary builds a main package of this module, named like ./cmd/dive-agent, as a static program and returns where it
+// lies. Building what did not change takes a moment.
+func GoBinary(tb testing.TB, pkg string) string {
+	tb.Helper()
+	path, err := goBinary(tb.Context(), pkg)
+	if err != nil {
+		tb.Fatalf("test bed: %v", err)
+	}
+	return path
+}
+
+// Checkout returns the root folder of this module's checkout.
+func Checkout(tb testing.TB) string {
+	tb.Helper()
+	dir, err := moduleDir()
+	if err != nil {
+		tb.Fatalf("test bed: %v", err)
+	}
+	return dir
+}
+
 // logProgress writes to standard error: what takes minutes should be seen while it does.
 func logProgress(tb testing.TB) Progress {
 	line := LineProgress(os.Stderr)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/md5"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -29,7 +30,7 @@ func (w *world) enroll(ctx context.Context, host string) error {
 		return err
 	}
 	config := fmt.Sprintf(`host: %s
-machineID: demo-machine-of-%[1]s
+machineID: %[7]x
 stateDir: state
 socket: agent.sock
 engine: %[2]s
@@ -41,7 +42,7 @@ source:
   username: %[5]s
   passwordFile: git-password
 terraform: {cliConfig: %[6]s}
-`, host, w.host, w.gitURL, w.path("git", "ca.crt"), writer.Name, w.mirror.ConfigFile)
+`, host, w.host, w.gitURL, w.path("git", "ca.crt"), writer.Name, w.mirror.ConfigFile, md5.Sum([]byte(host)))
 	if err := os.WriteFile(w.config(host), []byte(config), 0o640); err != nil {
 		return err
 	}

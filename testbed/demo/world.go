@@ -162,7 +162,7 @@ func (w *world) useTestbedImages(fleet string) error {
 	for _, image := range [][2]string{
 		{"mongoImage", string(testbed.Mongod605)}, {"postgresImage", string(testbed.Postgres15)},
 		{"keycloakImage", string(testbed.Keycloak)}, {"keycloakArguments", "--optimized"}, {"redisImage", string(testbed.Redis7)},
-		{"opaImage", string(testbed.OPA)}, {"opalClientImage", string(testbed.OPALClient)},
+		{"opaImage", string(testbed.OPA)}, {"opalClientImage", string(testbed.OPALClient)}, {"opalServerImage", string(testbed.OPALServer)},
 	} {
 		lines += fmt.Sprintf("    %s: %q\n", image[0], image[1])
 	}
