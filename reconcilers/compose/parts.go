@@ -59,7 +59,7 @@ func (s *Spec) Parts(c *desired.Check) []desired.Part {
 		needs = append(needs, dependencies(c, m, name)...)
 		needs = append(needs, s.outputs(c, name, m.uses[name])...)
 		for _, component := range s.After[name] {
-			needs = append(needs, desired.Need{Component: component, Why: "after", Position: c.Component.Position})
+			needs = append(needs, desired.Need{Component: component, Why: "after", Position: c.At("after", name)})
 		}
 		parts = append(parts, desired.Part{Name: name, Needs: needs})
 	}

@@ -55,6 +55,11 @@ func (st *serviceState) keepGood(c *container.InspectResponse) error {
 		Networks: map[string]*network.EndpointSettings{}, Injections: st.injections(),
 	}
 	short := c.ID[:12]
+	if g.Config.Hostname == short {
+		config := *g.Config
+		config.Hostname = "" // the engine's own; the next container gets its own
+		g.Config = &config
+	}
 	for name, endpoint := range c.NetworkSettings.Networks {
 		aliases := slices.DeleteFunc(slices.Clone(endpoint.Aliases), func(a string) bool { return a == short })
 		g.Networks[name] = &network.EndpointSettings{

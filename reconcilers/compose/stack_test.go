@@ -56,7 +56,7 @@ func newWorld(t *testing.T, composeFile string) *world {
 }
 
 // serve is a command that runs until it is told to stop, and is ready at once.
-const serve = `trap 'exit 0' TERM; echo serving; while :; do sleep 0.2 & wait $$!; done`
+const serve = `trap 'exit 0' TERM; echo serving; while :; do sleep 0.2 & wait $!; done`
 
 // restart gives a reconciler that remembers nothing, as after a restart of the process.
 func (w *world) restart() {
@@ -248,4 +248,18 @@ func (h *heard) Started() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.started = true
+}
+
+// stopper cancels the call as soon as the container was started.
+type stopper struct {
+	*heard
+	cancel context.CancelCauseFunc
+}
+
+func (s *stopper) Started() { s.cancel(nil) }
+
+func cancellable(t *testing.T) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	t.Cleanup(func() { cancel(nil) })
+	return ctx, cancel
 }

@@ -21,7 +21,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	missing := false
 	for _, file := range s.files() {
 		if _, err := fs.Stat(c.Files, strings.TrimPrefix(file, "./")); err != nil {
-			c.Errorf(c.Component.Position, "files: there is no Compose file %s", repositoryPath(c, file))
+			c.Errorf(c.At("files"), "files: there is no Compose file %s", repositoryPath(c, file))
 			missing = true
 		}
 	}
@@ -136,11 +136,11 @@ func (s *Spec) checkServices(c *desired.Check, m *model) {
 func (s *Spec) checkAfter(c *desired.Check, m *model) {
 	for _, service := range sortedKeys(s.After) {
 		if _, ok := m.project.Services[service]; !ok {
-			c.Errorf(c.Component.Position, "after: the Compose file has no active service %s", service)
+			c.Errorf(c.At("after", service), "after: the Compose file has no active service %s", service)
 		}
 		for _, component := range s.After[service] {
 			if !isComponent(c.Instance, component) {
-				c.Errorf(c.Component.Position, "after: service %s waits for %s, and the instance has no such component", service, component)
+				c.Errorf(c.At("after", service), "after: service %s waits for %s, and the instance has no such component", service, component)
 			}
 		}
 	}

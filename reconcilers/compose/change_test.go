@@ -1,0 +1,261 @@
+package compose
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+const oneService = `
+services:
+  web:
+    image: ${WEB_IMAGE:-$IMAGE}
+    init: true
+    command: [bash, -c, "${RUN}"]
+    healthcheck: {test: [CMD-SHELL, "${CHECK:-true}"], interval: 300ms, retries: 2}
+    volumes: ["./conf:/conf:ro"]
+`
+
+func rejected(t *testing.T, err error) *reconcilers.RejectedError {
+	t.Helper()
+	var r *reconcilers.RejectedError
+	require.ErrorAs(t, err, &r)
+	return r
+}
+
+// A new version that does not work is put back, in every way that it may fail, and the service runs as before.
+func TestBadVersionIsPutBack(t *testing.T) {
+	w := newWorld(t, oneService)
+	w.write(map[string]string{"conf/a": "good"})
+	w.up("web")
+	good := w.picture(t)
+	goodEnv, goodRevision := w.spec.Environment, w.revision
+
+	cases := []struct {
+		name, variable, value, says string
+	}{
+		{"exits", "RUN", "echo dying of tests; exit 3", "service web exited with 3"},
+		{"never healthy", "CHECK", "echo not today; false", "is unhealthy: its check exits with 1: not today"},
+		{"does not start", "RUN", "", "start container"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w.spec.Environment = goodEnv
+			w.set(c.variable, c.value)
+			w.write(map[string]string{"conf/a": "bad"})
+			if c.name == "does not start" {
+				w.write(map[string]string{"compose.yaml": "services: {web: {image: \"${IMAGE}\", command: [/no/such/program]}}"})
+			}
+			r := rejected(t, w.try("web"))
+			require.Contains(t, r.Error(), c.says)
+			require.Equal(t, "put back to "+w.image, r.PutBack)
+			if c.name == "exits" {
+				require.Contains(t, r.Logs, "dying of tests")
+			}
+			require.Equal(t, good, w.picture(t))
+			content, err := os.ReadFile(filepath.Join(w.dirs, "project", "conf", "a"))
+			require.NoError(t, err)
+			require.Equal(t, "good", string(content), "bound files go back with their version")
+
+			bad := w.revision
+			w.spec.Environment, w.revision = goodEnv, goodRevision
+			w.inSync("web")
+			w.revision = bad
+		})
+	}
+}
+
+// A tag that leads to an image that does not work is not tried again and again.
+func TestMovedTagThatDoesNotWork(t *testing.T) {
+	w := newWorld(t, `services: {web: {image: "${WEB_IMAGE}", init: true, restart: unless-stopped}}`)
+	w.set("WEB_IMAGE", w.commit("1", `CMD ["bash","-c","trap 'exit 0' TERM; while :; do sleep 0.2 & wait $!; done"]`))
+	w.up("web")
+	before := w.inspect("web").Image
+	w.commit("1", `CMD ["bash","-c","exit 4"]`)
+	change := w.change("web")
+	require.Equal(t, reconcilers.Replace, change.Action)
+	require.Contains(t, change.Reason, "now means")
+	r := rejected(t, w.try("web"))
+	require.Contains(t, r.Message, "exited with 4")
+	require.Equal(t, before, w.inspect("web").Image)
+	w.inSync("web")
+	require.Len(t, w.observe("web").Facts.Notes, 1)
+}
+
+func TestBadFirstVersionIsRejectedAndLeftForInspection(t *testing.T) {
+	w := newWorld(t, oneService)
+	w.set("RUN", "echo first words; exit 7")
+	require.NoError(t, w.try(SharedPart))
+	r := rejected(t, w.try("web"))
+	require.Contains(t, r.Message, "exited with 7")
+	require.Equal(t, "there is no earlier version to put back", r.PutBack)
+	require.Equal(t, []string{"first words"}, r.Logs)
+	require.Equal(t, 7, w.inspect("web").State.ExitCode)
+	w.set("RUN", serve)
+	w.up("web")
+}
+
+// A missing image is found before anything is touched.
+func TestMissingImageTouchesNothing(t *testing.T) {
+	w := newWorld(t, twoServices)
+	w.spec.Pull = "never"
+	w.up("db", "web")
+	before := w.picture(t)
+	db := w.inspect("db").ID
+	w.write(map[string]string{"compose.yaml": twoServices + "networks: {extra: {}}\n"})
+	w.set("IMAGE", w.project+":missing")
+	r := rejected(t, w.try(SharedPart))
+	require.Contains(t, r.Message, "is not on this host and the pull policy is never")
+	require.Equal(t, "nothing was changed", r.PutBack)
+	rejected(t, w.try("db"))
+	require.Equal(t, before, w.picture(t))
+	require.Equal(t, db, w.inspect("db").ID)
+
+	w.spec.Pull = "missing"
+	w.set("IMAGE", "localhost:1/none/"+w.project+":1")
+	r = rejected(t, w.try(SharedPart))
+	require.Contains(t, r.Message, "cannot be pulled")
+	require.Equal(t, before, w.picture(t))
+}
+
+// A wait that is broken off leaves a record by which the next run finishes the change, one way or the other.
+func TestInterruptedWaitIsFinished(t *testing.T) {
+	for _, c := range []struct {
+		name, check string
+		good        bool
+	}{{"becomes healthy", "test -e /tmp/ready", true}, {"never healthy", "false", false}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, oneService)
+			w.write(map[string]string{"conf/a": "1"})
+			w.up("web")
+			before := w.picture(t)
+			w.set("CHECK", c.check)
+			p := w.plan("web")
+			ctx, cancel := cancellable(t)
+			_, err := w.r.Apply(ctx, w.target("web"), p, &stopper{heard: &heard{t: t}, cancel: cancel})
+			require.ErrorIs(t, err, ctx.Err())
+			w.restart()
+			change := w.change("web")
+			require.Contains(t, change.Reason, "after an interruption")
+			if c.good {
+				id := w.inspect("web").ID
+				exec, code, err := w.r.Services(w.target("")).Exec(t.Context(), "web", []string{"touch", "/tmp/ready"}, nil, nil)
+				require.NoError(t, err)
+				require.Zero(t, code, string(exec))
+				require.NoError(t, w.try("web"))
+				w.inSync("web")
+				require.Equal(t, id, w.inspect("web").ID)
+				return
+			}
+			r := rejected(t, w.try("web"))
+			require.Contains(t, r.PutBack, "put back to")
+			require.Equal(t, before, w.picture(t))
+		})
+	}
+}
+
+// What is left when the process ends within Compose's own recreate is cleared up: two containers, one of them under a
+// temporary name.
+func TestLeftoversOfAnInterruptedRecreate(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		removeOld bool
+		stopOld   bool
+	}{{"new one created", false, false}, {"old one stopped", false, true}, {"old one removed", true, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, oneService)
+			w.up("web")
+			old := w.inspect("web")
+			w.set("CHECK", "true # changed")
+			// Make the new one elsewhere, then put the old one back beside it, as Compose leaves them.
+			s, err := w.r.stack(t.Context(), w.target("web"))
+			require.NoError(t, err)
+			require.NotEqual(t, old.Config.Labels["com.docker.compose.config-hash"], s.model.hashes["web"])
+			o := w.observe("web")
+			st := o.State.(*serviceState)
+			g, err := st.readGood()
+			require.NoError(t, err)
+			st.record.Pending = &pending{Since: time.Now(), Reason: "healthcheck changed"}
+			require.NoError(t, st.record.write(s.recordPath("web")))
+			require.NoError(t, w.r.remove(t.Context(), old.ID))
+			st.container = nil
+			made, err := w.r.make(t.Context(), st)
+			require.NoError(t, err)
+			_, err = w.engine.ContainerRename(t.Context(), made, client.ContainerRenameOptions{NewName: old.ID[:12] + "_" + st.wantName})
+			require.NoError(t, err)
+			if !c.removeOld {
+				again, err := w.r.recreate(t.Context(), g)
+				require.NoError(t, err)
+				if !c.stopOld {
+					_, err = w.engine.ContainerStart(t.Context(), again, client.ContainerStartOptions{})
+					require.NoError(t, err)
+				}
+			}
+			w.restart()
+			require.NoError(t, w.try("web"))
+			w.inSync("web")
+			now := w.inspect("web")
+			require.Equal(t, made, now.ID, "the new container is kept")
+			require.Equal(t, "/"+st.wantName, now.Name)
+			require.Equal(t, container.StateRunning, now.State.Status)
+		})
+	}
+}
+
+func TestUnknownInputIsShownAndNotApplied(t *testing.T) {
+	w := newWorld(t, `services: {web: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], environment: {URI: "${URI}"}}}`)
+	w.spec.Environment["URI"] = w.expr("${database.uri}")
+	w.outputs["uri"] = desired.UnknownSecret()
+	require.NoError(t, w.try(SharedPart))
+	p := w.plan("web")
+	require.Equal(t, []string{"database.uri"}, p.Unknown)
+	require.Contains(t, p.Changes[0].Reason, "URI known after apply")
+	_, err := w.r.Apply(t.Context(), w.target("web"), p, &heard{t: t})
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, err, &wait)
+	require.Equal(t, "database.uri", wait.For)
+
+	w.outputs["uri"] = desired.Secret("mongodb://one")
+	w.up("web")
+	w.outputs["uri"] = desired.Secret("mongodb://two")
+	require.Equal(t, "environment URI changed", w.change("web").Reason)
+	w.up("web")
+	require.Contains(t, w.inspect("web").Config.Env, "URI=mongodb://two")
+	w.outputs["uri"] = desired.Unknown()
+	require.Equal(t, []string{"database.uri"}, w.plan("web").Unknown)
+}
+
+func TestOneShotRunsOnce(t *testing.T) {
+	w := newWorld(t, `
+services:
+  seed:
+    image: ${IMAGE}
+    command: [bash, -c, "echo seeding; exit $CODE"]
+    labels: {dive.service.class: init}
+`)
+	w.set("CODE", "5")
+	require.NoError(t, w.try(SharedPart))
+	err := w.try("seed")
+	require.ErrorContains(t, err, `service seed exited with 5; its last words: "seeding"`)
+	var r *reconcilers.RejectedError
+	require.False(t, errors.As(err, &r), "a job is tried again")
+	require.Equal(t, "run again: exit code 5", w.change("seed").Reason)
+	w.set("CODE", "0")
+	begin := time.Now()
+	w.up("seed")
+	require.Less(t, time.Since(begin), 10*time.Second)
+	require.Equal(t, "completed", w.observe("seed").Facts.Summary)
+	id := w.inspect("seed").State.StartedAt
+	w.restart()
+	w.up("seed")
+	require.Equal(t, id, w.inspect("seed").State.StartedAt)
+}
