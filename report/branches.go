@@ -87,9 +87,12 @@ func (r *Reporter) push(ctx context.Context, e state.Entry) (func(state.Tx) erro
 	if err != nil {
 		return nil, err
 	}
+	for name, content := range files {
+		files[name] = []byte(r.Redact(string(content)))
+	}
 	commit, err := r.commit(ctx, gitremote.CommitRequest{
 		Ref:   plumbing.NewBranchReferenceName(r.Branches.Prefix + s.Instance),
-		Files: files, Message: s.Message(), Author: r.Branches.Author, When: s.Updated.UTC(), Signer: r.Branches.Signer,
+		Files: files, Message: r.Redact(s.Message()), Author: r.Branches.Author, When: s.Updated.UTC(), Signer: r.Branches.Signer,
 	}, plumbing.NewHash(last.Commit))
 	if err != nil {
 		return nil, fmt.Errorf("push the status of %s: %w", s.Instance, retryAfter(err))

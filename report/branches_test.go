@@ -18,6 +18,7 @@ import (
 
 	"dive-agent/gitremote"
 	"dive-agent/report"
+	"dive-agent/secrets"
 	"dive-agent/state"
 )
 
@@ -108,7 +109,7 @@ func TestStatusBranchGetsACommitPerChange(t *testing.T) {
 	require.Len(t, repo.log("status/deu"), 3, "the heartbeat")
 
 	require.Equal(t, "README.md\nstatus.yaml", repo.git("ls-tree", "--name-only", "-r", "status/deu"))
-	require.True(t, strings.HasPrefix(repo.git("show", "status/deu:README.md"), "# deu: Degraded\n"))
+	require.True(t, strings.HasPrefix(repo.git("show", "status/deu:README.md"), "# deu: Degraded since "))
 	back, err := report.Parse([]byte(repo.git("show", "status/deu:status.yaml")))
 	require.NoError(t, err)
 	require.Equal(t, report.Degraded, back.Phase)
@@ -226,4 +227,27 @@ func TestPushWhoseRecordWasLostIsNotRepeated(t *testing.T) {
 		require.Empty(t, f.pending(state.KindStatus))
 		require.Len(t, repo.log("status/deu"), n+1, "the same commit")
 	}
+}
+
+func TestNothingSecretLeavesTheHost(t *testing.T) {
+	repo, r := newRepository(t), newReceiver(t)
+	const secret = "hunter2/hunter2+hunter2"
+	redactor := secrets.NewRedactor(secret)
+	f := newFixture(t, func(o *report.Options) {
+		hookTo(r)(o)
+		toBranches(newRemote(t, repo))(o)
+		o.Redact = redactor.String
+	})
+	s := degraded()
+	s.News, s.Why, s.Next, s.Logs = "x "+secret, []string{secret}, []string{secret}, []string{secret}
+	s.Components[0].Values, s.Components[0].Notes = map[string]any{"x": secret}, []string{secret}
+	s.Checks[0].Saw, s.Conditions[1].Message, s.Nodes[0].Message, s.Runs[0].Message = secret, secret, secret, secret
+	f.publish(s)
+	require.NoError(t, f.Flush(t.Context()))
+	require.Len(t, r.all(), 1)
+	require.NotContains(t, repo.git("log", "-p", "--format=%B", "status/deu"), "hunter2")
+	require.NotContains(t, string(r.all()[0].event.Data()), "hunter2")
+	require.Contains(t, r.all()[0].data.Why[0], secrets.Mark)
+	_, err := report.Parse([]byte(repo.git("show", "status/deu:status.yaml")))
+	require.NoError(t, err)
 }

@@ -333,7 +333,7 @@ func TestWebhookThatHangsHoldsNobodyElseUp(t *testing.T) {
 	<-entered
 	eventually(t, "the good one's delivery", func() bool { return len(good.all()) == 1 })
 	f.publish(degraded())
-	eventually(t, "the good one's second delivery", func() bool { return len(good.all()) == 2 })
+	eventually(t, "the good one's second delivery", func() bool { return len(good.all()) == 2 && len(f.pending(state.KindWebhook)) == 2 })
 	stop()
 	for _, e := range f.pending(state.KindWebhook) {
 		require.Equal(t, "hanging", e.Target)

@@ -143,7 +143,7 @@ func (r *Reporter) cloudEvent(s *Status, last told, reminder bool) ([]byte, erro
 	e.SetTime(s.Updated)
 	if err := e.SetData(cloudevents.ApplicationJSON, EventData{
 		Instance: s.Instance, Host: s.Host, Role: s.Role, Phase: s.Phase, Previous: last.Phase, Since: s.Since,
-		Headline: s.Headline(), Why: cleanAll(s.Why), Next: cleanAll(s.Next),
+		Headline: r.Redact(s.Headline()), Why: r.plain(s.Why), Next: r.plain(s.Next),
 		Attempted: s.Attempted, Applied: s.Applied, Generation: s.Generation, Reminder: reminder,
 	}); err != nil {
 		return nil, fmt.Errorf("write the event of %s: %w", s.Instance, err)
@@ -155,10 +155,11 @@ func (r *Reporter) cloudEvent(s *Status, last told, reminder bool) ([]byte, erro
 	return payload, nil
 }
 
-func cleanAll(texts []string) []string {
+// plain makes texts fit for programs and people elsewhere.
+func (r *Reporter) plain(texts []string) []string {
 	out := make([]string, len(texts))
 	for i, t := range texts {
-		out[i] = clean(t)
+		out[i] = r.Redact(clean(t))
 	}
 	return out
 }

@@ -13,7 +13,7 @@ import (
 // a picture, HTML or another row.
 func (s *Status) Page() []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s: %s\n\n", escape(s.Instance), s.Phase)
+	fmt.Fprintf(&b, "# %s: %s%s\n\n", escape(s.Instance), s.Phase, s.sinceWords())
 	s.pageHead(&b)
 	bullets(&b, "Why", s.Why)
 	bullets(&b, "What to do", s.Next)
@@ -33,11 +33,15 @@ func (s *Status) Page() []byte {
 	return []byte(b.String())
 }
 
+func (s *Status) sinceWords() string {
+	if s.Since.IsZero() {
+		return ""
+	}
+	return " since " + moment(s.Since)
+}
+
 func (s *Status) pageHead(b *strings.Builder) {
 	var parts []string
-	if !s.Since.IsZero() {
-		parts = append(parts, fmt.Sprintf("**%s** since %s", s.Phase, moment(s.Since)))
-	}
 	switch {
 	case s.Applied == "" && s.Attempted != "":
 		parts = append(parts, "on the way to "+code(short(s.Attempted))+", nothing applied yet")

@@ -28,6 +28,10 @@ type Options struct {
 	Random io.Reader // for the ids of events, and to spread retries
 	Log    *slog.Logger
 
+	// Redact takes secrets out of what leaves the host, once more after those
+	// who made the status; nil changes nothing.
+	Redact func(string) string
+
 	// Branches is where statuses are pushed; nil pushes none.
 	Branches *Branches
 	Webhooks []Webhook
@@ -45,6 +49,9 @@ type Reporter struct {
 
 // New checks the options. It opens no connection and starts nothing.
 func New(opts Options) (*Reporter, error) {
+	if opts.Redact == nil {
+		opts.Redact = func(text string) string { return text }
+	}
 	r := &Reporter{Options: opts, ids: state.NewIDs(opts.Clock.Now, opts.Random), hooks: map[string]*hook{}}
 	for _, w := range opts.Webhooks {
 		h, err := newHook(w, opts.Clock.Now)
