@@ -53,11 +53,15 @@ func (s *session) lostData(host string) error {
 }
 
 func (s *session) wrongPassword(host string) error {
+	do := "The volume was made with another password, and MONGO_INITDB_ROOT_PASSWORD counts only for an empty volume. " +
+		"Put the former secret back, or set this password in the server with updateUser"
+	if len(s.want.keys) == 0 {
+		do += ". If the server has no user at all, name the members' key (keyfile) in the manifest, so that the first one can be made"
+	}
 	return &reconcilers.BlockedError{
 		Reason:  "WrongPassword",
 		Message: fmt.Sprintf("%s refuses the password of user %s", host, s.want.root.name),
-		Do: "The volume was made with another password, and MONGO_INITDB_ROOT_PASSWORD counts only for an empty volume. " +
-			"Put the former secret back, or set this password in the server with updateUser",
+		Do:      do,
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 var three = []string{"mongodb-1", "mongodb-2", "mongodb-3"}
 
 func TestGrowAndShrink(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, three[0]).withContent().run(three...)
 	r := reconciler(t)
 	o := s.settle(r)
@@ -66,7 +67,57 @@ func TestGrowAndShrink(t *testing.T) {
 	require.False(t, ids[int32(0)] || ids[int32(2)], "an _id was used twice: %v", ids)
 }
 
+// A set that was made by hand is taken over: nothing is made anew, and members that no manifest ever named are not
+// taken out without approval.
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three[0], three[1]).withContent().run(three[0], three[1])
+	s.settle(reconciler(t))
+	s.target.Dir = t.TempDir() // as if somebody else had made it
+	r := reconciler(t)
+	o, plan, err := s.pass(r)
+	require.NoError(t, err)
+	require.Empty(t, plan.Changes, "what is equal in substance is left as it is")
+	require.Equal(t, "rs0 PRIMARY, 2 members", o.Facts.Summary)
+
+	s.target.Dir = t.TempDir()
+	s.spec.Members = s.spec.Members[:1]
+	o, err = r.Observe(t.Context(), s.target)
+	require.NoError(t, err)
+	plan, err = r.Plan(s.target, o)
+	require.NoError(t, err)
+	require.Len(t, plan.Changes, 1)
+	require.True(t, plan.Changes[0].Destroys)
+	require.Contains(t, plan.Changes[0].Reason, "somebody else added it")
+}
+
+func TestOtherVersions(t *testing.T) {
+	t.Parallel()
+	for _, image := range []testbed.ImageName{testbed.Mongod442, testbed.Mongod504, testbed.Mongod6027} {
+		t.Run(string(image), func(t *testing.T) {
+			s := plainSet(t, three[:2]...).withContent()
+			for _, name := range three[:2] {
+				service := s.mongod("rs0")
+				service.Image = testbed.Image(t, image)
+				if image == testbed.Mongod442 { // does not know the quiesce of later versions
+					service.Command = service.Command[:len(service.Command)-4]
+					service.Command = append(service.Command, "--replSet", "rs0")
+				}
+				s.lab.Run(name, service)
+			}
+			r := reconciler(t)
+			o := s.settle(r)
+			require.Equal(t, "rs0 PRIMARY, 2 members", o.Facts.Summary)
+			require.Contains(t, string(image), o.Outputs["version"].Text())
+			s.spec.Members = s.spec.Members[1:] // the primary goes
+			s.settle(r)
+			require.Contains(t, s.picture(three[1]), "22 documents")
+		})
+	}
+}
+
 func TestThreeMembersFromNothing(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, three...)
 	hidden := 0.0
 	s.spec.Members[2].Hidden, s.spec.Members[2].Priority = true, &hidden
@@ -121,6 +172,7 @@ type shiftedClock struct {
 func (c *shiftedClock) Now() time.Time { return time.Now().Add(c.ahead) }
 
 func TestMemberWithWrongKey(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, three[0]).run(three[0])
 	r := reconciler(t)
 	s.settle(r)
@@ -144,6 +196,7 @@ func TestMemberWithWrongKey(t *testing.T) {
 }
 
 func TestMemberOfAnotherSetIsRefused(t *testing.T) {
+	t.Parallel()
 	other := plainSet(t, three[1])
 	other.spec.Name = "rs0"
 	s := plainSet(t, three[0]).run(three[0])
@@ -161,6 +214,7 @@ func TestMemberOfAnotherSetIsRefused(t *testing.T) {
 }
 
 func TestWatchTellsOfANewPrimary(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, three[:2]...).run(three[:2]...)
 	s.settle(reconciler(t))
 	r := reconciler(t)

@@ -19,7 +19,8 @@ const memoryFile = "replica-set.json"
 // memory is what the servers cannot tell: which set was made here, and whether a password changed since it was set.
 type memory struct {
 	ReplicaSetID string            `json:"replicaSetId,omitempty"`
-	LastMemberID int               `json:"lastMemberId"` // the highest _id ever given: none is used twice
+	LastMemberID int               `json:"lastMemberId"`    // the highest _id ever given: none is used twice
+	Hosts        []string          `json:"hosts,omitempty"` // members that were wanted once: others were added by somebody else
 	HashKey      []byte            `json:"hashKey,omitempty"`
 	Passwords    map[string]string `json:"passwords,omitempty"` // keyed hash by user id
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -42,6 +43,7 @@ type observation struct {
 	users   []userGap
 	seeds   []seedGap
 	renames map[string]string // host in the configuration -> wanted host
+	known   []string          // hosts that were members by the manifest's will
 }
 
 // usable says whether what answers is a mongod made for a replica set, and not the temporary one of a first boot.
@@ -232,6 +234,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 		return o, err
 	}
 	state.renames = s.findRenames(seen, state.config)
+	state.known = s.memory.Hosts
 	s.keepClients(seen, primary.host)
 	o.Facts = s.facts(st, state.config, version)
 	if isRoot && !s.uriUserMissing(state) {
@@ -339,6 +342,11 @@ func (s *session) recognise(host string, c config) error {
 		s.memory.ReplicaSetID = id
 	}
 	s.memory.LastMemberID = max(s.memory.LastMemberID, c.highestID())
+	for _, m := range c.Members {
+		if _, wanted := s.want.member(m.Host); wanted && !slices.Contains(s.memory.Hosts, m.Host) {
+			s.memory.Hosts = append(s.memory.Hosts, m.Host)
+		}
+	}
 	return s.memory.save()
 }
 

@@ -2,6 +2,7 @@ package mongo
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"dive-agent/reconcilers"
@@ -104,10 +105,15 @@ func (p *planner) planSet(o observation) {
 		p.planMember(c, m, there)
 	}
 	for _, m := range c.Members {
-		if _, wanted := p.want.member(m.Host); !wanted {
-			p.add(step{action: removeMember, host: m.Host}, reconcilers.Delete, "member "+m.Host,
-				"no longer in the manifest (its volume stays)")
+		if _, wanted := p.want.member(m.Host); wanted {
+			continue
 		}
+		reason := "no longer in the manifest (its volume stays)"
+		if !slices.Contains(o.known, m.Host) {
+			reason = "was never in the manifest; somebody else added it (its volume stays)"
+		}
+		p.add(step{action: removeMember, host: m.Host}, reconcilers.Delete, "member "+m.Host, reason)
+		p.changes[len(p.changes)-1].Destroys = !slices.Contains(o.known, m.Host)
 	}
 }
 

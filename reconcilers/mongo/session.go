@@ -42,9 +42,6 @@ type sighting struct {
 
 func (s sighting) answers() bool { return s.err == nil }
 
-// isGhost says whether the member is made for a replica set and in none that it would tell of.
-func (s sighting) isGhost() bool { return s.answers() && s.hello.IsReplicaSet && s.hello.SetName == "" }
-
 func (r *Reconciler) open(t reconcilers.Target) (*session, error) {
 	w, err := resolve(t)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 )
 
 func TestOneMemberFromNothing(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, "mongodb").withContent()
 	r := reconciler(t)
 
@@ -62,6 +63,7 @@ func TestOneMemberFromNothing(t *testing.T) {
 }
 
 func TestOnlyWhatIsMissingIsDone(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, "mongodb").withContent().run("mongodb")
 	r := reconciler(t)
 	s.settle(r)
@@ -118,6 +120,7 @@ func TestWritablePrimarySoonAfterAccepting(t *testing.T) {
 }
 
 func TestWrongPassword(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, "mongodb").run("mongodb")
 	s.settle(reconciler(t))
 	s.spec.Root.Password = desired.Literal("not-the-password")
@@ -129,6 +132,7 @@ func TestWrongPassword(t *testing.T) {
 }
 
 func TestWithoutReplSet(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, "mongodb")
 	s.lab.Run("mongodb", s.mongod(""))
 	old := agedServices{s.lab}
@@ -148,6 +152,7 @@ func (a agedServices) Find(ctx context.Context, service string) (reconcilers.Con
 }
 
 func TestVolumeOfAnotherSet(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, "mongodb")
 	other := s.mongod("legacy")
 	other.Volumes = map[string]string{"data": "/data/db"}
@@ -171,6 +176,7 @@ func TestVolumeOfAnotherSet(t *testing.T) {
 }
 
 func TestEmptiedVolumeIsNoNewSet(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, "mongodb").run("mongodb")
 	s.settle(reconciler(t))
 	s.run("mongodb") // an anonymous volume: the new container begins with nothing
@@ -181,6 +187,7 @@ func TestEmptiedVolumeIsNoNewSet(t *testing.T) {
 }
 
 func TestFirstUserByKey(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, "mongodb")
 	s.spec.Keyfile = desired.Literal(s.key)
 	service := s.mongod("rs0")
@@ -197,6 +204,7 @@ func TestFirstUserByKey(t *testing.T) {
 }
 
 func TestLocalhostIsRenamed(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, "mongodb").run("mongodb")
 	s.spec.Members[0].Host = desired.Literal("localhost:27017")
 	s.settle(reconciler(t))
@@ -210,6 +218,7 @@ func TestLocalhostIsRenamed(t *testing.T) {
 }
 
 func TestRestartedContainerIsFoundAgain(t *testing.T) {
+	t.Parallel()
 	s := plainSet(t, "mongodb").run("mongodb")
 	r := reconciler(t)
 	s.settle(r)

@@ -56,6 +56,7 @@ type outcome struct {
 func pass(format string, args ...any) outcome {
 	return outcome{true, fmt.Sprintf(format, args...), nil}
 }
+
 func fail(format string, args ...any) outcome {
 	return outcome{false, fmt.Sprintf(format, args...), nil}
 }

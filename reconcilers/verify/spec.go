@@ -141,8 +141,13 @@ func (c Check) kinds() []string {
 		name string
 		set  bool
 	}{
-		{"http", c.HTTP != nil}, {"tcp", c.TCP != nil}, {"mongo", c.Mongo != nil}, {"sql", c.SQL != nil},
-		{"logs", c.Logs != nil}, {"certificate", c.Certificate != nil}, {"oidc", c.OIDC != nil},
+		{"http", c.HTTP != nil},
+		{"tcp", c.TCP != nil},
+		{"mongo", c.Mongo != nil},
+		{"sql", c.SQL != nil},
+		{"logs", c.Logs != nil},
+		{"certificate", c.Certificate != nil},
+		{"oidc", c.OIDC != nil},
 	} {
 		if k.set {
 			list = append(list, k.name)
@@ -244,7 +249,7 @@ func (s *Spec) Validate(c *desired.Check) {
 func (c Check) problems(at *desired.Check) []string {
 	switch {
 	case c.HTTP != nil:
-		return append(place(c.HTTP.URL.IsZero(), c.HTTP.Service, c.HTTP.Port, "url"), c.HTTP.Trust.problems(at)...)
+		return append(place(c.HTTP.URL.IsZero(), c.HTTP.Service, c.HTTP.Port, "url"), c.HTTP.authority(at)...)
 	case c.TCP != nil:
 		return place(c.TCP.Address.IsZero(), c.TCP.Service, c.TCP.Port, "address")
 	case c.Mongo != nil:
@@ -254,9 +259,9 @@ func (c Check) problems(at *desired.Check) []string {
 	case c.Logs != nil && c.Logs.Absent == "" && c.Logs.Present == "":
 		return []string{"logs needs absent or present"}
 	case c.Certificate != nil:
-		return append(place(c.Certificate.Address.IsZero(), c.Certificate.Service, c.Certificate.Port, "address"), c.Certificate.Trust.problems(at)...)
+		return append(place(c.Certificate.Address.IsZero(), c.Certificate.Service, c.Certificate.Port, "address"), c.Certificate.authority(at)...)
 	case c.OIDC != nil:
-		list := c.OIDC.Trust.problems(at)
+		list := c.OIDC.authority(at)
 		if c.OIDC.Issuer.IsZero() && c.OIDC.URL.IsZero() {
 			list = append(list, "oidc needs issuer or url")
 		}
@@ -294,7 +299,8 @@ func place(noAddress bool, service string, port int, address string) []string {
 	return nil
 }
 
-func (t Trust) problems(at *desired.Check) []string {
+// authority says what is wrong with the certificate authority that is named.
+func (t Trust) authority(at *desired.Check) []string {
 	if t.CAFile == "" {
 		return nil
 	}
