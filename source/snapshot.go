@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -239,9 +238,9 @@ func pathError(op, path string, err error) error {
 	return &os.PathError{Op: op, Path: path, Err: err}
 }
 
-// keepSnapshots removes every snapshot whose name is not in keep, and what interrupted writes left behind.
-func keepSnapshots(dir string, keep map[string]bool) error {
-	all, err := os.Open(filepath.Join(dir, snapshotsDir))
+// removeAllBut removes the folders in dir that are not to be kept.
+func removeAllBut(dir string, keep func(os.DirEntry) bool) error {
+	all, err := os.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -255,7 +254,7 @@ func keepSnapshots(dir string, keep map[string]bool) error {
 	}
 	var errs []error
 	for _, d := range list {
-		if keep[d.Name()] || !d.IsDir() && !strings.HasPrefix(d.Name(), tempPrefix) {
+		if !d.IsDir() || keep(d) {
 			continue
 		}
 		if err := removeTree(all, d.Name()); err != nil {

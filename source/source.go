@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -340,7 +341,11 @@ func (s *Source) Retry() error {
 	return nil
 }
 
-// Keep removes all snapshots but those of the named commits, of the accepted revision and of open ones.
+// checkoutLife is how long a temporary snapshot may stay that its maker did not remove.
+const checkoutLife = 24 * time.Hour
+
+// Keep removes all snapshots but those of the named commits, of the accepted revision and of open ones; and what
+// interrupted writes left behind, and temporary snapshots of Fetch that are older than a day.
 func (s *Source) Keep(commits ...string) error {
 	s.polling.Lock() // a poll may be writing one
 	defer s.polling.Unlock()
@@ -356,5 +361,11 @@ func (s *Source) Keep(commits ...string) error {
 		keep[filepath.Base(c.rev.Dir)] = true
 	}
 	s.mu.Unlock()
-	return keepSnapshots(s.opts.Dir, keep)
+	return errors.Join(
+		removeAllBut(filepath.Join(s.opts.Dir, snapshotsDir), func(d os.DirEntry) bool { return keep[d.Name()] }),
+		removeAllBut(filepath.Join(s.opts.Dir, checkoutsDir), func(d os.DirEntry) bool {
+			info, err := d.Info()
+			return err == nil && s.opts.Clock.Now().Sub(info.ModTime()) < checkoutLife
+		}),
+	)
 }

@@ -17,7 +17,13 @@ import (
 	"dive-agent/testbed/gitserver"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		followForEver(dir, os.Getenv(crashRemote))
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // bed is a repository behind HTTPS and a folder for a source.
 type bed struct {
