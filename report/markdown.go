@@ -201,12 +201,31 @@ func bullets(b *strings.Builder, title string, lines []string) {
 // block writes lines as they are, in a fence that they cannot close.
 func block(b *strings.Builder, lines []string) {
 	b.WriteString("```text\n")
-	for _, line := range lines {
-		for part := range strings.Lines(line) {
-			b.WriteString(strings.ReplaceAll(verbatim(part), "```", "'''") + "\n")
-		}
+	for _, line := range bounded(lines) {
+		b.WriteString(strings.ReplaceAll(line, "```", "'''") + "\n")
 	}
 	b.WriteString("```\n\n")
+}
+
+// shownLines and shownWidth bound what a page or a terminal shows of a log: the
+// end of it, where the cause stands.
+const (
+	shownLines = 40
+	shownWidth = 300
+)
+
+// bounded gives the last lines of a log, each fit to be shown.
+func bounded(texts []string) (lines []string) {
+	for _, text := range texts {
+		for line := range strings.Lines(text) {
+			lines = append(lines, line)
+		}
+	}
+	lines = lines[max(0, len(lines)-shownLines):]
+	for i, line := range lines {
+		lines[i] = cut(verbatim(line), shownWidth)
+	}
+	return lines
 }
 
 // verbatim is clean for text whose spaces matter.

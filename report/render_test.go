@@ -225,3 +225,12 @@ func TestTextWithColor(t *testing.T) {
 	plain := degraded().Text(report.TextOptions{Now: t0})
 	require.NotContains(t, plain, "\x1b")
 }
+
+func TestLongLogsAreBounded(t *testing.T) {
+	s := degraded()
+	s.Logs = []string{strings.Repeat("first\n", 1000), strings.Repeat("x", 1<<20), "the last words"}
+	for _, shown := range []string{string(s.Page()), s.Text(report.TextOptions{Now: t0})} {
+		require.Less(t, len(shown), 10_000)
+		require.Contains(t, shown, "the last words")
+	}
+}

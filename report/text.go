@@ -79,11 +79,9 @@ func textList(b *strings.Builder, word string, lines, said []string) {
 		}
 		fmt.Fprintf(b, "  %-5s %s\n", word, clean(line))
 	}
-	for _, text := range said {
-		for line := range strings.Lines(text) {
-			if line = verbatim(line); line != "" {
-				fmt.Fprintf(b, "          %s\n", line)
-			}
+	for _, line := range bounded(said) {
+		if line != "" {
+			fmt.Fprintf(b, "          %s\n", line)
 		}
 	}
 }
