@@ -144,7 +144,14 @@ func (rec record) live(c *container.InspectResponse) (map[string]string, error) 
 	}
 	for name, endpoint := range c.NetworkSettings.Networks {
 		aliases := slices.DeleteFunc(slices.Sorted(slices.Values(endpoint.Aliases)), func(a string) bool { return a == short })
-		text, err := json.Marshal([]any{slices.Compact(aliases), endpoint.IPAMConfig, endpoint.Links})
+		ipam, err := json.Marshal(endpoint.IPAMConfig)
+		if err != nil {
+			return nil, err
+		}
+		if endpoint.IPAMConfig == nil {
+			ipam = []byte("{}")
+		}
+		text, err := json.Marshal([]any{slices.Compact(aliases), string(ipam), strings.Join(endpoint.Links, " ")})
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -262,4 +263,14 @@ func cancellable(t *testing.T) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	t.Cleanup(func() { cancel(nil) })
 	return ctx, cancel
+}
+
+func (w *world) eventually(what string, ask func() bool) {
+	w.t.Helper()
+	testbed.Eventually(w.t, 20*time.Second, what, func() error {
+		if !ask() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 }

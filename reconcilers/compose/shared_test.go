@@ -1,0 +1,155 @@
+package compose
+
+import (
+	"testing"
+
+	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/reconcilers"
+)
+
+const sharingStack = `
+services:
+  a: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], networks: {net: {aliases: [first]}}, volumes: ["data:/data"], healthcheck: &check {test: [CMD, "true"], interval: 300ms}}
+  b: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], networks: [net], healthcheck: *check}
+networks: {net: {labels: {v: "${NET:-1}"}}}
+volumes: {data: {labels: {v: "${VOL:-1}"}}}
+`
+
+func (w *world) networks(t *testing.T, name string) []string {
+	list, err := w.engine.NetworkList(t.Context(), client.NetworkListOptions{})
+	require.NoError(t, err)
+	var ids []string
+	for _, n := range list.Items {
+		if n.Name == name {
+			ids = append(ids, n.ID)
+		}
+	}
+	return ids
+}
+
+func (w *world) exec(t *testing.T, service string, argv ...string) string {
+	t.Helper()
+	out, code, err := w.r.Services(w.target("")).Exec(t.Context(), service, argv, nil, nil)
+	require.NoError(t, err)
+	require.Zero(t, code, string(out))
+	return string(out)
+}
+
+// A changed network is made anew with everything on it, and names resolve afterwards.
+func TestChangedNetwork(t *testing.T) {
+	w := newWorld(t, sharingStack)
+	w.up("a", "b")
+	before := w.networks(t, w.project+"_net")
+	w.set("NET", "2")
+	change := w.change(SharedPart)
+	require.Equal(t, reconcilers.Replace, change.Action)
+	require.True(t, change.Destroys)
+	require.NotEmpty(t, w.plan(SharedPart).Content)
+	require.NoError(t, w.try(SharedPart))
+	w.inSync(SharedPart)
+	require.NotEqual(t, before, w.networks(t, w.project+"_net"))
+	require.Contains(t, w.change("a").Reason, "not connected to network")
+	w.up("a", "b")
+	require.NotEmpty(t, w.exec(t, "b", "getent", "hosts", "first"))
+	require.NotEmpty(t, w.exec(t, "b", "getent", "hosts", "a"))
+}
+
+// A changed volume is lost with its data: the plan says so, and only that plan deletes it.
+func TestChangedVolume(t *testing.T) {
+	w := newWorld(t, sharingStack)
+	w.up("a", "b")
+	w.exec(t, "a", "touch", "/data/kept")
+	w.set("VOL", "2")
+	w.up2("b") // the other service goes on
+	change := w.change(SharedPart)
+	require.Equal(t, "volume "+w.project+"_data", change.Address)
+	require.True(t, change.Destroys)
+	w.exec(t, "a", "test", "-e", "/data/kept")
+	require.NoError(t, w.try(SharedPart))
+	w.up("a", "b")
+	_, code, err := w.r.Services(w.target("")).Exec(t.Context(), "a", []string{"test", "-e", "/data/kept"}, nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, code)
+}
+
+// up2 brings services to their desired state and leaves the shared part alone.
+func (w *world) up2(services ...string) {
+	for _, service := range services {
+		require.NoError(w.t, w.try(service))
+	}
+}
+
+// The engine allows several networks of one name and then calls the name ambiguous for ever.
+func TestDuplicateNetworks(t *testing.T) {
+	w := newWorld(t, sharingStack)
+	w.up("a", "b")
+	for range 2 {
+		_, err := w.engine.NetworkCreate(t.Context(), w.project+"_net", client.NetworkCreateOptions{})
+		require.NoError(t, err)
+	}
+	require.Len(t, w.networks(t, w.project+"_net"), 3)
+	a := w.inspect("a").ID
+	p := w.plan(SharedPart)
+	require.Len(t, p.Changes, 2)
+	require.Equal(t, reconcilers.Delete, p.Changes[0].Action)
+	w.up("a", "b")
+	require.Len(t, w.networks(t, w.project+"_net"), 1)
+	require.Equal(t, a, w.inspect("a").ID)
+}
+
+func TestServiceThatIsGone(t *testing.T) {
+	w := newWorld(t, sharingStack)
+	w.up("a", "b")
+	w.write(map[string]string{"compose.yaml": `
+services:
+  b: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], networks: [net], healthcheck: {test: [CMD, "true"], interval: 300ms}}
+networks: {net: {labels: {v: "1"}}}
+`})
+	change := w.change(SharedPart)
+	require.Equal(t, reconcilers.Delete, change.Action)
+	require.Equal(t, "container "+w.project+"-a-1", change.Address)
+	require.False(t, change.Destroys)
+	w.up("b")
+	data, err := w.r.Data(t.Context(), w.target(""))
+	require.NoError(t, err)
+	require.Equal(t, []string{w.project + "_data"}, data, "its volume stays")
+}
+
+func TestExternalNetwork(t *testing.T) {
+	w := newWorld(t, `
+services:
+  web: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], networks: [shared], healthcheck: {test: [CMD, "true"], interval: 300ms}}
+networks: {shared: {external: true, name: "${NET}"}}
+`)
+	name := w.project + "-outside"
+	w.set("NET", name)
+	o := w.observe(SharedPart)
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, o.Err, &wait)
+	require.Equal(t, "external network "+name, wait.For)
+	_, err := w.engine.NetworkCreate(t.Context(), name, client.NetworkCreateOptions{})
+	require.NoError(t, err)
+	w.up("web")
+	require.Contains(t, w.inspect("web").NetworkSettings.Networks, name)
+}
+
+func TestWhatAnOldEngineIgnores(t *testing.T) {
+	w := newWorld(t, `
+services:
+  web: {image: "${IMAGE}", mac_address: "02:42:ac:11:65:43"}
+`)
+	var blocked *reconcilers.BlockedError
+	require.ErrorAs(t, w.observe(SharedPart).Err, &blocked)
+	require.Equal(t, "UnsupportedByEngine", blocked.Reason)
+	require.Contains(t, blocked.Message, "mac_address of service web")
+
+	w.write(map[string]string{"compose.yaml": `
+services:
+  web: {image: "${IMAGE}", healthcheck: {test: [CMD, "true"], start_period: 10s, start_interval: 1s}}
+`})
+	o := w.observe(SharedPart)
+	require.NoError(t, o.Err)
+	require.Contains(t, o.Facts.Notes[0], "ignores healthcheck.start_interval of service web")
+}
