@@ -37,6 +37,7 @@ func (h *host) openReports() (agent.Reporter, error) {
 	}
 	options := report.Options{
 		Host: h.config.Host, Store: h.store, Clock: reconcilers.SystemClock{}, Random: rand.Reader, Log: h.log, Branches: branches,
+		Redact: h.redactor.String,
 	}
 	for i, w := range c.Webhooks {
 		webhook, err := openWebhook(i, w)
