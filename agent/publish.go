@@ -53,6 +53,11 @@ func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, st
 	if err != nil {
 		return err
 	}
+	delivered, err := report.Delivered(tx, w.name, status.Updated)
+	if err != nil {
+		return err
+	}
+	status.Conditions = append(status.Conditions, delivered)
 	changed := carry(status, last)
 	if !changed && last != nil && status.Updated.Sub(last.Updated) < heartbeat {
 		return tx.PutInstance(known)
