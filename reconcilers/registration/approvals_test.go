@@ -29,6 +29,7 @@ func eventually(t *testing.T, what string, ask func() bool) {
 }
 
 func TestApprovals(t *testing.T) {
+	t.Parallel()
 	mongod := hubtest.StartMongo(t, true)
 	for name, test := range map[string]func(t *testing.T, mongod *hubtest.Mongo){
 		"merging is the approval, seen from both sides":        bothSides,
@@ -41,6 +42,7 @@ func TestApprovals(t *testing.T) {
 		"a heartbeat that undoes a suspension is overcome":     heartbeatRace,
 		"hub away and wrong admin key":                         hubAwayOrWrongKey,
 		"the hub's own record":                                 ownRecord,
+		"a stranger's code is quoted and carried out":          strangersCode,
 		"two manifests for one code: neither":                  twoManifests,
 		"a manifest that cannot be compared leaves it pending": cannotCompare,
 		"a record that changes before its approval is judged":  changesBeforeApproval,
@@ -53,13 +55,14 @@ func TestApprovals(t *testing.T) {
 func bothSides(t *testing.T, mongod *hubtest.Mongo) {
 	w := newWorld(t, mongod, hub.Config{})
 	s, h := w.spoke("deu", "Germany"), w.approvals("")
-	h.ready()
+	_, facts := h.ready()
+	require.Equal(t, []string{"DEU: declared by deu, and not registered yet"}, facts.Notes)
 	s.waits("approval by the hub")
 	p := h.plan()
 	require.Len(t, p.Changes, 1)
 	require.Equal(t, "spoke DEU", p.Changes[0].Address)
 	require.Contains(t, p.Changes[0].Details[0], "partner, SECRET, filtered, policy:base policy:org")
-	_, facts := h.ready()
+	_, facts = h.ready()
 	require.Equal(t, "1 approved", facts.Summary)
 	require.Empty(t, facts.Notes)
 	s.ready()
@@ -200,6 +203,26 @@ func ownRecord(t *testing.T, mongod *hubtest.Mongo) {
 	require.Equal(t, "revoked", w.record("USA").Status)
 }
 
+func strangersCode(t *testing.T, mongod *hubtest.Mongo) {
+	w := newWorld(t, mongod, hub.Config{})
+	h := w.approvals("unknownSpokes: suspend")
+	for _, code := range []string{"A/B", "|`\n", "../", "é%?"} {
+		w.register(code, map[string]any{"partnerPreApproved": true, "name": "| <b>x</b>\n# heading",
+			"baseUrl": "https://x.test", "apiUrl": "https://x.test", "contactEmail": "x@x.test"})
+	}
+	p := h.plan()
+	require.Len(t, p.Changes, 4)
+	_, facts := h.ready()
+	for _, note := range facts.Notes {
+		require.NotContains(t, note, "\n")
+		require.NotContains(t, note, "<b>")
+	}
+	for _, change := range p.Changes {
+		require.NotContains(t, change.Address+change.Reason, "\n")
+	}
+	require.Equal(t, 4, strings.Count(w.records(), " suspended "))
+}
+
 func twoManifests(t *testing.T, mongod *hubtest.Mongo) {
 	w := newWorld(t, mongod, hub.Config{})
 	s := w.spoke("deu", "Germany")
@@ -251,6 +274,7 @@ func approvalsWatch(t *testing.T, mongod *hubtest.Mongo) {
 
 // TestApproveTakesMinutes: the hub goes on for longer than the call's limit, while the record is changed at once.
 func TestApproveTakesMinutes(t *testing.T) {
+	t.Parallel()
 	mongod := hubtest.StartMongo(t, true)
 	w := newWorld(t, mongod, hub.Config{CascadeDelay: time.Minute})
 	s, h := w.spoke("deu", "Germany"), w.approvals("")

@@ -13,6 +13,7 @@ import (
 )
 
 func TestSpokeConformance(t *testing.T) {
+	t.Parallel()
 	mongod := hubtest.StartMongo(t, true)
 	conformance.Run(t, conformance.Subject{World: func(t *testing.T) *conformance.World {
 		w := newWorld(t, mongod, hub.Config{})
@@ -32,6 +33,7 @@ func TestSpokeConformance(t *testing.T) {
 }
 
 func TestApprovalsConformance(t *testing.T) {
+	t.Parallel()
 	mongod := hubtest.StartMongo(t, true)
 	conformance.Run(t, conformance.Subject{World: func(t *testing.T) *conformance.World {
 		w := newWorld(t, mongod, hub.Config{})

@@ -19,6 +19,7 @@ import (
 )
 
 func TestSpoke(t *testing.T) {
+	t.Parallel()
 	mongod := hubtest.StartMongo(t, true)
 	for name, test := range map[string]func(t *testing.T, mongod *hubtest.Mongo){
 		"registers, waits, takes the token":            registersAndWaits,
@@ -335,4 +336,33 @@ func awaitWake(t *testing.T, woken <-chan struct{}, what string) {
 	case <-time.After(15 * time.Second):
 		t.Fatalf("not woken by %s", what)
 	}
+}
+
+// TestHubHangs: every call has a limit of its own, and the end of the context ends a call at once.
+func TestHubHangs(t *testing.T) {
+	t.Parallel()
+	mongod := hubtest.StartMongo(t, true)
+	w := newWorld(t, mongod, hub.Config{})
+	s := w.spoke("deu", "Germany")
+	arrived := make(chan struct{}, 10)
+	w.hub.Front(func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			arrived <- struct{}{}
+			<-r.Context().Done()
+		})
+	})
+	began := time.Now()
+	s.waits("the hub at " + w.hub.URL)
+	require.Less(t, time.Since(began), 12*time.Second)
+	<-arrived
+
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	began = time.Now()
+	_, err := s.reconciler.Observe(ctx, s.target)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Less(t, time.Since(began), 2*time.Second)
 }

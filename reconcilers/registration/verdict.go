@@ -3,7 +3,9 @@ package registration
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"dive-agent/reconcilers"
@@ -31,7 +33,7 @@ type verdict struct {
 }
 
 func (v verdict) change() reconcilers.Change {
-	c := reconcilers.Change{Action: reconcilers.Update, Address: "spoke " + v.record.Code, Reason: v.reason}
+	c := reconcilers.Change{Action: reconcilers.Update, Address: "spoke " + shown(v.record.Code), Reason: v.reason}
 	switch v.act {
 	case doApprove:
 		c.Details = []string{"grant " + v.want.grant.String()}
@@ -39,6 +41,18 @@ func (v verdict) change() reconcilers.Change {
 		c.Details = []string{"grant " + v.want.grant.String() + " instead of " + v.record.grant().String()}
 	}
 	return c
+}
+
+// shown is a word from the hub as people may see it. A stranger chooses the code and so a part of the id: what is more than
+// letters, digits and dashes is quoted, and reaches no page or log as it is.
+func shown(word string) string {
+	plain := func(r rune) bool {
+		return r == '-' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z'
+	}
+	if strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return strconv.QuoteToASCII(short(word))
 }
 
 // judge decides over records. It keeps to the hub's own state machine (pending to approved, approved to suspended and
@@ -60,6 +74,11 @@ func (j *judge) all(records []*record) []verdict {
 	verdicts := make([]verdict, 0, len(records))
 	for _, r := range records {
 		verdicts = append(verdicts, j.one(r))
+	}
+	for _, code := range slices.Sorted(maps.Keys(j.declared)) {
+		if !slices.ContainsFunc(records, func(r *record) bool { return r.Code == code }) {
+			j.troubles = append(j.troubles, fmt.Sprintf("%s: declared by %s, and not registered yet", code, j.declared[code].instance))
+		}
 	}
 	return verdicts
 }
@@ -84,7 +103,7 @@ func (j *judge) known(r *record, want declared) verdict {
 	mine, given := j.given[r.SpokeID]
 	differs := want.differences(r.has)
 	note := func(format string, args ...any) {
-		v.notes = append(v.notes, fmt.Sprintf("%s (%s): ", r.Code, r.SpokeID)+fmt.Sprintf(format, args...))
+		v.notes = append(v.notes, fmt.Sprintf("%s (%s): ", shown(r.Code), shown(r.SpokeID))+fmt.Sprintf(format, args...))
 	}
 	for _, line := range differs {
 		note("%s", line)
@@ -122,7 +141,9 @@ func (j *judge) known(r *record, want declared) verdict {
 // unknown judges a record that no manifest declares. One that is only pending harms nobody and stays.
 func (j *judge) unknown(r *record) verdict {
 	v := verdict{record: r}
-	note := func(text string) { v.notes = append(v.notes, fmt.Sprintf("%s (%s): %s", r.Code, r.SpokeID, text)) }
+	note := func(text string) {
+		v.notes = append(v.notes, fmt.Sprintf("%s (%s): %s", shown(r.Code), shown(r.SpokeID), text))
+	}
 	switch {
 	case r.Status == pending:
 		note("pending, and no merged manifest declares it")
@@ -131,7 +152,7 @@ func (j *judge) unknown(r *record) verdict {
 		if by == "" {
 			by = "somebody"
 		}
-		note(fmt.Sprintf("ALARM: approved (%s) by %s, and no merged manifest declares it", r.grant(), short(by)))
+		note(fmt.Sprintf("ALARM: approved (%s) by %s, and no merged manifest declares it", r.grant(), shown(by)))
 		if j.policy != policyNone && j.policy != "" {
 			v.act, v.reason = act(j.policy), "no merged manifest declares it"
 		}
