@@ -101,16 +101,47 @@ func (r *Reconciler) change(ctx context.Context, st *serviceState, change reconc
 	if err := st.place(); err != nil {
 		return nil, err
 	}
-	if id == "" {
-		if st.container != nil {
-			progress.Say("replacing: %s", change.Reason)
+	if id != "" {
+		w, err := r.start(ctx, st, id)
+		if !isGone(err) {
+			return w, err
 		}
-		var err error
-		if id, err = r.make(ctx, st); err != nil {
+		if w != nil {
+			w.stop()
+		}
+		if err := r.gone(ctx, id); err != nil {
 			return nil, err
 		}
+		st.container = nil
+	}
+	if st.container != nil {
+		progress.Say("replacing: %s", change.Reason)
+	}
+	id, err := r.make(ctx, st)
+	if err != nil {
+		return nil, err
 	}
 	return r.start(ctx, st, id)
+}
+
+// isGone says whether the engine lost the container between our look at it and its start: someone removes it.
+func isGone(err error) bool {
+	return err != nil && (errdefs.IsNotFound(err) && strings.Contains(err.Error(), "No such container") ||
+		strings.Contains(err.Error(), "marked for removal"))
+}
+
+// gone waits until a container that is being removed has gone.
+func (r *Reconciler) gone(ctx context.Context, id string) error {
+	wait := r.engine.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
+	select {
+	case <-wait.Result:
+		return nil
+	case err := <-wait.Error:
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("wait until container %s is removed: %w", id[:12], err)
+	}
 }
 
 // known says whether what is wanted is what was good before, so that nothing new is tried.
@@ -141,8 +172,16 @@ func (r *Reconciler) remove(ctx context.Context, id string) error {
 	return err
 }
 
-// make lets the Compose SDK create the container, in place of the one that is there, and finds it.
+// make lets the Compose SDK create the container, in place of the one that is there, and finds it. A container that is
+// only gone, and was good, is made again as it was, which takes fewer questions to the engine.
 func (r *Reconciler) make(ctx context.Context, st *serviceState) (string, error) {
+	if st.container == nil && st.known() {
+		if g, err := st.readGood(); err == nil && g != nil && g.Name == st.wantName {
+			if id, err := r.recreate(ctx, g); err == nil {
+				return id, nil
+			}
+		}
+	}
 	project, err := st.model.narrowed(st.name)
 	if err != nil {
 		return "", err
@@ -201,7 +240,7 @@ func (r *Reconciler) start(ctx context.Context, st *serviceState, id string) (*w
 	}
 	message := fmt.Sprintf("start container %s", st.wantName)
 	err = r.redacted(err)
-	if client.IsErrConnectionFailed(err) || ctx.Err() != nil || errdefs.IsNotFound(err) && strings.Contains(err.Error(), "No such container") {
+	if client.IsErrConnectionFailed(err) || ctx.Err() != nil || isGone(err) {
 		return w, fmt.Errorf("%s: %w", message, err)
 	}
 	return w, &fault{message, err}

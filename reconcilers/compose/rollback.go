@@ -216,12 +216,11 @@ func (r *Reconciler) clear(ctx context.Context, st *serviceState) error {
 // after it.
 func (r *Reconciler) recreate(ctx context.Context, g *good) (string, error) {
 	config := *g.Config
-	name := config.Image
-	if image, err := r.engine.ImageInspect(ctx, name); err != nil || image.ID != g.ImageID {
+	if image, err := r.engine.ImageInspect(ctx, config.Image); err != nil || image.ID != g.ImageID {
+		if _, err := r.engine.ImageInspect(ctx, g.ImageID); err != nil {
+			return "", fmt.Errorf("image %s (%s) is not on this host any more: %w", config.Image, shortImage(g.ImageID), err)
+		}
 		config.Image = g.ImageID
-	}
-	if _, err := r.engine.ImageInspect(ctx, config.Image); err != nil {
-		return "", fmt.Errorf("image %s (%s) is not on this host any more: %w", name, shortImage(g.ImageID), err)
 	}
 	first := string(g.Host.NetworkMode)
 	networking := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}
@@ -240,6 +239,7 @@ func (r *Reconciler) recreate(ctx context.Context, g *good) (string, error) {
 		}
 		_, err := r.engine.NetworkConnect(ctx, name, client.NetworkConnectOptions{Container: made.ID, EndpointConfig: g.Networks[name]})
 		if err != nil {
+			_, _ = r.engine.ContainerRemove(ctx, made.ID, client.ContainerRemoveOptions{Force: true})
 			return "", fmt.Errorf("connect container %s to network %s: %w", g.Name, name, err)
 		}
 	}
