@@ -2,6 +2,7 @@ package gitremote
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/skeema/knownhosts"
@@ -24,6 +26,15 @@ type sshWire struct {
 	addr string
 	user string
 	path string
+
+	mu     sync.Mutex
+	opened *openedIdentity
+}
+
+// openedIdentity is the key that was read last: opening an encrypted one takes a tenth of a second by design.
+type openedIdentity struct {
+	of  [sha256.Size]byte // the file and the passphrase
+	key ssh.Signer
 }
 
 const defaultSSHUser = "git"
@@ -71,7 +82,28 @@ func (s *sshWire) identity() (ssh.Signer, error) {
 	if err != nil {
 		return nil, ofKind(Misconfigured, "reading the SSH identity: %w", err)
 	}
-	if cfg.PassphraseFile == "" {
+	pass := ""
+	if cfg.PassphraseFile != "" {
+		if pass, err = secretFile("passphrase", cfg.PassphraseFile); err != nil {
+			return nil, err
+		}
+		s.r.hide(pass)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of := sha256.Sum256(append(append(pem[:len(pem):len(pem)], 0), pass...))
+	if s.opened != nil && s.opened.of == of {
+		return s.opened.key, nil
+	}
+	key, err := openIdentity(cfg, pem, pass)
+	if err == nil {
+		s.opened = &openedIdentity{of, key}
+	}
+	return key, err
+}
+
+func openIdentity(cfg Config, pem []byte, pass string) (ssh.Signer, error) {
+	if pass == "" {
 		key, err := ssh.ParsePrivateKey(pem)
 		var locked *ssh.PassphraseMissingError
 		if errors.As(err, &locked) {
@@ -82,11 +114,6 @@ func (s *sshWire) identity() (ssh.Signer, error) {
 		}
 		return key, nil
 	}
-	pass, err := secretFile("passphrase", cfg.PassphraseFile)
-	if err != nil {
-		return nil, err
-	}
-	s.r.hide(pass)
 	key, err := ssh.ParsePrivateKeyWithPassphrase(pem, []byte(pass))
 	if err != nil {
 		return nil, ofKind(Misconfigured, "the SSH identity %s cannot be opened with its passphrase: %w", cfg.IdentityFile, err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"dive-agent/atomicfile"
 	"dive-agent/gitremote"
 )
 
@@ -361,6 +362,9 @@ func (s *Source) Keep(commits ...string) error {
 		keep[filepath.Base(c.rev.Dir)] = true
 	}
 	s.mu.Unlock()
+	if err := atomicfile.Sweep(s.opts.Dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	return errors.Join(
 		removeAllBut(filepath.Join(s.opts.Dir, snapshotsDir), func(d os.DirEntry) bool { return keep[d.Name()] }),
 		removeAllBut(filepath.Join(s.opts.Dir, checkoutsDir), func(d os.DirEntry) bool {
