@@ -250,6 +250,7 @@ func TestWatchTellsOfANewPrimary(t *testing.T) {
 }
 
 func TestConformanceOfThreeMembers(t *testing.T) {
+	t.Parallel()
 	conformance.Run(t, conformance.Subject{CrashPoints: 3, World: func(t *testing.T) *conformance.World {
 		s := plainSet(t, three...).withContent().run(three...)
 		return &conformance.World{

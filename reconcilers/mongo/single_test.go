@@ -246,6 +246,7 @@ func TestCancelledWaitEndsAtOnce(t *testing.T) {
 }
 
 func TestConformanceOfOneMember(t *testing.T) {
+	t.Parallel()
 	conformance.Run(t, conformance.Subject{World: func(t *testing.T) *conformance.World {
 		s := plainSet(t, "mongodb").withContent().run("mongodb")
 		return &conformance.World{
