@@ -57,12 +57,13 @@ func load(ctx context.Context, r request) (*model, error) {
 	for _, file := range details.ConfigFiles {
 		m.stamps = append(m.stamps, stampOf(file.Filename))
 	}
+	details.Environment = types.Mapping{} // else `environment: [NAME]` would be resolved
 	raw, err := loader.LoadModelWithContext(ctx, details, r.rawOptions)
 	if err != nil {
 		return nil, r.explain(err)
 	}
-	// The environment map is filled by the loader; the second load gets one of its own.
-	details.Environment = types.Mapping(maps.Clone(r.env))
+	details.Environment = types.Mapping{}
+	maps.Copy(details.Environment, r.env)
 	project, err := loader.LoadWithContext(ctx, details, r.options)
 	if err != nil {
 		return nil, r.explain(err)
@@ -93,10 +94,7 @@ func load(ctx context.Context, r request) (*model, error) {
 
 // details reads the Compose files themselves; compose-go reads what they include or extend.
 func (r request) details() (types.ConfigDetails, error) {
-	details := types.ConfigDetails{WorkingDir: r.base(), Environment: types.Mapping(maps.Clone(r.env))}
-	if details.Environment == nil {
-		details.Environment = types.Mapping{}
-	}
+	details := types.ConfigDetails{WorkingDir: r.base(), Environment: types.Mapping{}}
 	for _, name := range r.files {
 		path, err := r.inside(name)
 		if err != nil {

@@ -80,7 +80,11 @@ func (s *Spec) reportLoad(c *desired.Check, err error) {
 		where = desired.Position{File: at.files[0].name}
 	}
 	if path := regexp.MustCompile(`(services|networks|volumes|configs|secrets)\.[A-Za-z0-9_.\-\[\]]+`).FindString(text); path != "" {
-		where = at.find(strings.Split(strings.TrimRight(path, ".:"), ".")...)
+		keys := strings.Split(strings.TrimRight(path, ".:"), ".")
+		if unknown := regexp.MustCompile(`additional properties '([^']+)'`).FindStringSubmatch(text); unknown != nil {
+			keys = append(keys, unknown[1])
+		}
+		where = at.find(keys...)
 	} else if service := regexp.MustCompile(`service "?([A-Za-z0-9_.-]+)"?`).FindStringSubmatch(text); service != nil {
 		where = at.find("services", service[1])
 	} else if line := yamlLine.FindStringSubmatch(text); line != nil && len(s.files()) == 1 {

@@ -1,0 +1,140 @@
+package compose
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/desired"
+)
+
+// otherKind stands for a component of another kind with an output.
+type otherKind struct{}
+
+func (*otherKind) Outputs() []desired.Output { return []desired.Output{{Name: "uri", Secret: true}} }
+
+var kinds = []desired.Kind{Kind, {Name: "Other", Doc: "Another.", New: func() any { return &otherKind{} }}}
+
+// repository writes a fleet with one instance of a blueprint and loads it.
+func repository(t *testing.T, component, composeFile string, more map[string]string) (*desired.Fleet, desired.Problems) {
+	t.Helper()
+	dir := t.TempDir()
+	files := map[string]string{
+		"fleet.yaml":     "apiVersion: dive/v1alpha1\nkind: Fleet\nmetadata: {name: test}\nspec: {}\n",
+		"hosts/one.yaml": "apiVersion: dive/v1alpha1\nkind: Host\nmetadata: {name: one}\nspec: {}\n",
+		"instances/deu.yaml": "apiVersion: dive/v1alpha1\nkind: Instance\nmetadata: {name: deu}\n" +
+			"spec: {blueprint: spoke, host: one, values: {offset: 11}}\n",
+		"blueprints/spoke/blueprint.yaml": "apiVersion: dive/v1alpha1\nkind: Blueprint\nmetadata: {name: spoke}\n" +
+			"spec:\n  role: spoke\n  values: {offset: 0}\n  secrets: {PASSWORD: {generate: {length: 24}}}\n  components:\n" +
+			"    database: {kind: Other}\n    stack:\n      kind: ComposeStack\n" + component,
+		"blueprints/spoke/compose.yaml": composeFile,
+	}
+	for name, text := range more {
+		files[name] = text
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	}
+	fleet, err := desired.Load(dir, desired.Options{Kinds: kinds})
+	var problems desired.Problems
+	if err != nil {
+		require.True(t, errors.As(err, &problems), "%v", err)
+	}
+	return fleet, problems
+}
+
+func TestPartsFollowTheData(t *testing.T) {
+	fleet, problems := repository(t, `      environment: {URI: "${database.uri}", PORT: "${4000 + offset}", PASSWORD: "${PASSWORD}"}
+      after: {front: [database]}
+`, `
+services:
+  db: {image: "db:1", environment: {P: "${PASSWORD}"}}
+  init: {image: "init:1", depends_on: {db: {condition: service_healthy}}}
+  back: {image: "back:1", environment: ["URI"], container_name: back-deu, ports: ["${PORT}:80", "127.0.0.1:9000-9001:9000-9001/udp"], depends_on: {init: {condition: service_completed_successfully}, db: {condition: service_started}}}
+  front: {image: "front:1", configs: [c]}
+  off: {image: "off:1", profiles: [debug]}
+configs: {c: {content: "at ${URI}"}}
+`, nil)
+	require.Empty(t, problems)
+	needs := map[string][]string{}
+	for _, node := range fleet.Instances["deu"].Graph.Nodes {
+		list := []string{}
+		for _, edge := range node.Needs {
+			word := edge.On
+			if edge.Output != "" {
+				word += "." + edge.Output
+			}
+			if edge.Started {
+				word += " started"
+			}
+			list = append(list, word)
+		}
+		needs[node.ID] = list
+	}
+	require.NotContains(t, needs, "stack/off")
+	require.Empty(t, needs["stack/@resources"])
+	require.ElementsMatch(t, []string{"stack/@resources"}, needs["stack/db"])
+	require.ElementsMatch(t, []string{"stack/@resources", "stack/db"}, needs["stack/init"])
+	require.ElementsMatch(t, []string{"stack/@resources", "stack/init", "stack/db started", "database.uri"}, needs["stack/back"])
+	require.Subset(t, needs["stack/front"], []string{"stack/@resources", "database.uri"})
+}
+
+func TestClaims(t *testing.T) {
+	const twice = `
+services:
+  back: {image: "back:1", container_name: back, ports: ["${PORT}:80", "127.0.0.1:9000:9000"]}
+`
+	_, problems := repository(t, "      environment: {PORT: \"${4000 + offset}\"}\n", twice, map[string]string{
+		"instances/fra.yaml": "apiVersion: dive/v1alpha1\nkind: Instance\nmetadata: {name: fra}\nspec: {blueprint: spoke, host: one, values: {offset: 11}}\n",
+	})
+	text := problems.Error()
+	for _, want := range []string{"4011", "9000", "container name back"} {
+		require.Contains(t, text, want)
+	}
+	require.Contains(t, text, "deu/back")
+}
+
+// Every mistake names its place in the Compose file.
+func TestMistakesInTheComposeFile(t *testing.T) {
+	cases := []struct{ name, component, compose, want string }{
+		{"unset variable", "", "services:\n  a:\n    image: \"x:${VERSION}\"\n", "compose.yaml:3:12: variable VERSION is not set"},
+		{"unset in shell", "", "services:\n  a:\n    image: x:1\n    command: [sh, -c, \"echo $HOME\"]\n", "compose.yaml:4:23: variable HOME is not set: add it to environment of component stack, or write $$ for a plain $"},
+		{"unknown key", "", "services:\n  a:\n    image: x:1\n    imagee: y\n", "compose.yaml:4:5: "},
+		{"broken YAML", "", "services:\n  a: [\n", "compose.yaml:"},
+		{"build", "", "services:\n  a:\n    build: .\n", "compose.yaml:3:5: service a is built here: build and push its image in CI"},
+		{"replicas", "", "services:\n  a:\n    image: x:1\n    deploy: {replicas: 3}\n", "compose.yaml:4:5: service a has 3 replicas"},
+		{"same container name", "", "services:\n  a:\n    image: x:1\n    container_name: nn\n  b:\n    image: x:1\n    container_name: nn\n", "compose.yaml:7:5: container_name nn is taken by service a"},
+		{"undefined service", "", "services:\n  a:\n    image: x:1\n    depends_on: [b]\n", "compose.yaml:2:3: "},
+		{"bind that leaves", "", "services:\n  a:\n    image: x:1\n    volumes: [\"../../../etc:/e\"]\n", "the path leaves the source folder"},
+		{"extends that leaves", "", "services:\n  a:\n    extends: {file: ../../../etc/passwd.yaml, service: a}\n", "the path leaves the source folder"},
+		{"hooks", "", "services:\n  a:\n    image: x:1\n    post_start: [{command: [touch, x]}]\n", "service a has lifecycle hooks"},
+		{"alias bomb", "", bomb(), "once its aliases are expanded"},
+		{"after an unknown service", "      after: {nobody: [database]}\n", "services:\n  a:\n    image: x:1\n", "the Compose file has no active service nobody"},
+		{"after an unknown component", "      after: {a: [nothing]}\n", "services:\n  a:\n    image: x:1\n", "nothing"},
+		{"no such file", "      files: [other.yaml]\n", "services: {}\n", "there is no Compose file blueprints/spoke/other.yaml"},
+		{"project name", "      project: Not A Name\n", "services:\n  a:\n    image: x:1\n", "use lower-case letters"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			_, problems := repository(t, c.component, c.compose, nil)
+			require.NotEmpty(t, problems)
+			require.Contains(t, problems.Error(), c.want)
+			require.NotContains(t, problems.Error(), os.TempDir())
+		})
+	}
+}
+
+func bomb() string {
+	lines := []string{"x-0: &a0 [x, x, x, x, x, x, x, x, x, x]"}
+	for i := 1; i < 9; i++ {
+		previous := string(rune('0' + i - 1))
+		lines = append(lines, "x-"+string(rune('0'+i))+": &a"+string(rune('0'+i))+" ["+strings.TrimSuffix(strings.Repeat("*a"+previous+", ", 10), ", ")+"]")
+	}
+	return strings.Join(append(lines, "services: {a: {image: \"x:1\"}}"), "\n")
+}
