@@ -10,25 +10,47 @@ import (
 
 // collisions reports what two instances of one host, or two components of one instance, both take.
 func (l *loader) collisions() {
-	type taker struct {
-		b     *builder
-		claim Claim
-	}
-	taken := map[string]taker{}
+	taken := map[string][]taker{}
 	for _, b := range l.builders {
 		for _, claim := range b.claims {
-			key := b.instance.Host + "\x00" + claim.Name
-			first, twice := taken[key]
-			switch {
-			case !twice:
-				taken[key] = taker{b, claim}
-			case first.b == b && first.claim.By == claim.By:
-			default:
-				l.fail(b.claimPosition(claim), "%s is taken on host %s by %s (%s)", claimTitle(claim.Name), b.instance.Host,
+			name, address := splitAddress(claim.Name)
+			key := b.instance.Host + "\x00" + name
+			i := slices.IndexFunc(taken[key], func(t taker) bool { return overlap(t.address, address) })
+			if i < 0 {
+				taken[key] = append(taken[key], taker{b, claim, address})
+				continue
+			}
+			if first := taken[key][i]; first.b != b || first.claim.By != claim.By {
+				l.fail(b.claimPosition(claim), "%s is taken on host %s by %s (%s)", claimTitle(name), b.instance.Host,
 					claimer(first.b.name, first.claim), first.b.file)
 			}
 		}
 	}
+}
+
+type taker struct {
+	b       *builder
+	claim   Claim
+	address string
+}
+
+// splitAddress takes the address out of a port's claim: tcp/127.0.0.1:4011 is tcp/4011 at 127.0.0.1.
+func splitAddress(claim string) (name, address string) {
+	protocol, rest, _ := strings.Cut(claim, "/")
+	if protocol != "tcp" && protocol != "udp" {
+		return claim, ""
+	}
+	i := strings.LastIndexByte(rest, ':')
+	if i < 0 {
+		return claim, ""
+	}
+	return protocol + "/" + rest[i+1:], strings.Trim(rest[:i], "[]")
+}
+
+// overlap says whether two addresses of one port exclude each other.
+func overlap(a, b string) bool {
+	everywhere := func(address string) bool { return address == "" || address == "0.0.0.0" || address == "::" }
+	return a == b || everywhere(a) || everywhere(b)
 }
 
 // claimer names who has a claim: est/backend.

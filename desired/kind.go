@@ -39,8 +39,8 @@ type Part struct {
 	Needs []Need
 }
 
-// Claim is something of which there is one per host: a published port ("tcp/4011"), a container or project name
-// ("container/backend-deu", "project/dive-spoke-deu").
+// Claim is something of which there is one per host: a published port ("tcp/4011", or "tcp/127.0.0.1:4011" for one
+// address of the host), a container or project name ("container/backend-deu", "project/dive-spoke-deu").
 type Claim struct {
 	Name     string
 	By       string // the part that claims it, such as "backend"
@@ -72,6 +72,7 @@ type Check struct {
 	Scope     *Scope // values known; secrets and outputs unknown
 	Light     bool   // leave out what must read Compose files and other big content
 	problems  *Problems
+	memo      *memo
 }
 
 // Errorf reports a problem at a place. Zero Line means the component's own place.

@@ -72,6 +72,12 @@ type loader struct {
 	blueprints map[string]*blueprint
 	builders   []*builder // one per instance, by name
 	problems   Problems
+	memos      sync.Map // source folder -> *memo
+}
+
+func (l *loader) memoOf(source string) *memo {
+	m, _ := l.memos.LoadOrStore(source, &memo{})
+	return m.(*memo)
 }
 
 func (l *loader) fail(at Position, format string, args ...any) {

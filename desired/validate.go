@@ -84,7 +84,7 @@ func (b *builder) validate() {
 	for _, c := range b.instance.Components {
 		check := &Check{
 			Fleet: b.l.fleet, Instance: b.instance, Component: c, Files: files, SourceDir: b.l.sourceDir(b.instance.Source),
-			Scope: scope, Light: b.l.options.Light, problems: &problems,
+			Scope: scope, Light: b.l.options.Light, problems: &problems, memo: b.l.memoOf(b.instance.Source),
 		}
 		if v, ok := c.Spec.(Validator); ok {
 			v.Validate(check)

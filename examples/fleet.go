@@ -115,7 +115,7 @@ func WriteMany(dir string, n int) error {
 			return err
 		}
 		instance := fmt.Sprintf("apiVersion: dive/v1alpha1\nkind: Instance\nmetadata: {name: %s}\nspec:\n  blueprint: spoke\n  host: %s-01\n  values: {code: %s, country: Country %s, portOffset: %d}\n",
-			name, name, code, code, i%100)
+			name, name, code, code, i%50)
 		if err := os.WriteFile(filepath.Join(dir, "instances", name+".yaml"), []byte(instance), 0o644); err != nil {
 			return err
 		}
