@@ -56,7 +56,7 @@ func (l *look) fresh(plan *saved) error {
 	if _, err := os.Stat(plan.file); err != nil {
 		return fmt.Errorf("the saved Terraform plan is no longer there: %w", err)
 	}
-	if terraformRuns(l.work.module) {
+	if terraformRuns(l.work.module) != 0 {
 		return &reconcilers.WaitError{For: "the Terraform run that is under way", Again: time.Second}
 	}
 	state, err := readState(l.work.state)

@@ -3,6 +3,7 @@ package keycloak
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -33,10 +34,49 @@ func (l *look) failed(what string, s *stream, err error) error {
 			return &reconcilers.WaitError{For: "what a run that was cut off had asked the server for", Again: time.Second, Err: errors.New(text)}
 		}
 		if policy := policyOf(d, text); policy != nil {
-			return policy
+			return errors.Join(policy, l.remember(policy))
 		}
 	}
 	return errors.New(text)
+}
+
+// refusal is a sign-in that the server refused. Each further try with the same password brings the account nearer to
+// its lock, so there is none for a while.
+type refusal struct {
+	Inputs  string    `json:"inputs"`
+	Until   time.Time `json:"until"`
+	Message string    `json:"message"`
+}
+
+// refusalPause is longer than Keycloak's brute force detection remembers by default in its shortest steps.
+const refusalPause = 5 * time.Minute
+
+func (l *look) remember(policy error) error {
+	var blocked *reconcilers.BlockedError
+	if !errors.As(policy, &blocked) || blocked.Reason != "WrongPassword" {
+		return nil
+	}
+	return store(filepath.Join(l.work.dir, "refused.json"), refusal{l.in.digest, l.deps.Clock.Now().Add(refusalPause), blocked.Message})
+}
+
+// refused gives the same answer again while the inputs are those that the server refused.
+func (l *look) refused() error {
+	var last refusal
+	name := filepath.Join(l.work.dir, "refused.json")
+	if err := load(name, &last); err != nil || last.Inputs == "" {
+		return removeIfThere(name)
+	}
+	if last.Inputs != l.in.digest || !l.deps.Clock.Now().Before(last.Until) {
+		return removeIfThere(name)
+	}
+	return wrongPasswordError(last.Message)
+}
+
+func wrongPasswordError(text string) error {
+	return &reconcilers.BlockedError{
+		Reason: "WrongPassword", Message: text,
+		Do: "Check keycloak_admin_user and keycloak_admin_password against the server's administrator (a locked account answers the same)",
+	}
 }
 
 func (l *look) clean(text string) string { return l.deps.Redact(l.in.redact(text)) }
@@ -47,11 +87,7 @@ func policyOf(d diagnostic, text string) error {
 	said := d.text()
 	switch {
 	case strings.Contains(said, "Invalid user credentials") || strings.Contains(said, "invalid_grant") || strings.Contains(said, "invalid_client") || strings.Contains(said, "unauthorized_client"):
-		// Never tried again by itself: brute force detection locks the account for it.
-		return &reconcilers.BlockedError{
-			Reason: "WrongPassword", Message: text,
-			Do: "Check keycloak_admin_user and keycloak_admin_password against the server's administrator (a locked account answers the same)",
-		}
+		return wrongPasswordError(text)
 	case strings.Contains(said, "Error acquiring the state lock"):
 		return &reconcilers.WaitError{For: "the lock of the Terraform state", Again: 5 * time.Second, Err: errors.New(text)}
 	case strings.Contains(said, "Instance cannot be destroyed"):

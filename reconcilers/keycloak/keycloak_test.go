@@ -65,9 +65,19 @@ func noProcess(t *testing.T, b *bed) {
 	}
 	require.Equal(t, before, w.processes(), "nothing changed, and Terraform ran")
 
+	// A record that cannot be read costs one look, and what a crash left of the variables goes.
+	record, left := filepath.Join(w.target.Dir, "record.json"), filepath.Join(w.target.Dir, "module", variablesFile)
+	require.NoError(t, os.WriteFile(record, []byte("{"), 0o600))
+	require.NoError(t, os.WriteFile(left, []byte(clientSecret), 0o600))
+	observed, plan := w.look()
+	require.NoError(t, observed.Err)
+	require.Empty(t, plan.Changes)
+	require.FileExists(t, record+".unreadable")
+	w.quiet()
+
 	// A container's new address alone is no reason either, and another title is one.
 	w.spec.Variables["title"] = tree(t, "Another title")
-	_, plan := w.look()
+	_, plan = w.look()
 	require.Equal(t, []string{"update keycloak_realm.this display_name", "update output.title"}, printOf(plan.Changes))
 	require.False(t, plan.Changes[0].Destroys)
 	require.Len(t, w.drive(), 2)
@@ -239,6 +249,11 @@ func wrongPassword(t *testing.T, b *bed) {
 	require.ErrorAs(t, observed.Err, &blocked)
 	require.Equal(t, "WrongPassword", blocked.Reason)
 	require.NotContains(t, blocked.Error(), "wrong-Secret-99cc")
+	before := w.processes()
+	observed, err = w.reconciler().Observe(t.Context(), w.target)
+	require.NoError(t, err)
+	require.ErrorAs(t, observed.Err, &blocked)
+	require.Equal(t, before, w.processes(), "the wrong password was tried again at once")
 	require.Equal(t, "no realm", w.picture(t))
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -70,7 +72,11 @@ func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
 		return nil, err
 	}
 	if l.record, err = l.work.record(); err != nil {
-		return nil, err
+		t.Log.Warn("the record of the last apply cannot be read and is kept aside", "error", err)
+		if err := os.Rename(l.work.recordFile(), l.work.recordFile()+".unreadable"); err != nil {
+			return nil, err
+		}
+		l.record = &record{}
 	}
 	l.in, err = gather(t, spec, l.work)
 	return l, err
@@ -136,8 +142,12 @@ func (l *look) facts() reconcilers.Facts {
 
 // run does the steps of an observation, each of which may end it.
 func (l *look) run(ctx context.Context, seen *observation) error {
-	if terraformRuns(l.work.module) {
-		return &reconcilers.WaitError{For: "the Terraform run that is under way", Again: time.Second}
+	if err := l.underWay(); err != nil {
+		return err
+	}
+	// A crash may have left the variables behind.
+	if err := removeIfThere(filepath.Join(l.work.module, variablesFile)); err != nil {
+		return err
 	}
 	if l.cut = l.work.interrupted(); l.cut != nil {
 		if err := l.work.catchUp(l.deps.Clock.Now()); err != nil {
@@ -161,6 +171,9 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if !l.reason(gone) {
 		return nil
 	}
+	if err := l.refused(); err != nil {
+		return err
+	}
 	if err := l.server.ready(ctx); err != nil {
 		return err
 	}
@@ -175,6 +188,23 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 		return err
 	}
 	return l.judge(ctx, seen, p)
+}
+
+// underWay says that a Terraform of an agent that is gone still works here. It has its own limits and ends by itself; one
+// that does not is for a person.
+func (l *look) underWay() error {
+	pid := terraformRuns(l.work.module)
+	if pid == 0 {
+		return nil
+	}
+	info, err := os.Stat(l.work.output())
+	if err == nil && time.Since(info.ModTime()) > l.spec.Timeout.Std() {
+		return &reconcilers.BlockedError{
+			Reason: "TerraformHangs", Message: fmt.Sprintf("process %d, a Terraform that an earlier agent started, has done nothing since %s", pid, info.ModTime().UTC().Format(time.RFC3339)),
+			Do: fmt.Sprintf("End it with `kill -INT %d`; the state has what it did", pid),
+		}
+	}
+	return &reconcilers.WaitError{For: "the Terraform run that is under way", Again: time.Second}
 }
 
 // findState reads the state, or puts it back from a copy when it was lost.
@@ -207,8 +237,13 @@ func (l *look) findState() error {
 	return errors.Join(err, l.work.keep(l.record))
 }
 
+// setAside moves a state that cannot be read out of Terraform's way. Nothing is ever removed.
 func (l *look) setAside() error {
-	return removeIfThere(l.work.state)
+	err := os.Rename(l.work.state, lostName(l.work, l.deps.Clock.Now()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // realmsGone lists the realms of the state that the server does not have.

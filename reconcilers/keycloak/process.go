@@ -38,17 +38,17 @@ func processesIn(dir string) []process {
 
 func isProvider(p process) bool { return strings.HasPrefix(p.executable, "terraform-provider-") }
 
-// terraformRuns tells whether a Terraform works in the directory, and ends the providers that a Terraform which is
-// gone left behind: they would stay for ever.
-func terraformRuns(dir string) bool {
+// terraformRuns gives the process of a Terraform that works in the directory, 0 when there is none; then it ends the
+// providers that a Terraform which is gone left behind: they would stay for ever.
+func terraformRuns(dir string) int {
 	all := processesIn(dir)
 	for _, p := range all {
 		if !isProvider(p) {
-			return true
+			return p.pid
 		}
 	}
 	for _, p := range all {
 		_ = syscall.Kill(p.pid, syscall.SIGKILL)
 	}
-	return false
+	return 0
 }

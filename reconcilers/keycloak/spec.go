@@ -1,10 +1,14 @@
 package keycloak
 
 import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -89,7 +93,7 @@ func (s *Spec) Validate(c *desired.Check) {
 		c.Errorf(s.Position, "parallelism must be between 1 and 256, not %d", s.Parallelism)
 	}
 	folder := path.Clean(s.Module)
-	if s.Module == "" || c.Files == nil {
+	if s.Module == "" || c.Files == nil || c.Light {
 		return
 	}
 	if !fs.ValidPath(folder) {
@@ -128,33 +132,45 @@ type moduleFiles struct {
 	outputs   []string
 }
 
+// modules keeps what was read by content: a fleet's thousand instances share a handful of modules.
+var modules sync.Map // [sha256.Size]byte -> moduleFiles
+
 func readModule(files fs.FS, folder string) (moduleFiles, error) {
 	m := moduleFiles{variables: map[string]bool{}}
 	entries, err := fs.ReadDir(files, folder)
 	if err != nil {
 		return m, err
 	}
-	found := false
-	parser := hclparse.NewParser()
+	sum := sha256.New()
+	texts := map[string][]byte{}
 	for _, entry := range entries {
 		if entry.IsDir() || !strings.HasSuffix(entry.Name(), ".tf") {
 			continue
 		}
-		found = true
-		data, err := fs.ReadFile(files, path.Join(folder, entry.Name()))
-		if err != nil {
+		name := path.Join(folder, entry.Name())
+		if texts[name], err = fs.ReadFile(files, name); err != nil {
 			return m, err
 		}
-		file, diags := parser.ParseHCL(data, path.Join(folder, entry.Name()))
+		fmt.Fprintf(sum, "%d %s %d\n", len(name), name, len(texts[name]))
+		sum.Write(texts[name])
+	}
+	if len(texts) == 0 {
+		return m, errors.New("it has no .tf file")
+	}
+	key := [sha256.Size]byte(sum.Sum(nil))
+	if known, ok := modules.Load(key); ok {
+		return known.(moduleFiles), nil
+	}
+	parser := hclparse.NewParser()
+	for _, name := range sortedKeys(texts) {
+		file, diags := parser.ParseHCL(texts[name], name)
 		if diags.HasErrors() {
 			return m, diags
 		}
 		m.collect(file.Body)
 	}
-	if !found {
-		return m, fs.ErrNotExist
-	}
 	slices.Sort(m.outputs)
+	modules.Store(key, m)
 	return m, nil
 }
 

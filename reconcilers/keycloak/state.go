@@ -216,8 +216,7 @@ func restore(w *workspace, r *record, now time.Time) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	aside := fmt.Sprintf("%s.lost-%s", w.state, now.UTC().Format("20060102T150405"))
-	if err := os.Rename(w.state, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Rename(w.state, lostName(w, now)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	if err := write(w.state, data); err != nil {
@@ -225,4 +224,8 @@ func restore(w *workspace, r *record, now time.Time) (string, error) {
 	}
 	_ = os.Remove(filepath.Join(w.module, "errored.tfstate"))
 	return strings.TrimSuffix(filepath.Base(best), ".tfstate"), nil
+}
+
+func lostName(w *workspace, now time.Time) string {
+	return fmt.Sprintf("%s.lost-%s", w.state, now.UTC().Format("20060102T150405.000"))
 }

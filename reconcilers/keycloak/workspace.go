@@ -79,10 +79,12 @@ func openWorkspace(t reconcilers.Target, d reconcilers.Deps, source string) (*wo
 
 func (w *workspace) record() (*record, error) {
 	r := &record{}
-	return r, load(filepath.Join(w.dir, "record.json"), r)
+	return r, load(w.recordFile(), r)
 }
 
-func (w *workspace) keep(r *record) error { return store(filepath.Join(w.dir, "record.json"), r) }
+func (w *workspace) recordFile() string { return filepath.Join(w.dir, "record.json") }
+
+func (w *workspace) keep(r *record) error { return store(w.recordFile(), r) }
 
 // output is where an apply writes what it does.
 func (w *workspace) output() string { return filepath.Join(w.run, "apply.jsonl") }

@@ -36,6 +36,8 @@ provider "keycloak" {
   url       = var.keycloak_url
   username  = "admin"
   password  = var.keycloak_admin_password
+
+  client_timeout = 60
 }
 
 resource "keycloak_realm" "this" {

@@ -16,5 +16,5 @@ provider "keycloak" {
   url            = var.keycloak_url
   username       = var.keycloak_admin_user
   password       = var.keycloak_admin_password
-  client_timeout = 30
+  client_timeout = 60
 }
