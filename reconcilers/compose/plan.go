@@ -178,6 +178,10 @@ func (st *serviceState) plan() reconcilers.Plan {
 		if len(st.differs) == 1 {
 			change.Details = nil
 		}
+		if st.takesOver(c) {
+			change.Destroys = true
+			change.Reason += " (the container was not started by this agent)"
+		}
 	default:
 		change.Action, change.Reason = st.planRunning(c)
 	}
@@ -185,6 +189,13 @@ func (st *serviceState) plan() reconcilers.Plan {
 		p.Changes = []reconcilers.Change{change}
 	}
 	return p
+}
+
+// takesOver says whether the container was started by hand and never was as it should be: nobody has agreed yet that it
+// may be replaced.
+func (st *serviceState) takesOver(c *container.InspectResponse) bool {
+	_, ours := c.Config.Labels[contentLabel]
+	return !ours && st.record.Container == "" && st.record.Good == nil && st.record.Pending == nil
 }
 
 func summary(differs []string) string {

@@ -220,10 +220,12 @@ func (st *sharedState) steps() []step {
 		return steps
 	}
 	for _, c := range st.orphans {
+		_, ours := c.Labels[contentLabel]
 		steps = append(steps, step{
 			reconcilers.Change{
 				Action: reconcilers.Delete, Address: "container " + containerName(c),
-				Reason: fmt.Sprintf("service %s is not in the Compose file any more; its volumes stay", c.Labels[api.ServiceLabel]),
+				Reason:   fmt.Sprintf("service %s is not in the Compose file any more; its volumes stay", c.Labels[api.ServiceLabel]),
+				Destroys: !ours, // it was started by hand
 			},
 			func(ctx context.Context, r *Reconciler) error { return r.remove(ctx, c.ID) },
 		})

@@ -1,0 +1,141 @@
+package compose
+
+import (
+	"context"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/docker/compose/v5/pkg/api"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/reconcilers"
+	"dive-agent/testbed"
+)
+
+// What DIVE's own Compose files use arrives in the container.
+func TestFeaturesOfDIVE(t *testing.T) {
+	w := newWorld(t, `
+name: ignored-${NAME:-x}
+x-base: &base {init: true, restart: unless-stopped, extra_hosts: ["host.docker.internal:host-gateway"]}
+services:
+  web:
+    <<: *base
+    image: ${IMAGE}
+    container_name: ${NAME}-web
+    command: [bash, -c, "${RUN}"]
+    env_file: [{path: ./web.env}, {path: ./none.env, required: false}]
+    environment: {OWN: "${OWN:-default}", ESCAPED: "$$HOME"}
+    cap_add: [NET_ADMIN]
+    cap_drop: [MKNOD]
+    ulimits: {nofile: {soft: 1000, hard: 2000}}
+    deploy: {resources: {limits: {memory: 128M, cpus: "0.5", pids: 200}, reservations: {memory: 32M}}}
+    labels: {dive.service.class: core, dive.owner: "${OWN:-team}"}
+    logging: {driver: json-file, options: {max-size: 1m}}
+    ports: ["127.0.0.1:${PORT}:80"]
+    networks: {inside: {aliases: [www]}, outside: {}}
+    tmpfs: ["/scratch:size=1m"]
+    stop_grace_period: 3s
+    read_only: true
+    healthcheck: {test: [CMD-SHELL, "test -d /scratch"], interval: 300ms, start_period: 5s}
+  debug: {image: "${IMAGE}", profiles: [debug], command: [bash, -c, "${RUN}"], init: true}
+networks: {inside: {}, outside: {external: true, name: "${NAME}-outside"}}
+`)
+	w.write(map[string]string{"web.env": "FROM_FILE=yes\nOWN=file\n"})
+	w.set("NAME", w.project)
+	port := testbed.FreePort(t)
+	w.set("PORT", strconv.Itoa(port))
+	_, err := w.engine.NetworkCreate(t.Context(), w.project+"-outside", client.NetworkCreateOptions{})
+	require.NoError(t, err)
+	w.up("web")
+	c := w.inspect("web")
+	require.Equal(t, "/"+w.project+"-web", c.Name)
+	require.Subset(t, c.Config.Env, []string{"FROM_FILE=yes", "OWN=default", "ESCAPED=$HOME"})
+	require.Equal(t, []string{"CAP_NET_ADMIN"}, withPrefix(c.HostConfig.CapAdd))
+	require.Equal(t, []string{"CAP_MKNOD"}, withPrefix(c.HostConfig.CapDrop))
+	require.EqualValues(t, 1000, c.HostConfig.Ulimits[0].Soft)
+	require.EqualValues(t, 128<<20, c.HostConfig.Memory)
+	require.EqualValues(t, 32<<20, c.HostConfig.MemoryReservation)
+	require.EqualValues(t, 5e8, c.HostConfig.NanoCPUs)
+	require.EqualValues(t, 200, *c.HostConfig.PidsLimit)
+	require.Equal(t, []string{"host.docker.internal:host-gateway"}, c.HostConfig.ExtraHosts)
+	require.True(t, *c.HostConfig.Init)
+	require.Equal(t, "core", c.Config.Labels["dive.service.class"])
+	require.Equal(t, w.project, c.Config.Labels[api.ProjectLabel], "the manifest's name wins over the file's")
+	require.Equal(t, "1m", c.HostConfig.LogConfig.Config["max-size"])
+	require.Len(t, c.NetworkSettings.Networks, 2)
+	require.True(t, c.HostConfig.ReadonlyRootfs)
+
+	w.spec.Profiles = []string{"debug"}
+	w.up("web", "debug")
+	require.Equal(t, c.ID, w.inspect("web").ID)
+	w.spec.Profiles = nil
+	w.inSync(SharedPart) // turned off by its profile: left alone, as Compose does
+}
+
+func withPrefix(names []string) []string {
+	var out []string
+	for _, name := range names {
+		if len(name) < 4 || name[:4] != "CAP_" {
+			name = "CAP_" + name
+		}
+		out = append(out, name)
+	}
+	return out
+}
+
+// upByHand brings the stack up the way `docker compose up` does, in a folder of its own.
+func (w *world) upByHand(t *testing.T) {
+	t.Helper()
+	compose, err := w.r.compose()
+	require.NoError(t, err)
+	s, err := w.r.stack(t.Context(), w.target(""))
+	require.NoError(t, err)
+	project, err := s.model.project.WithSelectedServices(nil)
+	require.NoError(t, err)
+	for name, service := range project.Services {
+		service.CustomLabels = types.Labels{
+			api.ProjectLabel: w.project, api.ServiceLabel: name, api.OneoffLabel: "False",
+			api.WorkingDirLabel: "/home/someone/dive", api.ConfigFilesLabel: "/home/someone/dive/compose.yaml", api.VersionLabel: "2.40.0",
+		}
+		project.Services[name] = service
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(t, compose.Up(ctx, project, api.UpOptions{
+		Create: api.CreateOptions{}, Start: api.StartOptions{Project: project, Wait: true, WaitTimeout: 30 * time.Second},
+	}))
+}
+
+// A stack that was started by hand is taken over: what is equal is kept, what differs waits for approval.
+func TestAdoption(t *testing.T) {
+	w := newWorld(t, sharingStack)
+	w.upByHand(t)
+	a := w.inspect("a").ID
+	for _, part := range []string{SharedPart, "a", "b"} {
+		w.inSync(part)
+	}
+	require.Equal(t, a, w.inspect("a").ID)
+
+	// From now on it is ours: changes by hand are seen and undone without asking.
+	_, err := w.engine.ContainerUpdate(t.Context(), a, client.ContainerUpdateOptions{Resources: &container.Resources{CPUShares: 100}})
+	require.NoError(t, err)
+	require.False(t, w.change("a").Destroys)
+
+	other := newWorld(t, sharingStack)
+	other.upByHand(t)
+	b := other.inspect("b").ID
+	other.set("RUN", serve+" # newer")
+	change := other.change("b")
+	require.Equal(t, reconcilers.Replace, change.Action)
+	require.True(t, change.Destroys, "what was started by hand is replaced only after approval")
+	require.Contains(t, change.Reason, "not started by this agent")
+	require.NoError(t, other.try("b"))
+	other.inSync("b")
+	require.NotEqual(t, b, other.inspect("b").ID)
+	other.set("RUN", serve+" # newest")
+	require.False(t, other.change("b").Destroys)
+}
