@@ -234,3 +234,22 @@ func TestLongLogsAreBounded(t *testing.T) {
 		require.Contains(t, shown, "the last words")
 	}
 }
+
+func FuzzParse(f *testing.F) {
+	for _, name := range []string{"ready.yaml", "degraded.yaml", "progressing.yaml"} {
+		content, err := os.ReadFile(filepath.Join("testdata", name))
+		require.NoError(f, err)
+		f.Add(content)
+	}
+	f.Add([]byte("apiVersion: dive/v1alpha1\nkind: InstanceStatus\nruns: [{duration: 2540400h, steps: [{started: 0001-01-01T00:00:00Z, duration: -1h}]}]\n"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		s, err := report.Parse(content)
+		if err != nil {
+			return
+		}
+		require.True(t, utf8.Valid(s.Page()))
+		require.NotEmpty(t, s.Text(report.TextOptions{Now: t0}))
+		require.LessOrEqual(t, utf8.RuneCountInString(s.Headline()), 72)
+		require.NotEmpty(t, s.Message())
+	})
+}

@@ -117,8 +117,8 @@ func bar(from, to, whole time.Duration) string {
 	if whole <= 0 {
 		return ""
 	}
-	start := min(barWidth-1, int(int64(barWidth)*int64(from)/int64(whole)))
-	end := int((int64(barWidth)*int64(to) + int64(whole)/2) / int64(whole))
-	end = min(barWidth, max(end, start+1))
+	at := func(d time.Duration) float64 { return barWidth * min(1, max(0, float64(d)/float64(whole))) }
+	start := min(barWidth-1, int(at(from)))
+	end := max(start+1, int(at(to)+0.5))
 	return strings.Repeat(" ", start) + strings.Repeat("█", end-start)
 }
