@@ -198,6 +198,9 @@ func TestServerWithoutVersion2(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, o.Count)
 	require.Equal(t, []plumbing.Hash{tip}, o.Shallow)
+	o, err = r.FetchHistory(t.Context(), tip, []plumbing.Hash{base})
+	require.NoError(t, err)
+	require.Equal(t, 1, o.Count)
 	_, err = r.Ref(t.Context(), "refs/heads/none")
 	require.ErrorIs(t, err, gitremote.ErrRefNotFound)
 }

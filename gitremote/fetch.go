@@ -14,6 +14,8 @@ type fetchRequest struct {
 	want  plumbing.Hash
 	haves []plumbing.Hash
 	depth int
+	// commitsOnly leaves out all trees and files: the filter "tree:0", which a server may not allow.
+	commitsOnly bool
 }
 
 // maxHaves bounds the haves of one request: more would not make the pack smaller for us.
@@ -31,6 +33,18 @@ func (r *Remote) Fetch(ctx context.Context, want plumbing.Hash, haves []plumbing
 	o, err := r.fetch(ctx, fetchRequest{want: want, haves: haves, depth: depth})
 	if err != nil {
 		return nil, r.fail(ctx, "fetch", want.String(), err)
+	}
+	return o, nil
+}
+
+// FetchHistory is Fetch for the commits alone, without their trees and files: what a proof of descent needs when all that lies
+// between is too much. It fails when the remote does not allow filters.
+func (r *Remote) FetchHistory(ctx context.Context, want plumbing.Hash, haves []plumbing.Hash) (*Objects, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	defer cancel()
+	o, err := r.fetch(ctx, fetchRequest{want: want, haves: haves, commitsOnly: true})
+	if err != nil {
+		return nil, r.fail(ctx, "fetch the history of", want.String(), err)
 	}
 	return o, nil
 }
@@ -69,10 +83,17 @@ func (f fetchRequest) encode(v2 bool, agent string) []byte {
 		w.linef("no-progress\n")
 		w.linef("want %s\n", f.want)
 	} else {
-		w.linef("want %s ofs-delta side-band-64k no-progress agent=%s\n", f.want, agent)
+		filter := ""
+		if f.commitsOnly {
+			filter = " filter"
+		}
+		w.linef("want %s ofs-delta side-band-64k no-progress%s agent=%s\n", f.want, filter, agent)
 	}
 	if f.depth > 0 {
 		w.linef("deepen %d\n", f.depth)
+	}
+	if f.commitsOnly {
+		w.linef("filter tree:0\n")
 	}
 	if !v2 {
 		w.flush()

@@ -129,6 +129,23 @@ func TestFetchCarriesWhatLiesBetween(t *testing.T) {
 	})
 }
 
+func TestFetchOfCommitsAlone(t *testing.T) {
+	overEach(t, func(t *testing.T, r *gitremote.Remote, repo *gitserver.Repository) {
+		base := repo.Commit(t, "main", "Base", gitserver.Files{"a": "1"})
+		for i := range 5 {
+			repo.Commit(t, "main", "More", gitserver.Files{"a": strings.Repeat("x", 2+i)})
+		}
+		tip := repo.Head("main")
+		o, err := r.FetchHistory(t.Context(), plumbing.NewHash(tip), []plumbing.Hash{plumbing.NewHash(base)})
+		require.NoError(t, err)
+		require.Equal(t, 5, o.Count)
+		_, err = repo.Git("config", "uploadpack.allowFilter", "false")
+		require.NoError(t, err)
+		_, err = r.FetchHistory(t.Context(), plumbing.NewHash(tip), nil)
+		require.Error(t, err)
+	})
+}
+
 func TestCommitMovesTheRefUnderALease(t *testing.T) {
 	overEach(t, func(t *testing.T, r *gitremote.Remote, repo *gitserver.Repository) {
 		repo.Commit(t, "main", "First", gitserver.Files{"a": "1"})

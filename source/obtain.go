@@ -31,6 +31,13 @@ func (s *Source) obtain(ctx context.Context, head plumbing.Hash) (*candidate, er
 		fresh, err = s.opts.Remote.Fetch(ctx, head, nil, 1)
 	default:
 		fresh, err = s.opts.Remote.Fetch(ctx, head, []plumbing.Hash{accepted}, 0)
+		if kind, _ := gitremote.KindOf(err); kind == gitremote.TooLarge {
+			// Much happened, or the remote lost the accepted commit and sends everything: the commits alone tell which, and the
+			// tree is fetched by itself below. What is too large itself fails there again.
+			if history, herr := s.opts.Remote.FetchHistory(ctx, head, []plumbing.Hash{accepted}); herr == nil || errors.Is(herr, gitremote.ErrLeftOut) {
+				fresh, err = history, herr
+			}
+		}
 		if errors.Is(err, gitremote.ErrLeftOut) { // the branch went back behind the accepted commit
 			err = s.rewritten(accepted, head)
 		}

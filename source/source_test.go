@@ -2,6 +2,7 @@ package source_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io/fs"
 	"os"
@@ -245,6 +246,44 @@ func TestRewrittenBranchKeepsTheLastGoodRevision(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, changed)
 	require.Equal(t, source.None, s.State().Problem)
+}
+
+// TestMuchBetween: what lies between two polls may be more than a fetch may carry; the branch is followed all the same.
+func TestMuchBetween(t *testing.T) {
+	b := newBed(t)
+	b.commit("First", gitserver.Files{"a": "1"})
+	limits := gitremote.Limits{Wire: 64 << 10, Object: 256 << 10}
+	remote, err := gitremote.New(gitremote.Config{
+		URL: b.server.URL("fleet"), CAFile: b.server.CAFile(), Username: b.server.Reader().Name, Password: b.server.Reader().Password, Limits: limits,
+	})
+	require.NoError(t, err)
+	defer remote.Close()
+	s := b.open(func(o *source.Options) { o.Remote = remote })
+	good := b.accepted(s)
+	noise := make([]byte, 100<<10)
+	_, err = rand.Read(noise)
+	require.NoError(t, err)
+	b.commit("Large", gitserver.Files{"large": string(noise)})
+	last := b.commit("Without it", gitserver.Files{"large": gitserver.Remove, "a": "2"})
+	rev := b.accepted(s)
+	require.Equal(t, last, rev.Commit)
+	require.Equal(t, map[string]string{"a": "2"}, content(t, rev.Dir))
+
+	// A history that is too much and leads elsewhere is known for what it is.
+	b.repo.Commit(t, "other", "Other", gitserver.Files{"large": string(noise)})
+	other := b.repo.Commit(t, "other", "Other", gitserver.Files{"large": gitserver.Remove, "a": "3"})
+	_, err = b.repo.Git("update-ref", "refs/heads/main", other)
+	require.NoError(t, err)
+	_, _, err = s.Poll(t.Context())
+	require.ErrorAs(t, err, new(*source.RewrittenError))
+
+	// Without filters it stays in force too, with the limit as the reason.
+	_, err = b.repo.Git("config", "uploadpack.allowFilter", "false")
+	require.NoError(t, err)
+	require.NoError(t, s.Retry())
+	_, _, err = s.Poll(t.Context())
+	require.ErrorAs(t, err, new(*gitremote.LimitError))
+	require.NotEqual(t, good.Commit, rev.Commit)
 }
 
 func TestMergeThatBringsTheAcceptedCommitIn(t *testing.T) {
