@@ -20,9 +20,6 @@ func (r *Reconciler) Watch(ctx context.Context, t reconcilers.Target, wake func(
 	if err != nil {
 		return err
 	}
-	if s.want.unknown != "" {
-		return &reconcilers.WaitError{For: s.want.unknown}
-	}
 	ended := make(chan struct{})
 	for _, m := range s.want.members {
 		go func() {

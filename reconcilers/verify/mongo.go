@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +29,7 @@ func (t *try) mongo(ctx context.Context, spec *Mongo) outcome {
 	if err != nil {
 		return failed(err)
 	}
-	client, database, err := t.mongoClient(uri, spec.Service)
+	client, database, err := t.mongoClient(ctx, uri, spec.Service)
 	if err != nil {
 		return failed(err)
 	}
@@ -169,8 +170,20 @@ func (d *serviceDialer) DialContext(ctx context.Context, network, address string
 
 func newMongoPool() *mongoPool { return &mongoPool{clients: map[mongoKey]*pooled{}} }
 
-// mongoClient gives a client and the default database of the connection string.
-func (t *try) mongoClient(uri, service string) (*driver.Client, string, error) {
+// mongoClient gives a client and the default database of the connection string. When none of its servers runs that is
+// said at once: the driver would look for one until the check's time is over.
+func (t *try) mongoClient(ctx context.Context, uri, service string) (*driver.Client, string, error) {
+	parsed, err := connstring.ParseAndValidate(uri)
+	if err != nil || parsed.Scheme != connstring.SchemeMongoDB {
+		return nil, "", errors.New("the connection string is none of MongoDB (mongodb://)")
+	}
+	names := parsed.Hosts
+	if service != "" {
+		names = []string{service}
+	}
+	if err := t.anyRuns(ctx, names); err != nil {
+		return nil, "", err
+	}
 	key := mongoKey{componentKey(t.target), service, uri}
 	p := t.r.mongo
 	p.mu.Lock()
@@ -179,10 +192,6 @@ func (t *try) mongoClient(uri, service string) (*driver.Client, string, error) {
 		have.dialer.latest.Store(t)
 		have.used = true
 		return have.client, have.database, nil
-	}
-	parsed, err := connstring.ParseAndValidate(uri)
-	if err != nil || parsed.Scheme != connstring.SchemeMongoDB {
-		return nil, "", errors.New("the connection string is none of MongoDB (mongodb://)")
 	}
 	dialer := &serviceDialer{service: service}
 	dialer.latest.Store(t)
@@ -198,6 +207,25 @@ func (t *try) mongoClient(uri, service string) (*driver.Client, string, error) {
 	}
 	p.clients[key] = &pooled{client, parsed.Database, dialer, true}
 	return client, parsed.Database, nil
+}
+
+// anyRuns says why none of the servers can be reached, when all of them are services that do not run. What is no plain
+// name is no service.
+func (t *try) anyRuns(ctx context.Context, names []string) error {
+	var last error
+	for _, name := range names {
+		host, _, err := net.SplitHostPort(name)
+		if err != nil {
+			host = name
+		}
+		if host == "localhost" || strings.ContainsAny(host, ".:") {
+			return nil
+		}
+		if _, last = t.target.Services.Find(ctx, host); last == nil {
+			return nil
+		}
+	}
+	return last
 }
 
 // sweep closes the component's clients that were not used since the last sweep.

@@ -45,7 +45,8 @@ checks:
   - {name: cois, mongo: {count: coi_definitions, expect: 22}}
   - {name: command, mongo: {command: {noSuchCommand: 1}}}
   - {name: login, mongo: {uri: "mongodb://admin:wrong@mongodb:27017/dive?authSource=admin", count: x, expect: 0}, timeout: 3s}
-  - {name: elsewhere, mongo: {uri: "mongodb://absent:27017/dive", count: x, expect: 0}, timeout: 1s}
+  - {name: elsewhere, mongo: {uri: "mongodb://absent:27017/dive", count: x, expect: 0}}
+  - {name: outside, mongo: {uri: "mongodb://127.0.0.1:1/dive", count: x, expect: 0}, timeout: 1s}
 `)
 	saw, o := w.saw(r)
 	require.Equal(t, "false secondary is missing, expected true", saw["primary"])
@@ -53,8 +54,9 @@ checks:
 	require.Equal(t, "false 0 documents in dive.coi_definitions, expected 22", saw["cois"])
 	require.Contains(t, saw["command"], "no such command")
 	require.Contains(t, saw["login"], "Authentication")
-	require.Contains(t, saw["elsewhere"], "false no answer within 1s")
-	require.ErrorContains(t, o.Err, "6 of 6 checks failed: primary: secondary is missing, expected true; ")
+	require.Equal(t, "false waits for service absent to run", saw["elsewhere"])
+	require.Contains(t, saw["outside"], "false no answer within 1s")
+	require.ErrorContains(t, o.Err, "7 of 7 checks failed: primary: secondary is missing, expected true; ")
 }
 
 func TestSQL(t *testing.T) {
