@@ -68,8 +68,10 @@ func (r *Approvals) open(t reconcilers.Target) (*hubClient, error) {
 		return nil, e.err
 	}
 	if key.Text() == "" {
-		return nil, &reconcilers.BlockedError{Reason: "WrongAdminKey", Message: "adminKey is empty",
-			Do: "adminKey must be the FEDERATION_ADMIN_KEY that the hub's backend runs with."}
+		return nil, &reconcilers.BlockedError{
+			Reason: "WrongAdminKey", Message: "adminKey is empty",
+			Do: "adminKey must be the FEDERATION_ADMIN_KEY that the hub's backend runs with.",
+		}
 	}
 	return spec.Hub.open(t, &r.clients, key.Text())
 }

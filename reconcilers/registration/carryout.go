@@ -75,8 +75,10 @@ func (r *Approvals) carryOut(ctx context.Context, client *hubClient, t reconcile
 		return client.policy(err)
 	}
 	if !sameRecord(now, v.record) {
-		return &reconcilers.WaitError{For: "the record of " + shown(v.record.Code) + " to be judged anew", Again: time.Second,
-			Err: errors.New("it changed since the plan was made")}
+		return &reconcilers.WaitError{
+			For: "the record of " + shown(v.record.Code) + " to be judged anew", Again: time.Second,
+			Err: errors.New("it changed since the plan was made"),
+		}
 	}
 	switch v.act {
 	case doApprove:

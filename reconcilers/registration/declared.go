@@ -63,15 +63,6 @@ type field struct {
 	Value string `json:"value"`
 }
 
-func (d declared) value(name string) string {
-	for _, f := range d.fields {
-		if f.Name == name {
-			return f.Value
-		}
-	}
-	return ""
-}
-
 // declare evaluates a spoke's manifest in the scope of its instance. The error is a WaitError when something is not
 // known yet, such as another component's output.
 func (s *SpokeSpec) declare(instance *desired.Instance, scope *desired.Scope) (declared, error) {
@@ -131,8 +122,10 @@ func (e *evaluator) value(name string, x desired.Expr) desired.Value {
 func (e *evaluator) text(name string, x desired.Expr) string {
 	v := e.value(name, x)
 	if v.Known() && v.Secret() && e.err == nil {
-		e.err = &reconcilers.BlockedError{Reason: "SecretInRegistration",
-			Message: fmt.Sprintf("%s would send a secret to the hub", name), Do: "Use a plain value."}
+		e.err = &reconcilers.BlockedError{
+			Reason:  "SecretInRegistration",
+			Message: fmt.Sprintf("%s would send a secret to the hub", name), Do: "Use a plain value.",
+		}
 	}
 	if e.err != nil {
 		return ""

@@ -25,8 +25,10 @@ func (h HubAddress) open(t reconcilers.Target, kept *clients, adminKey string) (
 	}
 	base = cmp.Or(base, fleet.URL)
 	if !isHTTPS(base) {
-		return nil, &reconcilers.BlockedError{Reason: "HubURL", Message: fmt.Sprintf("the hub's URL %q is no https:// URL", base),
-			Do: "Set hub.url in fleet.yaml, or in the component."}
+		return nil, &reconcilers.BlockedError{
+			Reason: "HubURL", Message: fmt.Sprintf("the hub's URL %q is no https:// URL", base),
+			Do: "Set hub.url in fleet.yaml, or in the component.",
+		}
 	}
 	if ca == "" && file != "" {
 		var err error
@@ -47,9 +49,11 @@ func readCA(t reconcilers.Target, file string) (string, error) {
 	if filepath.IsAbs(file) {
 		relative, err := filepath.Rel(t.SecretsDir, file)
 		if err != nil || t.SecretsDir == "" || !filepath.IsLocal(relative) {
-			return "", &reconcilers.BlockedError{Reason: "HubAuthority",
+			return "", &reconcilers.BlockedError{
+				Reason:  "HubAuthority",
 				Message: fmt.Sprintf("hub.caFile %s is neither in the source folder nor in the secrets folder", file),
-				Do:      "Give a path relative to the source folder, or below ${instance.secrets_dir}."}
+				Do:      "Give a path relative to the source folder, or below ${instance.secrets_dir}.",
+			}
 		}
 		folder, name = t.SecretsDir, relative
 	}
@@ -65,7 +69,7 @@ func readIn(folder, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	f, err := root.Open(name)
 	if err != nil {
 		return "", err

@@ -54,8 +54,10 @@ func (c *clients) get(base, ca string) (*http.Client, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(ca)) {
-		return nil, &reconcilers.BlockedError{Reason: "HubAuthority", Message: "the hub's certificate authority is missing or no PEM certificate",
-			Do: "Set hub.caFile in fleet.yaml, or hub.ca in the component."}
+		return nil, &reconcilers.BlockedError{
+			Reason: "HubAuthority", Message: "the hub's certificate authority is missing or no PEM certificate",
+			Do: "Set hub.caFile in fleet.yaml, or hub.ca in the component.",
+		}
 	}
 	client := &http.Client{
 		Timeout: callLimit,
@@ -169,13 +171,17 @@ func (c *hubClient) policy(err error) error {
 	case err == nil, errors.Is(err, context.Canceled):
 		return err
 	case errors.As(err, &certificate):
-		return &reconcilers.BlockedError{Reason: "HubCertificate", Message: "the certificate of " + c.base + " is not to be trusted", Err: certificate.Err,
-			Do: "Put the authority that signed it into hub.caFile of fleet.yaml, or mend the hub's certificate."}
+		return &reconcilers.BlockedError{
+			Reason: "HubCertificate", Message: "the certificate of " + c.base + " is not to be trusted", Err: certificate.Err,
+			Do: "Put the authority that signed it into hub.caFile of fleet.yaml, or mend the hub's certificate.",
+		}
 	case !errors.As(err, &answer):
 		return &reconcilers.WaitError{For: "the hub at " + c.base, Err: err}
 	case answer.status == http.StatusUnauthorized || answer.status == http.StatusForbidden:
-		return &reconcilers.BlockedError{Reason: "WrongAdminKey", Message: "the hub refuses the admin key", Err: err,
-			Do: "adminKey must be the FEDERATION_ADMIN_KEY that the hub's backend runs with."}
+		return &reconcilers.BlockedError{
+			Reason: "WrongAdminKey", Message: "the hub refuses the admin key", Err: err,
+			Do: "adminKey must be the FEDERATION_ADMIN_KEY that the hub's backend runs with.",
+		}
 	case answer.status/100 == 4 && answer.status != http.StatusTooManyRequests && answer.status != http.StatusRequestTimeout:
 		return &reconcilers.BlockedError{Reason: "HubRefused", Message: "the hub refuses the request", Err: err, Do: "Mend the manifest."}
 	default:

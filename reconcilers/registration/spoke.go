@@ -143,21 +143,29 @@ func (s spokeState) hindrance(hub string, spec *SpokeSpec) error {
 	}
 	switch s.live.Status {
 	case revoked:
-		return &reconcilers.BlockedError{Reason: "SpokeRevoked", Message: fmt.Sprintf("the hub has revoked %s", s.live.SpokeID),
-			Do: fmt.Sprintf("If the spoke is to register anew, merge registerAgainAfter: %s", s.live.SpokeID)}
+		return &reconcilers.BlockedError{
+			Reason: "SpokeRevoked", Message: fmt.Sprintf("the hub has revoked %s", s.live.SpokeID),
+			Do: fmt.Sprintf("If the spoke is to register anew, merge registerAgainAfter: %s", s.live.SpokeID),
+		}
 	case suspended:
-		return &reconcilers.BlockedError{Reason: "SpokeSuspended", Message: fmt.Sprintf("the hub has suspended %s", s.live.SpokeID),
-			Do: "Ask the hub's operators. What runs keeps running, without a token."}
+		return &reconcilers.BlockedError{
+			Reason: "SpokeSuspended", Message: fmt.Sprintf("the hub has suspended %s", s.live.SpokeID),
+			Do: "Ask the hub's operators. What runs keeps running, without a token.",
+		}
 	}
 	if lines := s.differences(); len(lines) > 0 {
-		return &reconcilers.BlockedError{Reason: "RecordDiffers",
+		return &reconcilers.BlockedError{
+			Reason:  "RecordDiffers",
 			Message: fmt.Sprintf("the record %s differs from the manifest: %s", s.live.SpokeID, strings.Join(lines, "; ")),
 			Do: fmt.Sprintf("The hub keeps a record as it was first made. Put the manifest back, or have the hub revoke it and merge registerAgainAfter: %s",
-				s.live.SpokeID)}
+				s.live.SpokeID),
+		}
 	}
 	if s.live.Status == pending {
-		return &reconcilers.WaitError{For: "approval by the hub", Again: pollOf(spec.Poll),
-			Err: errors.New("the hub's agent approves when this manifest is merged and equals the record")}
+		return &reconcilers.WaitError{
+			For: "approval by the hub", Again: pollOf(spec.Poll),
+			Err: errors.New("the hub's agent approves when this manifest is merged and equals the record"),
+		}
 	}
 	if s.live.Status != approved || s.kept.Token == "" {
 		return &reconcilers.WaitError{For: "a token of the hub at " + hub}
@@ -257,8 +265,10 @@ func (r *Spoke) carryOut(ctx context.Context, t reconcilers.Target, s spokeState
 		if err != nil {
 			return client.policy(err)
 		}
-		next = kept{SpokeID: answer.SpokeID, Status: answer.Status, Sent: s.want.fields, HubName: answer.Name,
-			Found: live != nil && live.SpokeID == answer.SpokeID}
+		next = kept{
+			SpokeID: answer.SpokeID, Status: answer.Status, Sent: s.want.fields, HubName: answer.Name,
+			Found: live != nil && live.SpokeID == answer.SpokeID,
+		}
 		next.take(answer.Token)
 	case live.Status == approved:
 		next.Status = approved

@@ -128,7 +128,7 @@ func hubAnswersNonsense(t *testing.T, mongod *hubtest.Mongo) {
 		return func(http.Handler) http.Handler {
 			return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 				rw.WriteHeader(status)
-				rw.Write([]byte(body))
+				_, _ = rw.Write([]byte(body))
 			})
 		}
 	}
@@ -155,10 +155,10 @@ func hubAnswersNonsense(t *testing.T, mongod *hubtest.Mongo) {
 				return
 			}
 			rw.WriteHeader(400)
-			rw.Write([]byte(`{"error": "Validation failed", "details": [{"path": ["name"]}]}`))
+			_, _ = rw.Write([]byte(`{"error": "Validation failed", "details": [{"path": ["name"]}]}`))
 		})
 	})
-	require.ErrorContains(t, s.blocked("HubRefused"), "Validation failed")
+	require.Contains(t, s.blocked("HubRefused"), "Validation failed")
 	w.hub.Front(nil)
 	s.waits("approval by the hub")
 }
@@ -182,8 +182,8 @@ func recordDiffers(t *testing.T, mongod *hubtest.Mongo) {
 	w.register("DEU", map[string]any{"name": "Not Germany"})
 	s := w.spoke("deu", "Germany")
 	blocked := s.blocked("RecordDiffers")
-	require.ErrorContains(t, blocked, `name: the hub has "Not Germany", the manifest says "Germany"`)
-	require.ErrorContains(t, blocked, "registerAgainAfter: "+w.record("DEU").SpokeID)
+	require.Contains(t, blocked, `name: the hub has "Not Germany", the manifest says "Germany"`)
+	require.Contains(t, blocked, "registerAgainAfter: "+w.record("DEU").SpokeID)
 	require.Contains(t, s.observe().Facts.Notes, `name: the hub has "Not Germany", the manifest says "Germany"`)
 }
 
@@ -194,7 +194,7 @@ func manifestChanges(t *testing.T, mongod *hubtest.Mongo) {
 	changed := w.spoke("deu", "Germany", "https://${lower(code)}.test:3000", "https://new.test:3000")
 	changed.target.Dir = s.target.Dir
 	blocked := changed.blocked("RecordDiffers")
-	require.ErrorContains(t, blocked, `baseUrl: the hub has "https://deu.test:3000", the manifest says "https://new.test:3000"`)
+	require.Contains(t, blocked, `baseUrl: the hub has "https://deu.test:3000", the manifest says "https://new.test:3000"`)
 	require.True(t, before["token"].Equal(changed.observe().Outputs["token"]), "what runs keeps its token")
 }
 
@@ -217,7 +217,7 @@ func revokedRegistersWhenTold(t *testing.T, mongod *hubtest.Mongo) {
 	outputs, _ := s.ready()
 	first := outputs["spoke_id"].Text()
 	w.call("POST", "/spokes/"+first+"/revoke", map[string]string{"reason": "test"})
-	require.ErrorContains(t, s.blocked("SpokeRevoked"), "registerAgainAfter: "+first)
+	require.Contains(t, s.blocked("SpokeRevoked"), "registerAgainAfter: "+first)
 	again := w.spoke("deu", "Germany", "skipValidation: true", "skipValidation: true\nregisterAgainAfter: "+first)
 	again.target.Dir = s.target.Dir
 	outputs, _ = again.ready()
@@ -276,7 +276,7 @@ func waitsForUnknown(t *testing.T, mongod *hubtest.Mongo) {
 	s.target.Scope = s.target.Scope.WithObject("keys", map[string]desired.Value{"public": desired.Unknown()})
 	s.waits("publicKey (${keys.public})")
 	s.target.Scope = s.target.Scope.WithObject("keys", map[string]desired.Value{"public": desired.Secret("private-1")})
-	require.NotContains(t, s.blocked("SecretInRegistration").Error(), "private-1")
+	require.NotContains(t, s.blocked("SecretInRegistration"), "private-1")
 	require.Empty(t, w.records())
 	s.target.Scope = s.target.Scope.WithObject("keys", map[string]desired.Value{"public": desired.String("ssh-ed25519 AAAA")})
 	s.waits("approval by the hub")

@@ -46,10 +46,8 @@ func (v verdict) change() reconcilers.Change {
 // shown is a word from the hub as people may see it. A stranger chooses the code and so a part of the id: what is more than
 // letters, digits and dashes is quoted, and reaches no page or log as it is.
 func shown(word string) string {
-	plain := func(r rune) bool {
-		return r == '-' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z'
-	}
-	if strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+	const plain = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	if strings.Trim(word, plain) == "" {
 		return word
 	}
 	return strconv.QuoteToASCII(short(word))
@@ -120,7 +118,7 @@ func (j *judge) known(r *record, want declared) verdict {
 			return v
 		}
 		more := r.grant().exceeds(want.grant)
-		if len(more) > 0 && !(given && mine.Grant.equal(r.grant())) {
+		if len(more) > 0 && (!given || !mine.Grant.equal(r.grant())) {
 			note("ALARM: approved with more than the manifest of %s grants: %s", want.instance, strings.Join(more, ", "))
 			v.act, v.reason = doSuspend, "holds more than the manifest grants: "+strings.Join(more, ", ")
 			return v

@@ -48,7 +48,7 @@ func (r *Spoke) Watch(ctx context.Context, t reconcilers.Target, wake func(part 
 func (r *Spoke) watched(t reconcilers.Target, spec *SpokeSpec) (*hubClient, declared, error) {
 	want, err := spec.declare(t.Instance, t.Scope)
 	var wait *reconcilers.WaitError
-	if err != nil && !(errors.As(err, &wait) && want.code != "") {
+	if err != nil && (!errors.As(err, &wait) || want.code == "") {
 		return nil, want, err
 	}
 	client, err := spec.Hub.open(t, &r.clients, "")

@@ -61,8 +61,10 @@ func newWorld(t *testing.T, mongod *hubtest.Mongo, config hub.Config) *world {
 	w := &world{t: t, clock: &clock{}}
 	config.Now = w.clock.Now
 	w.hub = hubtest.Start(t, mongod.Database(t), config)
-	w.fleet = &desired.Fleet{Name: "test", Instances: map[string]*desired.Instance{},
-		Hub: desired.HubSpec{Instance: "usa", URL: w.hub.URL, CA: string(w.hub.CA.PEM())}}
+	w.fleet = &desired.Fleet{
+		Name: "test", Instances: map[string]*desired.Instance{},
+		Hub: desired.HubSpec{Instance: "usa", URL: w.hub.URL, CA: string(w.hub.CA.PEM())},
+	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.hub.CA.Pool()}}
 	t.Cleanup(transport.CloseIdleConnections)
 	w.http = &http.Client{Transport: transport, Timeout: 20 * time.Second}
@@ -80,7 +82,8 @@ func (w *world) add(name, country, manifest string, secrets ...string) *desired.
 	spec, err := desired.DecodeSpec(kind, "instances/"+name+".yaml", []byte(manifest))
 	require.NoError(w.t, err)
 	instance := &desired.Instance{Name: name, Values: map[string]desired.Value{
-		"code": desired.String(strings.ToUpper(name)), "country": desired.String(country)}}
+		"code": desired.String(strings.ToUpper(name)), "country": desired.String(country),
+	}}
 	for _, secret := range secrets {
 		instance.Secrets = append(instance.Secrets, desired.SecretSpec{Name: secret, Provide: true})
 	}
@@ -94,8 +97,10 @@ func (w *world) target(instance *desired.Instance) reconcilers.Target {
 	for _, secret := range instance.Secrets {
 		secrets[secret.Name] = desired.Secret(hubtest.AdminKey)
 	}
-	return reconcilers.Target{Instance: instance, Component: instance.Components[0], Fleet: w.fleet, Scope: instance.Scope(secrets),
-		SourceDir: w.t.TempDir(), SecretsDir: w.t.TempDir(), Dir: w.t.TempDir(), Log: slog.New(slog.DiscardHandler)}
+	return reconcilers.Target{
+		Instance: instance, Component: instance.Components[0], Fleet: w.fleet, Scope: instance.Scope(secrets),
+		SourceDir: w.t.TempDir(), SecretsDir: w.t.TempDir(), Dir: w.t.TempDir(), Log: slog.New(slog.DiscardHandler),
+	}
 }
 
 // spoke adds a spoke and gives its reconciler.
@@ -169,17 +174,21 @@ func (w *world) call(method, path string, body any) {
 
 func (w *world) approve(code string) {
 	w.t.Helper()
-	w.call("POST", "/spokes/"+w.record(code).SpokeID+"/approve", map[string]any{"allowedScopes": []string{"policy:base", "policy:org"},
-		"trustLevel": "partner", "maxClassification": "SECRET", "dataIsolationLevel": "filtered"})
+	w.call("POST", "/spokes/"+w.record(code).SpokeID+"/approve", map[string]any{
+		"allowedScopes": []string{"policy:base", "policy:org"},
+		"trustLevel":    "partner", "maxClassification": "SECRET", "dataIsolationLevel": "filtered",
+	})
 }
 
 // register is what a stranger does.
 func (w *world) register(code string, change map[string]any) {
 	w.t.Helper()
 	lower := strings.ToLower(code)
-	body := map[string]any{"instanceCode": code, "name": "Spoke " + code, "baseUrl": "https://" + lower + ".test:3000", "apiUrl": "https://" + lower + ".test:4000",
+	body := map[string]any{
+		"instanceCode": code, "name": "Spoke " + code, "baseUrl": "https://" + lower + ".test:3000", "apiUrl": "https://" + lower + ".test:4000",
 		"idpUrl": "https://127.0.0.1:1", "idpPublicUrl": "https://127.0.0.1:1", "contactEmail": "ops@" + lower + ".test",
-		"requestedScopes": []string{"policy:base"}, "skipValidation": true}
+		"requestedScopes": []string{"policy:base"}, "skipValidation": true,
+	}
 	for key, value := range change {
 		body[key] = value
 	}
@@ -228,14 +237,14 @@ func (s *subject) waits(text string) {
 	require.ErrorContains(s.t, err, text)
 }
 
-func (s *subject) blocked(reason string) *reconcilers.BlockedError {
+func (s *subject) blocked(reason string) (said string) {
 	s.t.Helper()
 	_, _, err := s.pass()
 	var blocked *reconcilers.BlockedError
 	require.ErrorAs(s.t, err, &blocked)
 	require.Equal(s.t, reason, blocked.Reason)
 	require.NotEmpty(s.t, blocked.Do, "a blocked component says what to do")
-	return blocked
+	return err.Error()
 }
 
 // ready passes and requires that nothing is left to do.

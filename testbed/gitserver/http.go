@@ -131,7 +131,7 @@ func spool(r *http.Request) (done func(), err error) {
 	}
 	done = func() {
 		file.Close()
-		os.Remove(file.Name())
+		_ = os.Remove(file.Name())
 	}
 	size, err := io.Copy(file, r.Body)
 	if err == nil {

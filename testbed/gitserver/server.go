@@ -169,7 +169,7 @@ func (s *Server) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.http != nil {
-		s.http.Close()
+		_ = s.http.Close()
 		s.http = nil
 	}
 	if s.sshd != nil {

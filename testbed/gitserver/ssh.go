@@ -141,7 +141,7 @@ func (s *Server) serveSSH(conn net.Conn) {
 	go ssh.DiscardRequests(requests)
 	for channel := range channels {
 		if channel.ChannelType() != "session" {
-			channel.Reject(ssh.UnknownChannelType, "only sessions")
+			_ = channel.Reject(ssh.UnknownChannelType, "only sessions")
 			continue
 		}
 		session, requests, err := channel.Accept()
@@ -154,7 +154,7 @@ func (s *Server) serveSSH(conn net.Conn) {
 
 // serveSession takes GIT_PROTOCOL from the client's environment, runs one git command, and reports its end.
 func (s *Server) serveSession(session ssh.Channel, requests <-chan *ssh.Request) {
-	defer session.Close()
+	defer func() { _ = session.Close() }()
 	protocol := ""
 	for request := range requests {
 		switch request.Type {
@@ -163,19 +163,19 @@ func (s *Server) serveSession(session ssh.Channel, requests <-chan *ssh.Request)
 			if ssh.Unmarshal(request.Payload, &variable) == nil && variable.Name == "GIT_PROTOCOL" {
 				protocol = variable.Value
 			}
-			request.Reply(true, nil)
+			_ = request.Reply(true, nil)
 		case "exec":
 			var command struct{ Line string }
 			if err := ssh.Unmarshal(request.Payload, &command); err != nil {
-				request.Reply(false, nil)
+				_ = request.Reply(false, nil)
 				return
 			}
-			request.Reply(true, nil)
+			_ = request.Reply(true, nil)
 			status := s.runSSHCommand(session, command.Line, protocol)
-			session.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
+			_, _ = session.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
 			return
 		default:
-			request.Reply(false, nil)
+			_ = request.Reply(false, nil)
 		}
 	}
 }
@@ -199,7 +199,7 @@ func (s *Server) runSSHCommand(session ssh.Channel, line, protocol string) uint3
 		return 128
 	}
 	go func() { // ends with the session
-		io.Copy(stdin, session)
+		_, _ = io.Copy(stdin, session)
 		stdin.Close()
 	}()
 	if err := cmd.Wait(); err != nil {

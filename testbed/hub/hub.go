@@ -92,8 +92,10 @@ func (h *Hub) admin(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		key := r.Header.Get("X-Admin-Key")
 		if key == "" || subtle.ConstantTimeCompare([]byte(key), []byte(h.AdminKey)) != 1 {
-			answer(w, http.StatusUnauthorized, fields{"success": false, "error": "Authentication required",
-				"message": "Log in, or send the admin key in X-Admin-Key"})
+			answer(w, http.StatusUnauthorized, fields{
+				"success": false, "error": "Authentication required",
+				"message": "Log in, or send the admin key in X-Admin-Key",
+			})
 			return
 		}
 		next(w, r)
@@ -120,7 +122,7 @@ type fields map[string]any
 func answer(w http.ResponseWriter, status int, body fields) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(body) // the client is gone when this fails
+	_ = json.NewEncoder(w).Encode(body) // the client is gone when this fails
 }
 
 func fail(w http.ResponseWriter, what string, err error) {

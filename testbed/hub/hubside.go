@@ -41,7 +41,8 @@ func (h *Hub) showSpoke(w http.ResponseWriter, r *http.Request) {
 	}
 	healthy := record.healthy(h.Now())
 	answer(w, http.StatusOK, fields{"spoke": record.view(), "syncStatus": nil, "health": fields{
-		"spokeId": record.SpokeID, "healthy": healthy, "lastCheck": iso(h.Now()), "opaHealthy": healthy, "opalClientConnected": healthy}})
+		"spokeId": record.SpokeID, "healthy": healthy, "lastCheck": iso(h.Now()), "opaHealthy": healthy, "opalClientConnected": healthy,
+	}})
 }
 
 type approval struct {
@@ -136,8 +137,10 @@ func (h *Hub) suspend(w http.ResponseWriter, r *http.Request) {
 func (h *Hub) unsuspend(w http.ResponseWriter, r *http.Request) {
 	record, err := h.spoke(r.Context(), r.PathValue("spoke"))
 	if err == nil && record.Status != Suspended {
-		answer(w, http.StatusBadRequest, fields{"error": "Unsuspension failed",
-			"message": fmt.Sprintf("Spoke %s is not suspended (current status: %s)", record.SpokeID, record.Status)})
+		answer(w, http.StatusBadRequest, fields{
+			"error":   "Unsuspension failed",
+			"message": fmt.Sprintf("Spoke %s is not suspended (current status: %s)", record.SpokeID, record.Status),
+		})
 		return
 	}
 	if err == nil {
@@ -240,6 +243,8 @@ func statistics(records []*Record) fields {
 	for _, record := range records {
 		count[record.Status]++
 	}
-	return fields{"totalSpokes": len(records), "activeSpokes": count[Approved], "pendingApprovals": count[Pending],
-		"suspendedSpokes": count[Suspended], "revokedSpokes": count[Revoked], "policySyncErrors": 0}
+	return fields{
+		"totalSpokes": len(records), "activeSpokes": count[Approved], "pendingApprovals": count[Pending],
+		"suspendedSpokes": count[Suspended], "revokedSpokes": count[Revoked], "policySyncErrors": 0,
+	}
 }

@@ -94,8 +94,10 @@ func (h *Hub) register(w http.ResponseWriter, r *http.Request) {
 	request.InstanceCode = upper(request.InstanceCode)
 	if !request.SkipValidation {
 		if err := dialIDP(r.Context(), request.IDPURL); err != nil {
-			answer(w, http.StatusBadRequest, fields{"error": "IdP endpoint validation failed",
-				"details": fields{"tls": []string{err.Error()}, "warnings": []string{}}})
+			answer(w, http.StatusBadRequest, fields{
+				"error":   "IdP endpoint validation failed",
+				"details": fields{"tls": []string{err.Error()}, "warnings": []string{}},
+			})
 			return
 		}
 	}
@@ -173,8 +175,10 @@ func (h *Hub) answerRegistration(w http.ResponseWriter, r *http.Request, record 
 	}
 	answer(w, http.StatusCreated, fields{
 		"success": true,
-		"spoke": fields{"spokeId": record.SpokeID, "instanceCode": record.InstanceCode, "name": record.Name,
-			"status": record.Status, "federationIdPAlias": record.FederationIDPAlias, "message": message},
+		"spoke": fields{
+			"spokeId": record.SpokeID, "instanceCode": record.InstanceCode, "name": record.Name,
+			"status": record.Status, "federationIdPAlias": record.FederationIDPAlias, "message": message,
+		},
 		"token": token, "opalToken": opal,
 	})
 }

@@ -14,16 +14,20 @@ func (h *Hub) registrationStatus(w http.ResponseWriter, r *http.Request) {
 		record, err = h.Store.SpokeByCode(r.Context(), upper(name))
 	}
 	if errors.Is(err, ErrNotFound) {
-		answer(w, http.StatusNotFound, fields{"success": false, "error": "Registration not found",
-			"message": "No registration found with this ID or instance code"})
+		answer(w, http.StatusNotFound, fields{
+			"success": false, "error": "Registration not found",
+			"message": "No registration found with this ID or instance code",
+		})
 		return
 	}
 	if err != nil {
 		fail(w, "Status check failed", err)
 		return
 	}
-	body := fields{"success": true, "spokeId": record.SpokeID, "instanceCode": record.InstanceCode,
-		"status": record.Status, "registeredAt": iso(record.RegisteredAt)}
+	body := fields{
+		"success": true, "spokeId": record.SpokeID, "instanceCode": record.InstanceCode,
+		"status": record.Status, "registeredAt": iso(record.RegisteredAt),
+	}
 	switch record.Status {
 	case Pending:
 		body["message"] = "Registration is pending hub admin approval"
@@ -107,13 +111,17 @@ func (h *Hub) heartbeat(w http.ResponseWriter, r *http.Request) {
 	if body.PolicyVersion != nil && *body.PolicyVersion == h.policyVersion {
 		sync = "current"
 	}
-	answer(w, http.StatusOK, fields{"success": true, "serverTime": iso(now), "spokeId": record.SpokeID,
-		"instanceCode": record.InstanceCode, "currentPolicyVersion": h.policyVersion, "syncStatus": sync})
+	answer(w, http.StatusOK, fields{
+		"success": true, "serverTime": iso(now), "spokeId": record.SpokeID,
+		"instanceCode": record.InstanceCode, "currentPolicyVersion": h.policyVersion, "syncStatus": sync,
+	})
 }
 
 func (h *Hub) policy(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, fields{"version": h.policyVersion, "timestamp": iso(h.started), "hash": h.policyVersion,
-		"layers": []string{"base", "org", "tenant"}})
+	answer(w, http.StatusOK, fields{
+		"version": h.policyVersion, "timestamp": iso(h.started), "hash": h.policyVersion,
+		"layers": []string{"base", "org", "tenant"},
+	})
 }
 
 func (h *Hub) health(w http.ResponseWriter, r *http.Request) {
@@ -125,10 +133,14 @@ func (h *Hub) health(w http.ResponseWriter, r *http.Request) {
 	now, unhealthy := h.Now(), []fields{}
 	for _, record := range all {
 		if record.Status == Approved && !record.healthy(now) {
-			unhealthy = append(unhealthy, fields{"spokeId": record.SpokeID, "instanceCode": record.InstanceCode,
-				"lastHeartbeat": isoOrNull(record.LastHeartbeat)})
+			unhealthy = append(unhealthy, fields{
+				"spokeId": record.SpokeID, "instanceCode": record.InstanceCode,
+				"lastHeartbeat": isoOrNull(record.LastHeartbeat),
+			})
 		}
 	}
-	answer(w, http.StatusOK, fields{"healthy": len(unhealthy) == 0, "statistics": statistics(all),
-		"unhealthySpokes": unhealthy, "policyVersion": h.policyVersion, "timestamp": iso(now)})
+	answer(w, http.StatusOK, fields{
+		"healthy": len(unhealthy) == 0, "statistics": statistics(all),
+		"unhealthySpokes": unhealthy, "policyVersion": h.policyVersion, "timestamp": iso(now),
+	})
 }

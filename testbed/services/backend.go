@@ -20,7 +20,7 @@ func runBackend(ctx context.Context, env environment, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	defer db.Client().Disconnect(context.WithoutCancel(ctx))
+	defer disconnect(ctx, db)
 	h, err := backendHealth(env, db, log)
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func runFrontend(ctx context.Context, env environment, log *slog.Logger) error {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		status, _ := h.report()
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		page.Execute(w, map[string]string{"Code": env.get("INSTANCE_CODE"), "Backend": backend, "Status": status}) // fails only when the caller is gone
+		_ = page.Execute(w, map[string]string{"Code": env.get("INSTANCE_CODE"), "Backend": backend, "Status": status}) // fails only when the caller is gone
 	})
 	return serve(ctx, env, log, "3000", mux)
 }

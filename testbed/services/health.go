@@ -113,7 +113,7 @@ func (h *health) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(map[string]any{ // fails only when the caller is gone
+	_ = json.NewEncoder(w).Encode(map[string]any{ // fails only when the caller is gone
 		"status": status, "timestamp": time.Now().UTC().Format(time.RFC3339), "version": h.env.or("VERSION", "1.0.0"), "services": results,
 	})
 }

@@ -69,6 +69,8 @@ func (b *heartbeat) body() map[string]any {
 			services[name] = map[string]any{"healthy": r.Healthy, "lastCheck": r.LastCheck}
 		}
 	}
-	return map[string]any{"spokeId": b.spokeID, "instanceCode": b.code,
-		"timestamp": time.Now().UTC().Format(time.RFC3339Nano), "services": services}
+	return map[string]any{
+		"spokeId": b.spokeID, "instanceCode": b.code,
+		"timestamp": time.Now().UTC().Format(time.RFC3339Nano), "services": services,
+	}
 }

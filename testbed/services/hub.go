@@ -18,7 +18,7 @@ func runHub(ctx context.Context, env environment, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	defer db.Client().Disconnect(context.WithoutCancel(ctx))
+	defer disconnect(ctx, db)
 	config := hub.Config{
 		AdminKey: env.get("FEDERATION_ADMIN_KEY"), OwnCode: env.get("HUB_OWN_CODE"), Log: log,
 		OPALURL: env.get("OPAL_URL"), OPALMasterToken: env.get("OPAL_AUTH_MASTER_TOKEN"), AutoApprove: autoApproves(env),

@@ -25,7 +25,7 @@ func runKAS(ctx context.Context, env environment, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	defer db.Client().Disconnect(context.WithoutCancel(ctx))
+	defer disconnect(ctx, db)
 	client, err := env.client("BACKEND_CA_FILE")
 	if err != nil {
 		return err

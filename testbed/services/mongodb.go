@@ -32,6 +32,11 @@ func database(env environment) (*mongo.Database, error) {
 	return client.Database(env.or("MONGODB_DATABASE", "dive-v3")), nil
 }
 
+// disconnect ends the connections; nothing is left to do when that fails.
+func disconnect(ctx context.Context, db *mongo.Database) {
+	_ = db.Client().Disconnect(context.WithoutCancel(ctx))
+}
+
 // writeStart notes the start of the service in the database. That only a primary takes.
 func writeStart(ctx context.Context, env environment, db *mongo.Database) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -40,8 +45,13 @@ func writeStart(ctx context.Context, env environment, db *mongo.Database) error 
 	if err != nil {
 		return err
 	}
-	start := bson.D{{Key: "host", Value: host}, {Key: "role", Value: env.role}, {Key: "spokeId", Value: env.get("SPOKE_ID")},
-		{Key: "version", Value: env.or("VERSION", "1.0.0")}, {Key: "startedAt", Value: time.Now()}}
+	start := bson.D{
+		{Key: "host", Value: host},
+		{Key: "role", Value: env.role},
+		{Key: "spokeId", Value: env.get("SPOKE_ID")},
+		{Key: "version", Value: env.or("VERSION", "1.0.0")},
+		{Key: "startedAt", Value: time.Now()},
+	}
 	if _, err := db.Collection("service_starts").InsertOne(ctx, start); err != nil {
 		return explainWrite(err)
 	}

@@ -24,7 +24,7 @@ func getJSON(ctx context.Context, client *http.Client, address string, into any)
 	defer response.Body.Close()
 	body := io.LimitReader(response.Body, answerLimit)
 	if response.StatusCode != http.StatusOK {
-		io.Copy(io.Discard, body) // so that the connection can be used again
+		_, _ = io.Copy(io.Discard, body) // so that the connection can be used again
 		return fmt.Errorf("%s answered %s", address, response.Status)
 	}
 	if into == nil {

@@ -19,7 +19,8 @@ func startPeer(t *testing.T, name testbed.ImageName, port string, env ...string)
 	t.Helper()
 	engine, image := testbed.Engine(t), testbed.Image(t, name)
 	created, err := engine.ContainerCreate(t.Context(), client.ContainerCreateOptions{
-		Name: testbed.Prefix(t), Config: &container.Config{Image: image, Env: env}})
+		Name: testbed.Prefix(t), Config: &container.Config{Image: image, Env: env},
+	})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -49,7 +50,7 @@ func tables(t *testing.T, url string) (count int) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
-	defer conn.Close(context.Background())
+	defer func() { _ = conn.Close(context.Background()) }()
 	require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM information_schema.tables
 		WHERE table_name IN ('audit_log', 'authorization_log', 'federation_log')`).Scan(&count))
 	return count

@@ -43,7 +43,7 @@ func postgresCheck(url, role string) check {
 		if err != nil {
 			return nil, explainPostgres(err)
 		}
-		defer conn.Close(context.WithoutCancel(ctx))
+		defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 		if !made {
 			if err := makeAuditTables(ctx, conn, role); err != nil {
 				return nil, err

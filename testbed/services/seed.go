@@ -23,7 +23,7 @@ func runSeed(ctx context.Context, env environment, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	defer db.Client().Disconnect(context.WithoutCancel(ctx))
+	defer disconnect(ctx, db)
 	return seed(ctx, env, db, log)
 }
 

@@ -72,7 +72,8 @@ func start(t *testing.T, name string, values map[string]string) *service {
 	t.Cleanup(func() {
 		cancel()
 		select {
-		case <-s.end:
+		case err := <-s.end:
+			t.Logf("%s ended: %v", name, err)
 		case <-time.After(20 * time.Second):
 			t.Errorf("%s does not stop", name)
 		}
@@ -160,8 +161,10 @@ func TestStackOfHubBackendKASAndFrontend(t *testing.T) {
 	seedFile := filepath.Join(dir, "seed.json")
 	require.NoError(t, os.WriteFile(seedFile, []byte(`{"coi_definitions": [{"_id": "nato", "n": 1}, {"_id": "fvey", "n": 2}]}`), 0o600))
 
-	hubValues := map[string]string{"MONGODB_URL": mongod.URI(), "MONGODB_DATABASE": "hub", "NODE_ENV": "development",
-		"TLS_CERT_FILE": files["cert"], "TLS_KEY_FILE": files["key"], "SEED_FILE": seedFile}
+	hubValues := map[string]string{
+		"MONGODB_URL": mongod.URI(), "MONGODB_DATABASE": "hub", "NODE_ENV": "development",
+		"TLS_CERT_FILE": files["cert"], "TLS_KEY_FILE": files["key"], "SEED_FILE": seedFile,
+	}
 	hub := start(t, "hub", hubValues)
 	client, err := environmentOf("test", map[string]string{"CA": files["ca"]}).client("CA")
 	require.NoError(t, err)
@@ -183,8 +186,10 @@ func TestStackOfHubBackendKASAndFrontend(t *testing.T) {
 	require.NoError(t, json.NewDecoder(response.Body).Decode(&registered))
 	require.Len(t, registered.Token.Token, 43, "a hub in development approves at once")
 
-	backendValues := map[string]string{"MONGODB_URL": mongod.URI(), "MONGODB_DATABASE": "deu", "HUB_URL": hub.url, "HUB_CA_FILE": files["ca"],
-		"SPOKE_TOKEN": registered.Token.Token, "SPOKE_ID": registered.Spoke.SpokeID, "HEARTBEAT_INTERVAL": "50ms", "SEED_FILE": seedFile}
+	backendValues := map[string]string{
+		"MONGODB_URL": mongod.URI(), "MONGODB_DATABASE": "deu", "HUB_URL": hub.url, "HUB_CA_FILE": files["ca"],
+		"SPOKE_TOKEN": registered.Token.Token, "SPOKE_ID": registered.Spoke.SpokeID, "HEARTBEAT_INTERVAL": "50ms", "SEED_FILE": seedFile,
+	}
 	backend := start(t, "backend", backendValues)
 	seen := eventuallyHealthy(t, http.DefaultClient, backend.url+"/api/health")
 	require.Equal(t, fingerprint(registered.Token.Token), seen.Services["heartbeat"].Detail["token"])

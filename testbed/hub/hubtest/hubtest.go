@@ -171,7 +171,7 @@ func StartMongo(tb testing.TB, initiate bool) *Mongo {
 	if err != nil {
 		tb.Fatalf("mongod: %v", err)
 	}
-	tb.Cleanup(func() { m.Client.Disconnect(context.Background()) })
+	tb.Cleanup(func() { _ = m.Client.Disconnect(context.Background()) })
 	testbed.Eventually(tb, time.Minute, "mongod accepts connections", func() error { return m.Client.Ping(ctx, nil) })
 	if initiate {
 		m.initiate(tb, ctx)
