@@ -14,6 +14,9 @@ import (
 	"dive-agent/reconcilers"
 )
 
+// self is this very program, also when its file was replaced by a newer one since it started.
+const self = "/proc/self/exe"
+
 // Apply carries out exactly the saved plan, in one run of Terraform. The safe point is before that run: it is asked for
 // every change, and then nothing stops the run but its own limit. An agent that dies does not end it either.
 func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
@@ -48,7 +51,7 @@ func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcil
 }
 
 func (l *look) applied() reconcilers.Applied {
-	return reconcilers.Applied{Outputs: l.record.published(l.spec.Outputs_), Facts: l.facts()}
+	return reconcilers.Applied{Outputs: l.record.published(l.spec.OutputNames), Facts: l.facts()}
 }
 
 // fresh refuses a plan that was made for another state.
@@ -170,10 +173,6 @@ func (r *run) terraform(ctx context.Context) error {
 	defer func() { _ = r.journal.file.Close() }()
 	r.cut = r.work.interrupted()
 	if err := r.work.keepBegun(r.cut); err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
 		return err
 	}
 	tf, err := r.work.terraform(self, map[string]string{shimTool: r.work.tool.Path, shimOutput: r.work.output()})

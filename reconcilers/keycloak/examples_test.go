@@ -1,8 +1,11 @@
 package keycloak
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +15,8 @@ import (
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
 )
+
+const userPassword = "User-Secret-Password-1"
 
 // The modules of the example fleet. Their realms have the names of countries; a test takes one that nobody has.
 func examples(t *testing.T, b *bed) {
@@ -39,7 +44,7 @@ variables:
 			code := letters()
 			w.realm = "dive-v3-broker-" + strings.ToLower(code)
 			w.values["code"], w.values["app"] = desired.String(code), desired.String("https://localhost:3011")
-			w.values["USER_PASSWORD"] = desired.Secret("User-Secret-Password-1")
+			w.values["USER_PASSWORD"] = desired.Secret(userPassword)
 			w.source("../../examples/desired/blueprints/" + name)
 			example(t, w)
 		})
@@ -69,6 +74,8 @@ func example(t *testing.T, w *world) {
 	require.Equal(t, "https://localhost:8411/realms/"+w.realm, observed.Outputs["issuer"].Text())
 	require.True(t, observed.Outputs["client_secret"].Secret())
 
+	signIn(t, w)
+
 	w.set("app", desired.String("https://localhost:3999"))
 	changed := w.drive()
 	require.NotEmpty(t, changed)
@@ -81,6 +88,35 @@ func example(t *testing.T, w *world) {
 	}
 	w.destroy()
 	require.Equal(t, "no realm", w.picture(t))
+}
+
+// signIn gets a token for a test user and looks at what policies decide on.
+func signIn(t *testing.T, w *world) {
+	code := strings.ToLower(w.values["code"].Text())
+	resp, err := http.PostForm(w.bed.url+"/realms/"+w.realm+"/protocol/openid-connect/token", url.Values{
+		"client_id": {w.realm}, "client_secret": {clientSecret}, "grant_type": {"password"}, "scope": {"openid"},
+		"username": {"testuser-" + code + "-4"}, "password": {userPassword},
+	})
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	var answer struct {
+		Token string `json:"access_token"`
+	}
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&answer))
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(answer.Token, ".")[1])
+	require.NoError(t, err)
+	var claims map[string]any
+	require.NoError(t, json.Unmarshal(payload, &claims))
+	for name, want := range map[string]any{
+		"clearance": "SECRET", "countryOfAffiliation": strings.ToUpper(code), "issuerCountry": strings.ToUpper(code),
+		"uniqueID": "testuser-" + code + "-4", "groups": []any{"clearance-secret"},
+	} {
+		require.Equal(t, want, claims[name], name)
+	}
+	require.ElementsMatch(t, []any{"NATO-COSMIC", "FVEY"}, claims["acpCOI"])
+	require.Contains(t, claims["roles"], "dive-user")
+	require.Contains(t, claims["aud"], "dive-v3-backend")
 }
 
 // takeOver forgets the state and imports the realm as it is.

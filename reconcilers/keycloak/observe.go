@@ -112,7 +112,7 @@ func (r *Reconciler) Observe(ctx context.Context, t reconcilers.Target) (reconci
 }
 
 func (l *look) observed(seen *observation, err error) reconcilers.Observed {
-	o := reconcilers.Observed{Outputs: l.record.published(l.spec.Outputs_), State: seen, Err: err, Facts: l.facts()}
+	o := reconcilers.Observed{Outputs: l.record.published(l.spec.OutputNames), State: seen, Err: err, Facts: l.facts()}
 	if l.record.Serial > 0 && err == nil {
 		o.Started = true
 	}
@@ -286,7 +286,11 @@ func (l *look) plan(ctx context.Context) (*planned, error) {
 	if mine := l.mine(); mine != nil {
 		a := &adopter{server: l.server, mine: mine}
 		p, err := a.adopt(ctx, l.work, l.in, l.spec)
-		if p != nil && err != nil {
+		switch {
+		case errors.Is(err, errRefused):
+			policy := wrongPasswordError(l.clean(err.Error()))
+			err = errors.Join(policy, l.remember(policy))
+		case p != nil && err != nil:
 			err = l.failed("plan", p.stream, err)
 		}
 		return p, err

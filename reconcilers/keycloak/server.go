@@ -99,8 +99,12 @@ func (s *server) login(ctx context.Context, user, password string) error {
 	return nil
 }
 
-// errAbsent says that the admin API has no such thing.
-var errAbsent = errors.New("not there")
+var (
+	// errAbsent says that the admin API has no such thing.
+	errAbsent = errors.New("not there")
+	// errRefused says that the server did not accept who asked.
+	errRefused = errors.New("not accepted (401)")
+)
 
 // list reads a list below the admin API's realms.
 func (s *server) list(ctx context.Context, realm string, query url.Values, parts ...string) ([]map[string]any, error) {
@@ -134,6 +138,8 @@ func (s *server) ask(req *http.Request, into any) error {
 	switch {
 	case resp.StatusCode == http.StatusNotFound:
 		return errAbsent
+	case resp.StatusCode == http.StatusUnauthorized:
+		return errRefused
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s %s answered %s", req.Method, req.URL.Path, resp.Status)
 	}

@@ -27,10 +27,10 @@ type Spec struct {
 	CA            desired.Expr            `yaml:"ca" doc:"PEM of the certificate authority of the server's certificate, for an https url."`
 	Module        string                  `yaml:"module" required:"true" doc:"Folder of the Terraform module, beside the manifest."`
 	Variables     map[string]desired.Tree `yaml:"variables" doc:"Variables of the module. keycloak_url is set by itself when the module has it and it stands not here."`
-	Outputs_      []string                `yaml:"outputs" doc:"Outputs of the module that the component publishes."`
+	OutputNames   []string                `yaml:"outputs" doc:"Outputs of the module that the component publishes."`
 	DriftSchedule string                  `yaml:"driftSchedule" default:"*/30 * * * *" doc:"When the live realm is compared although nothing changed: five fields as in cron, or @every 30m."`
 	Parallelism   int                     `yaml:"parallelism" default:"20" doc:"How many resources Terraform works on at a time."`
-	Adopt         bool                    `yaml:"adopt" doc:"Import what is in the realm under the names that the module declares, when the state is empty. Without it a realm that is there already is Blocked."`
+	Adopt         bool                    `yaml:"adopt" doc:"Import what is in the realm under the names that the module declares, when the state is empty. Without it a realm that is there already is Blocked. It signs in with the variables keycloak_admin_user (admin) and keycloak_admin_password."`
 	Timeout       desired.Duration        `yaml:"timeout" default:"20m" doc:"Limit of one apply."`
 
 	Position desired.Position
@@ -59,8 +59,8 @@ var (
 // Outputs are the module's outputs that the manifest names. Whether one is secret is the module's word (`sensitive`)
 // once it was applied; before, its name tells.
 func (s *Spec) Outputs() []desired.Output {
-	outputs := make([]desired.Output, len(s.Outputs_))
-	for i, name := range s.Outputs_ {
+	outputs := make([]desired.Output, len(s.OutputNames))
+	for i, name := range s.OutputNames {
 		outputs[i] = desired.Output{Name: name, Secret: looksSecret(name), Doc: "output " + name + " of the module"}
 	}
 	return outputs
@@ -119,7 +119,7 @@ func (s *Spec) validateAgainst(c *desired.Check, module moduleFiles) {
 			c.Errorf(s.Position, "variable %q of module %s has no default and is not given", name, s.Module)
 		}
 	}
-	for _, name := range s.Outputs_ {
+	for _, name := range s.OutputNames {
 		if !slices.Contains(module.outputs, name) {
 			c.Errorf(s.Position, "module %s has no output %q (has: %s)", s.Module, name, strings.Join(module.outputs, ", "))
 		}
