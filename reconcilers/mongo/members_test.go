@@ -171,6 +171,24 @@ type shiftedClock struct {
 
 func (c *shiftedClock) Now() time.Time { return time.Now().Add(c.ahead) }
 
+// A frozen member takes connections and answers nothing: observing must not wait for it, and it can be removed.
+func TestFrozenMember(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three...).run(three...)
+	r := reconciler(t)
+	s.settle(r)
+	s.lab.Pause(three[2])
+	began := time.Now()
+	o, err := r.Observe(t.Context(), s.target)
+	require.NoError(t, err)
+	require.NotEmpty(t, o.Outputs)
+	require.Less(t, time.Since(began), 4*time.Second, "asking the frozen member alone would take 5 s")
+	s.spec.Members = s.spec.Members[:2]
+	o = s.settle(r)
+	require.Equal(t, "rs0 PRIMARY, 2 members", o.Facts.Summary)
+	s.lab.Unpause(three[2])
+}
+
 func TestMemberWithWrongKey(t *testing.T) {
 	t.Parallel()
 	s := plainSet(t, three[0]).run(three[0])

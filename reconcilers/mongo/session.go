@@ -20,6 +20,7 @@ const (
 	knockEvery = 25 * time.Millisecond
 	findEvery  = 500 * time.Millisecond
 	tellWithin = 10 * time.Second
+	stragglers = 500 * time.Millisecond
 )
 
 // session is one call's view of one replica set.
@@ -58,12 +59,20 @@ func (r *Reconciler) open(t reconcilers.Target) (*session, error) {
 	return &session{r: r, target: t, want: w, memory: m, component: name}, nil
 }
 
-// look asks every member once, all at the same time.
+// look asks every member once, all at the same time. When the primary has answered the others get little more time: a
+// frozen member must not hold up the rest.
 func (s *session) look(ctx context.Context) []sighting {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	seen := make([]sighting, len(s.want.members))
 	var all sync.WaitGroup
 	for i, m := range s.want.members {
-		all.Go(func() { seen[i] = s.ask(ctx, m) })
+		all.Go(func() {
+			seen[i] = s.ask(ctx, m)
+			if seen[i].hello.IsWritablePrimary {
+				time.AfterFunc(stragglers, cancel)
+			}
+		})
 	}
 	all.Wait()
 	return seen

@@ -160,6 +160,22 @@ func (l *Lab) Stop(service string) {
 	}
 }
 
+// Pause freezes a service's processes until the test's end or Unpause.
+func (l *Lab) Pause(service string) {
+	l.tb.Helper()
+	if _, err := l.engine.ContainerPause(l.tb.Context(), l.name(service), client.ContainerPauseOptions{}); err != nil {
+		l.tb.Fatalf("pause %s: %v", service, err)
+	}
+}
+
+// Unpause lets a frozen service go on.
+func (l *Lab) Unpause(service string) {
+	l.tb.Helper()
+	if _, err := l.engine.ContainerUnpause(l.tb.Context(), l.name(service), client.ContainerUnpauseOptions{}); err != nil {
+		l.tb.Fatalf("unpause %s: %v", service, err)
+	}
+}
+
 // Start starts a service that was stopped.
 func (l *Lab) Start(service string) {
 	l.tb.Helper()
