@@ -26,18 +26,19 @@ type Options struct {
 // order of files and lines; then no fleet is given. Nothing outside the folder is read: a symlink that leaves it is a
 // problem.
 func Load(dir string, o Options) (*Fleet, error) {
-	root, err := os.OpenRoot(dir)
+	l := newLoader(nil, dir, o)
+	stop, err := l.openDir()
 	if err != nil {
-		return nil, Problems{{Position{File: "."}, fmt.Sprintf("cannot read the repository: %v", cause(err))}}
+		return nil, err
 	}
-	defer func() { _ = root.Close() }()
-	return load(root.FS(), dir, o)
+	defer stop()
+	return l.run()
 }
 
 // LoadFS is Load for a repository that is not a folder on disk; Check.SourceDir stays empty.
-func LoadFS(files fs.FS, o Options) (*Fleet, error) { return load(files, "", o) }
+func LoadFS(files fs.FS, o Options) (*Fleet, error) { return newLoader(files, "", o).run() }
 
-func load(files fs.FS, dir string, o Options) (*Fleet, error) {
+func newLoader(files fs.FS, dir string, o Options) *loader {
 	l := &loader{
 		files: files, dir: dir, options: o, kinds: map[string]*Kind{}, blueprints: map[string]*blueprint{},
 		fleet: &Fleet{Hosts: map[string]*Host{}, Instances: map[string]*Instance{}},
@@ -45,6 +46,20 @@ func load(files fs.FS, dir string, o Options) (*Fleet, error) {
 	for i := range o.Kinds {
 		l.kinds[o.Kinds[i].Name] = &o.Kinds[i]
 	}
+	return l
+}
+
+// openDir opens the repository's folder so that nothing outside it can be read.
+func (l *loader) openDir() (stop func(), err error) {
+	root, err := os.OpenRoot(l.dir)
+	if err != nil {
+		return nil, Problems{{Position{File: "."}, fmt.Sprintf("cannot read the repository: %v", cause(err))}}
+	}
+	l.files = root.FS()
+	return func() { _ = root.Close() }, nil
+}
+
+func (l *loader) run() (*Fleet, error) {
 	if !l.readFleet() {
 		return nil, l.problems.Sort()
 	}

@@ -8,8 +8,9 @@ import (
 
 // Position is a place in a file of the fleet repository. Line and Column count from 1; zero means unknown.
 type Position struct {
-	File         string // slash-separated, relative to the repository's root
-	Line, Column int
+	File   string `json:"file"` // slash-separated, relative to the repository's root
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
 }
 
 // String gives file:line:column, less what is unknown.

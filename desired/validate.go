@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
 // validate checks all instances, each on its own, with the whole fleet in sight.
@@ -162,12 +164,22 @@ func (b *builder) resolveExpr(e Expr, scope *Scope) {
 			ok = false
 		}
 	}
-	if !ok {
+	if !ok || isPlain(e) {
 		return
 	}
 	if _, err := e.Eval(scope); err != nil {
 		b.problems = append(b.problems, asProblems(err, e.position)...)
 	}
+}
+
+// isPlain says whether an expression is nothing but one checked name, whose evaluation cannot fail.
+func isPlain(e Expr) bool {
+	wrapped, ok := e.template.(*hclsyntax.TemplateWrapExpr)
+	if !ok {
+		return false
+	}
+	name, ok := wrapped.Wrapped.(*hclsyntax.ScopeTraversalExpr)
+	return ok && len(name.Traversal) == 1
 }
 
 // wrongReference says what is wrong with a reference, or "".

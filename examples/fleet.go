@@ -29,7 +29,9 @@ func FS() fs.FS {
 
 // Options say what of the example is written and how it differs.
 type Options struct {
+	Name      string            // of the fleet, when not empty
 	Instances []string          // those that are written; nil: all
+	Hosts     []string          // those that are written; nil: all
 	Values    map[string]string // values of fleet.yaml, added or replaced, as YAML text
 	HubURL    string            // hub.url of fleet.yaml, when not empty
 	HubCA     []byte            // PEM in place of hub-ca.pem, when not nil
@@ -45,7 +47,7 @@ func Write(dir string, o Options) error {
 		if entry.IsDir() {
 			return os.MkdirAll(target, 0o755)
 		}
-		if instance, ok := strings.CutPrefix(name, "instances/"); ok && o.Instances != nil && !slices.Contains(o.Instances, strings.TrimSuffix(instance, ".yaml")) {
+		if !wanted(name, "instances/", o.Instances) || !wanted(name, "hosts/", o.Hosts) {
 			return nil
 		}
 		text, err := fs.ReadFile(FS(), name)
@@ -62,6 +64,12 @@ func Write(dir string, o Options) error {
 	})
 }
 
+// wanted says whether a file of a folder is in a list of names; nil means all.
+func wanted(name, folder string, list []string) bool {
+	rest, ok := strings.CutPrefix(name, folder)
+	return !ok || list == nil || slices.Contains(list, strings.TrimSuffix(rest, ".yaml"))
+}
+
 // fleet edits fleet.yaml line by line, so that its comments stay.
 func (o Options) fleet(text []byte) []byte {
 	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
@@ -70,6 +78,9 @@ func (o Options) fleet(text []byte) []byte {
 		left[name] = true
 	}
 	for i, line := range lines {
+		if o.Name != "" && strings.HasPrefix(line, "metadata:") {
+			lines[i] = fmt.Sprintf("metadata: {name: %s}", o.Name)
+		}
 		name, _, ok := strings.Cut(strings.TrimSpace(line), ":")
 		if value, have := o.Values[name]; ok && have && strings.HasPrefix(line, "    ") {
 			lines[i] = fmt.Sprintf("    %s: %s", name, value)
@@ -104,7 +115,7 @@ func TestbedValues() map[string]string {
 
 // WriteMany puts a fleet of the example's hub and n spokes in a folder, each spoke on a host of its own: for benchmarks.
 func WriteMany(dir string, n int) error {
-	if err := Write(dir, Options{Instances: []string{"usa"}}); err != nil {
+	if err := Write(dir, Options{Instances: []string{"usa"}, Hosts: []string{"usa-01"}}); err != nil {
 		return err
 	}
 	for i := range n {
