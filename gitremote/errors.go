@@ -161,10 +161,10 @@ func (r *Remote) fail(ctx context.Context, op, ref string, err error) error {
 	if errors.As(err, &ke) {
 		e.RetryAfter = ke.retryAfter
 	}
-	switch {
-	case e.Kind == Canceled:
+	switch e.Kind {
+	case Canceled:
 		e.text = "cancelled"
-	case e.Kind == Timeout:
+	case Timeout:
 		e.text = fmt.Sprintf("no whole answer within %s", r.cfg.Timeout)
 	default:
 		e.text = r.scrub(err.Error())

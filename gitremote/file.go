@@ -83,25 +83,21 @@ func (f *fileWire) open(ctx context.Context, svc service, v2 bool) (*stream, err
 	}
 	outW.Close()
 	stopReading := context.AfterFunc(ctx, func() { out.Close() })
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	ended := false
+	done := make(chan struct{})
+	var waitErr error
+	go func() {
+		defer close(done)
+		waitErr = cmd.Wait()
+	}()
 	st.in, st.out = in, out
 	st.wait = func() error {
-		if ended {
-			return nil
-		}
-		ended = true
-		return <-done
+		<-done
+		return waitErr
 	}
 	st.stop = func() {
 		stopReading()
 		in.Close()
 		out.Close()
-		if ended {
-			return
-		}
-		ended = true
 		select {
 		case <-done:
 		case <-time.After(stopGrace):

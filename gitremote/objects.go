@@ -75,9 +75,11 @@ func (e *encoded) Type() plumbing.ObjectType   { return e.kind }
 func (e *encoded) Size() int64                 { return int64(len(e.content)) }
 func (e *encoded) SetType(plumbing.ObjectType) {}
 func (e *encoded) SetSize(int64)               {}
+
 func (e *encoded) Reader() (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(e.content)), nil
 }
+
 func (e *encoded) Writer() (io.WriteCloser, error) {
 	return nil, errors.New("objects are immutable")
 }

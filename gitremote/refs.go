@@ -32,7 +32,13 @@ func (v refValue) commit() plumbing.Hash {
 // capabilities maps a capability to its value, "" when it has none.
 type capabilities map[string]string
 
-func (c capabilities) has(name string) bool { _, ok := c[name]; return ok }
+// usable refuses a repository whose objects this program cannot read, before it is asked for any.
+func (c capabilities) usable() error {
+	if f, ok := c["object-format"]; ok && f != "sha1" {
+		return ofKind(BadAnswer, "the repository uses %s objects: only SHA-1 repositories are supported", clip([]byte(f)))
+	}
+	return nil
+}
 
 // Ref reads where one ref points: the commit behind it, an annotated tag peeled. The name is a full one
 // ("refs/heads/main"). A ref that does not exist, also in an empty repository, gives ErrRefNotFound
@@ -172,7 +178,7 @@ func readAdvertisement(p *pktReader) (*advertisement, error) {
 		}
 		switch {
 		case kind == pktFlush:
-			return adv, nil
+			return adv, adv.caps.usable()
 		case kind != pktData:
 			return nil, protocolError("a packet that does not belong into an advertisement")
 		case first && bytes.HasPrefix(line, []byte("# service=")):
@@ -188,7 +194,7 @@ func readAdvertisement(p *pktReader) (*advertisement, error) {
 			if err := readCapabilities(p, adv.caps); err != nil {
 				return nil, err
 			}
-			return adv, nil
+			return adv, adv.caps.usable()
 		case first && bytes.Equal(line, []byte("version 1")):
 			continue
 		}

@@ -75,10 +75,6 @@ func (r *Remote) hidden(old *strings.Replacer, values []string) bool {
 	return true
 }
 
-func (c Config) hasHTTPCredentials() bool {
-	return c.Username != "" || c.Password != "" || c.PasswordFile != "" || c.Token != "" || c.TokenFile != "" || c.ClientCertFile != ""
-}
-
 func (c Config) checkHTTPCredentials() error {
 	token := c.Token != "" || c.TokenFile != ""
 	password := c.Password != "" || c.PasswordFile != ""

@@ -302,20 +302,24 @@ func (b *bed) bomb(mebibytes int) {
 	f, err := os.Create(path)
 	require.NoError(b, err)
 	out := bufio.NewWriter(f)
-	out.Write([]byte{0x78, 0x9c})
-	out.Write(flush(head))
-	out.Write(flush(zeros))
+	put := func(p []byte) {
+		_, err := out.Write(p)
+		require.NoError(b, err)
+	}
+	put([]byte{0x78, 0x9c})
+	put(flush(head))
+	put(flush(zeros))
 	hash.Write(zeros)
 	again := bytes.Clone(flush(zeros))
 	for range mebibytes - 1 {
 		hash.Write(zeros)
-		out.Write(again)
+		put(again)
 	}
-	out.Write([]byte{0x03, 0x00}) // the last block, empty
+	put([]byte{0x03, 0x00}) // the last block, empty
 	sum := adler32.Checksum(head)
 	low, high := uint64(sum&0xffff), uint64(sum>>16)
 	high = (high + low*uint64(mebibytes<<20)) % 65521 // what so many zeros do to it
-	out.Write(binary.BigEndian.AppendUint32(nil, uint32(high<<16|low)))
+	put(binary.BigEndian.AppendUint32(nil, uint32(high<<16|low)))
 	require.NoError(b, out.Flush())
 	require.NoError(b, f.Close())
 

@@ -77,7 +77,7 @@ func TestKilledAnywhere(t *testing.T) {
 		case <-time.After(time.Duration(10+7*round) * time.Millisecond):
 		}
 		require.NoError(t, child.Process.Kill())
-		<-died
+		require.Error(t, <-died)
 
 		s := b.open()
 		require.Empty(t, s.Notices(), "the accepted snapshot is whole")

@@ -122,8 +122,8 @@ func (w *snapshotWriter) file(dir int, path string, e *node) error {
 		return err
 	}
 	if content == nil && e.size > 0 {
-		if linked, err := w.link(dir, path, e); linked || err != nil {
-			return err
+		if w.link(dir, path, e) {
+			return nil
 		}
 		if content, err = w.read(e.hash); err != nil {
 			return err
@@ -158,22 +158,23 @@ func (w *snapshotWriter) file(dir int, path string, e *node) error {
 	return nil
 }
 
-// link takes an unchanged file over. False means that it has to be written.
-func (w *snapshotWriter) link(dir int, path string, e *node) (bool, error) {
+// link takes an unchanged file over. False means that it has to be written: it was altered, lies on another file system, or
+// has too many links.
+func (w *snapshotWriter) link(dir int, path string, e *node) bool {
 	old, ok := w.from.base.files[e.hash]
 	if !ok || w.base == nil || old.mode != e.mode {
-		return false, nil
+		return false
 	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(int(w.base.Fd()), old.path, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || !old.untouched(&st) {
-		return false, nil
+	if unix.Fstatat(int(w.base.Fd()), old.path, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || !old.untouched(&st) {
+		return false
 	}
-	if err := unix.Linkat(int(w.base.Fd()), old.path, dir, e.name, 0); err != nil {
-		return false, nil // another file system, or too many links: copy
+	if unix.Linkat(int(w.base.Fd()), old.path, dir, e.name, 0) != nil {
+		return false
 	}
 	old.path = path
 	w.out.files[e.hash] = old
-	return true, nil
+	return true
 }
 
 // read reads a file of the base and checks that it is still what it was.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sort"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -217,5 +216,3 @@ func encodeTree(nodes []*node) []byte {
 	}
 	return raw
 }
-
-func snapshotPath(dir, commit string) string { return filepath.Join(dir, snapshotsDir, commit) }
