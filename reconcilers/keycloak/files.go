@@ -14,35 +14,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"dive-agent/atomicfile"
 )
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// write replaces a file as a whole: beside it, synced, 0600, renamed. A reader sees the old one or the new one.
-func write(name string, data []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	if err = tmp.Chmod(0o600); err != nil {
-		return err
-	}
-	if _, err = tmp.Write(data); err != nil {
-		return err
-	}
-	if err = tmp.Sync(); err != nil {
-		return err
-	}
-	if err = tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
+// write brings a file of the component's folder to a content, whole, 0600.
+func write(name string, data []byte) error {
+	_, err := atomicfile.Write(name, data, atomicfile.Options{Mode: 0o600})
+	return err
 }
 
 // load reads JSON; a file that is not there leaves v as it is.

@@ -195,9 +195,11 @@ first_broker_login_flow    string OC firstBrokerLoginFlow
 	}
 	k.update = put
 	k.remove = func(ctx context.Context, c *client, s object) error {
-		return c.put(ctx, k.item(s), object{"browserFlow": "browser", "registrationFlow": "registration", "directGrantFlow": "direct grant",
+		return c.put(ctx, k.item(s), object{
+			"browserFlow": "browser", "registrationFlow": "registration", "directGrantFlow": "direct grant",
 			"resetCredentialsFlow": "reset credentials", "clientAuthenticationFlow": "clients",
-			"dockerAuthenticationFlow": "docker auth", "firstBrokerLoginFlow": "first broker login"})
+			"dockerAuthenticationFlow": "docker auth", "firstBrokerLoginFlow": "first broker login",
+		})
 	}
 	return k
 }

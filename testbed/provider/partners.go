@@ -48,7 +48,8 @@ extra_config                            map    O   own:config
 `
 
 func partnerKinds() []*kind {
-	return []*kind{identityProvider(),
+	return []*kind{
+		identityProvider(),
 		providerMapper("custom_identity_provider_mapper", `
 identity_provider_mapper string RF identityProviderMapper
 `, ""),

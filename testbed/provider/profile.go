@@ -48,8 +48,10 @@ name                string R .
 	k.remove = func(ctx context.Context, c *client, s object) error {
 		all := []any{}
 		for _, name := range []string{"username", "email", "firstName", "lastName"} {
-			all = append(all, object{"name": name, "displayName": "${" + name + "}",
-				"permissions": object{"view": []string{"admin", "user"}, "edit": []string{"admin", "user"}}})
+			all = append(all, object{
+				"name": name, "displayName": "${" + name + "}",
+				"permissions": object{"view": []string{"admin", "user"}, "edit": []string{"admin", "user"}},
+			})
 		}
 		return c.put(ctx, k.item(s), object{"attributes": all})
 	}
@@ -72,8 +74,10 @@ func profileOf(s object) object {
 	}
 	attributes := []any{}
 	for _, one := range objects(s["attribute"]) {
-		a := object{"name": one["name"], "displayName": one["display_name"], "group": one["group"],
-			"multivalued": one["multi_valued"] == true, "annotations": one["annotations"], "defaultValue": one["default_value"]}
+		a := object{
+			"name": one["name"], "displayName": one["display_name"], "group": one["group"],
+			"multivalued": one["multi_valued"] == true, "annotations": one["annotations"], "defaultValue": one["default_value"],
+		}
 		if scopes := texts(one["enabled_when_scope"]); len(scopes) > 0 {
 			a["selector"] = object{"scopes": anys(scopes)}
 		}
@@ -97,8 +101,10 @@ func profileOf(s object) object {
 	}
 	groups := []any{}
 	for _, one := range objects(s["group"]) {
-		groups = append(groups, object{"name": one["name"], "displayHeader": one["display_header"],
-			"displayDescription": one["display_description"], "annotations": one["annotations"]})
+		groups = append(groups, object{
+			"name": one["name"], "displayHeader": one["display_header"],
+			"displayDescription": one["display_description"], "annotations": one["annotations"],
+		})
 	}
 	rep["attributes"], rep["groups"] = attributes, groups
 	return rep
@@ -109,9 +115,11 @@ func attributesSeen(rep object) any {
 	for _, one := range objects(rep["attributes"]) {
 		required, _ := one["required"].(object)
 		selector, _ := one["selector"].(object)
-		a := object{"name": one["name"], "display_name": one["displayName"], "group": one["group"], "default_value": one["defaultValue"],
+		a := object{
+			"name": one["name"], "display_name": one["displayName"], "group": one["group"], "default_value": one["defaultValue"],
 			"annotations": words(one["annotations"]), "enabled_when_scope": selector["scopes"],
-			"required_for_roles": required["roles"], "required_for_scopes": required["scopes"]}
+			"required_for_roles": required["roles"], "required_for_scopes": required["scopes"],
+		}
 		if one["multivalued"] == true {
 			a["multi_valued"] = true
 		}
@@ -132,8 +140,10 @@ func attributesSeen(rep object) any {
 func groupsSeen(rep object) any {
 	all := []any{}
 	for _, one := range objects(rep["groups"]) {
-		all = append(all, object{"name": one["name"], "display_header": one["displayHeader"],
-			"display_description": one["displayDescription"], "annotations": words(one["annotations"])})
+		all = append(all, object{
+			"name": one["name"], "display_header": one["displayHeader"],
+			"display_description": one["displayDescription"], "annotations": words(one["annotations"]),
+		})
 	}
 	return all
 }

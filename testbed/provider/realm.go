@@ -222,8 +222,10 @@ events_listeners             set    O  loose:eventsListeners
 		return text(plan, "realm_id"), k.doUpdate(ctx, c, plan, plan)
 	}
 	k.remove = func(ctx context.Context, c *client, s object) error {
-		return c.put(ctx, k.item(s), object{"eventsEnabled": false, "adminEventsEnabled": false,
-			"adminEventsDetailsEnabled": false, "eventsExpiration": 0, "eventsListeners": []string{"jboss-logging"}})
+		return c.put(ctx, k.item(s), object{
+			"eventsEnabled": false, "adminEventsEnabled": false,
+			"adminEventsDetailsEnabled": false, "eventsExpiration": 0, "eventsListeners": []string{"jboss-logging"},
+		})
 	}
 	return k
 }
