@@ -39,7 +39,7 @@ func disconnect(ctx context.Context, db *mongo.Database) {
 
 // writeStart notes the start of the service in the database. That only a primary takes.
 func writeStart(ctx context.Context, env environment, db *mongo.Database) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
 	host, err := os.Hostname()
 	if err != nil {
