@@ -162,8 +162,7 @@ func (s *Spec) Needs(*desired.Check) []desired.Need {
 
 // Validate checks what the types cannot say.
 func (s *Spec) Validate(c *desired.Check) {
-	at := desired.Position{}
-	s.validateMembers(c, at)
+	s.validateMembers(c, c.At("members"))
 	names := map[string]bool{}
 	for _, u := range s.Users {
 		id := u.database() + "." + u.Name
@@ -181,10 +180,10 @@ func (s *Spec) Validate(c *desired.Check) {
 		}
 	}
 	if s.User != "" && !s.knowsUser(s.User) {
-		c.Errorf(at, "user %q, whose login the uri should carry, is neither root's name nor one of users", s.User)
+		c.Errorf(c.At("user"), "user %q, whose login the uri should carry, is neither root's name nor one of users", s.User)
 	}
 	if st := s.Settings; st != nil && (st.ElectionTimeoutMillis < 0 || st.HeartbeatIntervalMillis < 0) {
-		c.Errorf(at, "settings must not be negative")
+		c.Errorf(c.At("settings"), "settings must not be negative")
 	}
 	for _, seed := range s.Seed {
 		s.validateSeed(c, seed)
@@ -271,10 +270,14 @@ func (s *Spec) validateSeed(c *desired.Check, seed Seed) {
 	if s.seedDatabase(seed) == "" {
 		c.Errorf(at, "seed %s needs a database, here or in the component", seed.Collection)
 	}
-	if c.Light || c.Files == nil {
+	if c.Light {
 		return
 	}
-	file, err := c.Files.Open(seed.File)
+	name, ok := c.Path(at, seed.File, false)
+	if !ok || c.Files == nil {
+		return
+	}
+	file, err := c.Files.Open(name)
 	if err != nil {
 		c.Errorf(at, "seed %s: cannot read %s: %v", seed.Collection, seed.File, cause(err))
 		return

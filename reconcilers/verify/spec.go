@@ -2,7 +2,7 @@ package verify
 
 import (
 	"fmt"
-	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -249,7 +249,7 @@ func (s *Spec) Validate(c *desired.Check) {
 func (c Check) problems(at *desired.Check) []string {
 	switch {
 	case c.HTTP != nil:
-		return append(place(c.HTTP.URL.IsZero(), c.HTTP.Service, c.HTTP.Port, "url"), c.HTTP.authority(at)...)
+		return append(place(c.HTTP.URL.IsZero(), c.HTTP.Service, c.HTTP.Port, "url"), c.HTTP.authority(at, c.Position)...)
 	case c.TCP != nil:
 		return place(c.TCP.Address.IsZero(), c.TCP.Service, c.TCP.Port, "address")
 	case c.Mongo != nil:
@@ -259,9 +259,9 @@ func (c Check) problems(at *desired.Check) []string {
 	case c.Logs != nil && c.Logs.Absent == "" && c.Logs.Present == "":
 		return []string{"logs needs absent or present"}
 	case c.Certificate != nil:
-		return append(place(c.Certificate.Address.IsZero(), c.Certificate.Service, c.Certificate.Port, "address"), c.Certificate.authority(at)...)
+		return append(place(c.Certificate.Address.IsZero(), c.Certificate.Service, c.Certificate.Port, "address"), c.Certificate.authority(at, c.Position)...)
 	case c.OIDC != nil:
-		list := c.OIDC.authority(at)
+		list := c.OIDC.authority(at, c.Position)
 		if c.OIDC.Issuer.IsZero() && c.OIDC.URL.IsZero() {
 			list = append(list, "oidc needs issuer or url")
 		}
@@ -283,7 +283,23 @@ func (m *Mongo) problems(at *desired.Check) []string {
 	if m.URI.IsZero() && m.component(at.Instance) == "" {
 		list = append(list, "mongo needs uri or component: the instance has not exactly one "+replicaSetKind)
 	}
+	if m.Component != "" && !publishesURI(at.Instance, m.Component) {
+		list = append(list, fmt.Sprintf("component %q is none of this instance that publishes uri", m.Component))
+	}
 	return list
+}
+
+func publishesURI(in *desired.Instance, name string) bool {
+	if in == nil {
+		return true
+	}
+	for _, c := range in.Components {
+		outputter, ok := c.Spec.(desired.Outputter)
+		if c.Name == name && ok {
+			return slices.ContainsFunc(outputter.Outputs(), func(o desired.Output) bool { return o.Name == "uri" })
+		}
+	}
+	return false
 }
 
 // place says whether exactly one way to the server is given.
@@ -300,20 +316,13 @@ func place(noAddress bool, service string, port int, address string) []string {
 }
 
 // authority says what is wrong with the certificate authority that is named.
-func (t Trust) authority(at *desired.Check) []string {
+func (t Trust) authority(at *desired.Check, where desired.Position) []string {
 	if t.CAFile == "" {
 		return nil
 	}
 	if !t.CA.IsZero() {
 		return []string{"it has both ca and caFile; one is enough"}
 	}
-	if at.Files == nil || at.Light {
-		return nil
-	}
-	f, err := at.Files.Open(path.Clean(t.CAFile))
-	if err != nil {
-		return []string{"cannot read caFile " + t.CAFile}
-	}
-	_ = f.Close()
+	at.Path(where, t.CAFile, false)
 	return nil
 }
