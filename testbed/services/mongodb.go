@@ -41,6 +41,15 @@ func disconnect(ctx context.Context, db *mongo.Database) {
 func writeStart(ctx context.Context, env environment, db *mongo.Database) error {
 	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
+	var hello struct {
+		Primary bool `bson:"isWritablePrimary"`
+	}
+	if err := db.RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}).Decode(&hello); err != nil {
+		return explainWrite(err)
+	}
+	if !hello.Primary { // the driver would only try again until the limit
+		return errors.New("cannot write to MongoDB: not primary: the server that answers is no writable primary")
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		return err
