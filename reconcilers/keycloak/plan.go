@@ -1,0 +1,150 @@
+package keycloak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"dive-agent/reconcilers"
+)
+
+// plan asks Terraform, and takes over what is ours in the realm and missing in the state.
+func (l *look) plan(ctx context.Context) (*planned, error) {
+	if err := removeIfThere(filepath.Join(l.work.module, adoptFile)); err != nil {
+		return nil, err
+	}
+	if mine := l.mine(); mine != nil {
+		a := &adopter{server: l.server, mine: mine}
+		p, err := a.adopt(ctx, l.work, l.in, l.spec)
+		switch {
+		case errors.Is(err, errRefused):
+			policy := wrongPasswordError(l.clean(err.Error()))
+			err = errors.Join(policy, l.remember(policy))
+		case p != nil && err != nil:
+			err = l.failed("plan", p.stream, err)
+		}
+		return p, err
+	}
+	p, err := l.work.plan(ctx, l.in, l.spec.Parallelism)
+	if err != nil {
+		return nil, l.failed("plan", p.stream, err)
+	}
+	return p, nil
+}
+
+// mine says which resources may be taken over; nil when none may. After an apply that was cut off it is those which
+// were begun and did not get into the state. With `adopt` and no state it is all.
+func (l *look) mine() func(string) bool {
+	empty := l.state == nil || l.state.managed() == 0
+	if l.spec.Adopt && empty {
+		return func(string) bool { return true }
+	}
+	if l.cut == nil || len(l.cut.begun) == 0 {
+		return nil
+	}
+	known := map[string]bool{}
+	if l.state != nil {
+		known = l.state.addresses()
+	}
+	for address := range l.cut.begun {
+		if !known[address] {
+			return func(address string) bool { return l.cut.begun[address] }
+		}
+	}
+	return nil
+}
+
+// judge turns a plan into changes, or into what is wrong with it.
+func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
+	now := l.deps.Clock.Now()
+	if !p.changes {
+		return l.inSync(now, nil)
+	}
+	if err := l.foreign(ctx, p); err != nil {
+		return err
+	}
+	changes := changesOf(p)
+	if len(changes) == 0 {
+		return l.inSync(now, nil)
+	}
+	print := printOf(changes)
+	if l.record.Inputs == l.in.digest && (!l.record.Verified && equal(print, l.record.Applied) || equal(print, l.record.Stuck)) {
+		return l.inSync(now, print)
+	}
+	content, err := contentOf(l.work, l.in, p)
+	if err != nil {
+		return err
+	}
+	serial := int64(0)
+	if l.state != nil {
+		serial = l.state.Serial
+	}
+	seen.changes, seen.content = changes, content
+	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, changes: changes}
+	return nil
+}
+
+// foreign refuses to make a realm that is there already and not in the state.
+func (l *look) foreign(ctx context.Context, p *planned) error {
+	for _, rc := range p.plan.ResourceChanges {
+		after, _ := rc.Change.After.(map[string]any)
+		name, _ := after["realm"].(string)
+		if rc.Type != "keycloak_realm" || !rc.Change.Actions.Create() || name == "" {
+			continue
+		}
+		there, err := l.server.realm(ctx, name)
+		if err != nil {
+			return err
+		}
+		if there {
+			return &reconcilers.BlockedError{
+				Reason: "RealmExists", Message: fmt.Sprintf("realm %s is on the server and not in the Terraform state of this component", name),
+				Do: "Merge `adopt: true` into the component to take it over as it is, or put the realm's state back. Nothing was changed",
+			}
+		}
+	}
+	return nil
+}
+
+// inSync records that a plan had nothing to do, or nothing that an apply would end.
+func (l *look) inSync(now time.Time, stuck []string) error {
+	if l.state != nil {
+		l.record.take(l.state)
+	}
+	l.record.Inputs, l.record.Verified, l.record.Compared, l.record.Stuck, l.record.Applied = l.in.digest, true, now, stuck, nil
+	if err := l.work.keep(l.record); err != nil {
+		return err
+	}
+	if l.state != nil {
+		if _, err := keepCopy(l.work.state, l.work.copies); err != nil {
+			return err
+		}
+	}
+	return l.work.finished()
+}
+
+// equal says whether two lists that say something say the same.
+func equal(a, b []string) bool { return len(a) > 0 && slices.Equal(a, b) }
+
+// Plan hands on what Observe made Terraform say.
+func (r *Reconciler) Plan(t reconcilers.Target, o reconcilers.Observed) (reconcilers.Plan, error) {
+	seen, ok := o.State.(*observation)
+	if !ok {
+		return reconcilers.Plan{}, fmt.Errorf("component %s: the observation is not one of kind %s", t.Component.Name, Kind.Name)
+	}
+	if len(seen.unknown) > 0 {
+		return reconcilers.Plan{
+			Unknown: seen.unknown,
+			Changes: []reconcilers.Change{{Action: reconcilers.Run, Address: "module " + t.Component.Spec.(*Spec).Module, Reason: "known after apply: " + strings.Join(seen.unknown, ", ")}},
+		}, nil
+	}
+	plan := reconcilers.Plan{Changes: seen.changes, Content: seen.content}
+	if seen.saved != nil {
+		plan.State = seen.saved
+	}
+	return plan, nil
+}
