@@ -1,8 +1,10 @@
 package gitremote
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net/url"
 	"os"
 	"os/exec"
@@ -11,10 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/cache"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
 // fileWire reaches a repository on this machine. Refs are read from its files; objects come from
@@ -40,14 +39,49 @@ func (f *fileWire) localRef(name string) (string, bool) {
 		if st, err := os.Stat(filepath.Join(dir, "objects")); err != nil || !st.IsDir() {
 			continue
 		}
-		s := filesystem.NewStorage(osfs.New(dir, osfs.WithBoundOS()), cache.NewObjectLRU(0))
-		ref, err := s.Reference(plumbing.ReferenceName(name))
-		if err != nil || ref.Type() != plumbing.HashReference || ref.Hash().IsZero() {
+		root, err := os.OpenRoot(dir)
+		if err != nil {
 			return "", false
 		}
-		return ref.Hash().String(), true
+		defer root.Close()
+		if h, err := looseRef(root, name); err == nil {
+			return h, isHash(h)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return "", false
+		}
+		h := packedRef(root, name)
+		return h, isHash(h)
 	}
 	return "", false
+}
+
+func isHash(h string) bool { return len(h) == 40 && plumbing.IsHash(h) }
+
+// looseRef reads a ref that has a file of its own, gitrepository-layout(5).
+func looseRef(root *os.Root, name string) (string, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, 256))
+	return strings.TrimSpace(string(raw)), err
+}
+
+// packedRef looks into the file that git pack-refs writes: a hash and a name on each line.
+func packedRef(root *os.Root, name string) string {
+	f, err := root.Open("packed-refs")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if h, n, ok := strings.Cut(lines.Text(), " "); ok && n == name {
+			return h
+		}
+	}
+	return ""
 }
 
 // open runs git's service on the repository in a process group of its own, which ends with the operation.

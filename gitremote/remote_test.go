@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -237,5 +238,20 @@ func TestCancelledContext(t *testing.T) {
 		_, err := r.Fetch(ctx, plumbing.NewHash(tip), nil, 1)
 		kind, _ := gitremote.KindOf(err)
 		require.Equal(t, gitremote.Canceled, kind, "%v", err)
+	})
+}
+
+func TestRepositoryOfAnotherObjectFormat(t *testing.T) {
+	overEach(t, func(t *testing.T, r *gitremote.Remote, repo *gitserver.Repository) {
+		require.NoError(t, os.RemoveAll(repo.Path))
+		cmd := exec.Command("git", "init", "--quiet", "--bare", "--initial-branch=main", "--object-format=sha256", repo.Path)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		repo.Commit(t, "main", "First", gitserver.Files{"a": "1"})
+		_, err = r.Ref(t.Context(), mainRef)
+		kind, _ := gitremote.KindOf(err)
+		require.Contains(t, []gitremote.Kind{gitremote.BadAnswer, gitremote.ServerError}, kind, "%v", err)
+		require.Regexp(t, "(?i)sha-?256", err.Error())
 	})
 }
