@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.uber.org/goleak"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
@@ -97,6 +98,8 @@ func TestOnlyWhatIsMissingIsDone(t *testing.T) {
 }
 
 func TestWritablePrimarySoonAfterAccepting(t *testing.T) {
+	others := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, others) }) // the last of the clean-up: a closed reconciler leaves nothing behind
 	s := plainSet(t, "mongodb").run("mongodb")
 	accepted := make(chan time.Time, 1)
 	go func() {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"dive-agent/reconcilers"
 	"dive-agent/reconcilers/conformance"
@@ -170,10 +171,14 @@ checks:
 }
 
 func TestFailingChecksAreWaitedForAtFirst(t *testing.T) {
+	others := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, others) }) // the last of the clean-up: a closed reconciler leaves nothing behind
 	w := newWorld(t)
 	w.checks(`
 within: 30s
-checks: [{name: port, tcp: {address: "127.0.0.1:1"}}]
+checks:
+  - {name: port, tcp: {address: "127.0.0.1:1"}}
+  - {name: mongo, class: optional, timeout: 500ms, mongo: {uri: "mongodb://127.0.0.1:1/x", count: x, expect: 1}}
 `)
 	r := w.reconciler()
 	_, o := w.saw(r)
@@ -186,7 +191,7 @@ checks: [{name: port, tcp: {address: "127.0.0.1:1"}}]
 	w.clock.ahead = 31 * time.Second
 	_, o = w.saw(r)
 	require.NotErrorAs(t, o.Err, &wait)
-	require.ErrorContains(t, o.Err, "1 of 1 checks failed: port: connect to 127.0.0.1")
+	require.ErrorContains(t, o.Err, "1 of 2 checks failed: port: connect to 127.0.0.1")
 }
 
 func TestCancelledChecksEndAtOnce(t *testing.T) {
