@@ -36,7 +36,11 @@ func (l *loader) readBlueprints() {
 		b.at = root.at
 		spec, problems := l.open(b.file, root, BlueprintKind, name)
 		d := &Decoder{problems: problems}
-		d.Decode(spec, &b.spec)
+		if spec.n == nil {
+			l.problems = append(l.problems, problems...)
+			continue
+		}
+		d.decodeSpec(spec, &b.spec)
 		b.role = b.spec.Role
 		b.values = d.declarations(b.spec.Values)
 		for _, decl := range b.values {
@@ -128,8 +132,11 @@ func (b *builder) read() {
 	i.Position = root.at
 	spec, problems := b.l.open(b.file, root, InstanceKind, b.name)
 	d := &Decoder{problems: problems}
-	b.specNode = spec.n
-	d.Decode(spec, &b.spec)
+	if b.specNode = spec.n; spec.n == nil {
+		b.root, b.problems = nil, append(b.problems, problems...)
+		return
+	}
+	d.decodeSpec(spec, &b.spec)
 	b.problems = append(b.problems, d.problems...)
 	i.Host, i.Blueprint, i.Role, i.Approve = b.spec.Host, b.spec.Blueprint, b.spec.Role, b.spec.Approve
 	i.Source = strings.TrimSuffix(b.file, ".yaml")

@@ -34,6 +34,13 @@ func (d *Decoder) Decode(t Tree, into any) {
 	}
 }
 
+// decodeSpec fills the spec of a manifest.
+func (d *Decoder) decodeSpec(t Tree, into any) {
+	if t.n != nil {
+		d.value(t.n, reflect.ValueOf(into).Elem(), "spec")
+	}
+}
+
 // DecodeSpec reads a spec from a YAML text, for tests of kinds. Generic fields of components are no part of it.
 func DecodeSpec(k Kind, file string, text []byte) (any, error) {
 	n, problems := parseManifest(file, text)

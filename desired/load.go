@@ -182,7 +182,7 @@ func (l *loader) readFleet() bool {
 	}
 	d := &Decoder{}
 	var f fleetSpec
-	d.Decode(spec, &f)
+	d.decodeSpec(spec, &f)
 	l.problems = append(l.problems, d.problems...)
 	l.fleet.Hub = f.Hub
 	l.fleet.Hub.at = spec.Get("hub").Get("instance").Position()
@@ -292,7 +292,7 @@ func (l *loader) readHosts() {
 		l.problems = append(l.problems, problems...)
 		d := &Decoder{}
 		var h hostSpec
-		d.Decode(spec, &h)
+		d.decodeSpec(spec, &h)
 		d.checkHost(spec, h)
 		l.problems = append(l.problems, d.problems...)
 		host.MachineID, host.Recipient, host.SigningKey, host.Position = h.MachineID, h.Recipient, h.SigningKey, root.at

@@ -97,13 +97,15 @@ func validIdentifier(name string) bool {
 	}) < 0
 }
 
-// open decodes what all manifests share and checks kind and name. It gives the spec, or a zero Tree.
+// open decodes what all manifests share and checks kind and name. It gives the spec; a zero Tree when there is none, or
+// when the file is of another kind.
 func (l *loader) open(path string, root *node, kind, name string) (spec Tree, problems Problems) {
 	d := &Decoder{}
 	var m manifest
 	d.Decode(Tree{root}, &m)
 	if m.Kind != "" && m.Kind != kind && len(d.problems) == 0 {
 		d.Errorf(root.get("kind").at, "%s must be of kind %s, not %s", path, kind, m.Kind)
+		return Tree{}, d.problems
 	}
 	if at := root.get("metadata").get("name"); at != nil && m.Metadata.Name != "" {
 		switch {

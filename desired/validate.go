@@ -106,10 +106,7 @@ func (b *builder) validate() {
 }
 
 func (b *builder) checkApprovals(g *grapher) {
-	var names []string
-	for _, c := range b.instance.Components {
-		names = append(names, c.Name)
-	}
+	names := b.componentNames()
 	for _, name := range slices.Sorted(maps.Keys(b.instance.Approve)) {
 		component, part, _ := strings.Cut(name, "/")
 		digest := b.instance.Approve[name]
@@ -117,6 +114,7 @@ func (b *builder) checkApprovals(g *grapher) {
 		switch {
 		case !slices.Contains(names, component):
 			b.fail(at, "no component %q in %s%s", component, b.name, hintOr(component, names))
+		case b.broken[component]:
 		case part != "" && !b.l.options.Light && g.index[name] == nil:
 			b.fail(at, "component %s of %s has no part %q", component, b.name, part)
 		case len(digest) != 16 || strings.Trim(digest, "0123456789abcdef") != "":
@@ -219,11 +217,16 @@ func (b *builder) where(file string) string {
 }
 
 func (b *builder) unknownComponent(name, where string) string {
+	return fmt.Sprintf("no component %q in %s%s", name, where, hintAnd(name, b.componentNames()))
+}
+
+// componentNames lists all that are declared, those that could not be made last.
+func (b *builder) componentNames() []string {
 	var names []string
 	for _, c := range b.instance.Components {
 		names = append(names, c.Name)
 	}
-	return fmt.Sprintf("no component %q in %s%s", name, where, hintAnd(name, names))
+	return append(names, slices.Sorted(maps.Keys(b.broken))...)
 }
 
 func wrongField(path, fields []string) string {

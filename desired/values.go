@@ -183,6 +183,8 @@ func (e *evaluation) value(name string) {
 			case e.nodes[root] != nil:
 				e.value(root)
 				scope[root] = e.values[root]
+			case e.decls[root] != nil: // a value that is missing was reported
+				scope[root] = Value{dynamic}
 			default:
 				usable = false
 				e.problems = append(e.problems, Problem{ref.Position, e.unknown(ref)})
