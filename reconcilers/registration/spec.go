@@ -46,7 +46,7 @@ type SpokeSpec struct {
 	DataIsolationLevel desired.Expr     `yaml:"dataIsolationLevel" doc:"minimal (default: the spoke gets least), filtered or full."`
 	SkipValidation     bool             `yaml:"skipValidation" doc:"Let the hub register the spoke though its identity provider does not answer yet. The hub connects to it all the same, for 5 s at most."`
 	RegisterAgainAfter string           `yaml:"registerAgainAfter" doc:"Id of the revoked record in whose place the spoke may register anew. Without it a revoked spoke stays so."`
-	Poll               desired.Duration `yaml:"poll" default:"2s" doc:"How often the hub is asked while the approval is awaited."`
+	Poll               desired.Duration `yaml:"poll" default:"2s" doc:"How often the hub is asked while the approval is awaited; more often right after the registration."`
 }
 
 // URLs of a spoke.
@@ -63,7 +63,7 @@ type ApprovalsSpec struct {
 	AdminKey      desired.Expr     `yaml:"adminKey" required:"true" doc:"The hub's FEDERATION_ADMIN_KEY, a secret of the instance."`
 	Service       string           `yaml:"service" doc:"The service that runs the hub's backend, such as backend; it is waited for."`
 	UnknownSpokes string           `yaml:"unknownSpokes" default:"report" enum:"report,suspend,revoke" doc:"What happens to an approved record that no merged manifest declares."`
-	Poll          desired.Duration `yaml:"poll" default:"2s" doc:"How often the hub is asked whether there is something to do."`
+	Poll          desired.Duration `yaml:"poll" default:"1s" doc:"How often the hub is asked whether there is something to do."`
 }
 
 // What the hub takes, the least first.

@@ -163,7 +163,7 @@ func (s spokeState) hindrance(hub string, spec *SpokeSpec) error {
 	}
 	if s.live.Status == pending {
 		return &reconcilers.WaitError{
-			For: "approval by the hub", Again: pollOf(spec.Poll),
+			For: "approval by the hub", Again: s.live.poll(spec, s.now),
 			Err: errors.New("the hub's agent approves when this manifest is merged and equals the record"),
 		}
 	}
@@ -216,6 +216,18 @@ func (s spokeState) facts() reconcilers.Facts {
 	}
 	f.Notes = append(f.Notes, s.differences()...)
 	return f
+}
+
+// freshFor is how long after its registration a pending spoke asks more often: the hub's agent needs no longer to approve
+// what is merged.
+const freshFor = 30 * time.Second
+
+// poll is how soon to ask again for a spoke that waits.
+func (live *registered) poll(spec *SpokeSpec, now time.Time) time.Duration {
+	if age := now.Sub(live.RegisteredAt); live.Status == pending && age >= 0 && age < freshFor {
+		return min(minPoll, pollOf(spec.Poll))
+	}
+	return pollOf(spec.Poll)
 }
 
 func pollOf(poll interface{ Std() time.Duration }) time.Duration {

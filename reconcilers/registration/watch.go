@@ -59,8 +59,11 @@ func (r *Spoke) watched(t reconcilers.Target, spec *SpokeSpec) (*hubClient, decl
 // a matter of manners, too. Before the token's end the hub gives no other one.
 func (r *Spoke) pause(spec *SpokeSpec, live *registered) time.Duration {
 	poll := pollOf(spec.Poll)
-	if live == nil || live.Status != approved {
+	switch {
+	case live == nil:
 		return poll
+	case live.Status != approved:
+		return live.poll(spec, r.deps.Clock.Now())
 	}
 	next := max(poll, quietPoll)
 	if live.Token != nil {
