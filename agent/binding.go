@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -62,26 +63,44 @@ func (w *worker) rejected(known state.Instance, next *assignment) bool {
 	if known.Rejected.Revision == next.revision.Commit {
 		return true
 	}
-	digest, err := w.rejectedDigest()
-	return err == nil && digest == next.instance.Digest
+	return w.rejectionDetail().Digest == next.instance.Digest
 }
 
-func rejectedKey(instance string) string { return state.Key(instance, "rejected", "digest") }
+// rejectionDetail is what the state's rejection does not hold.
+type rejectionDetail struct {
+	Digest string   // of the instance's content that was rejected
+	Logs   []string // last words of the service that failed, redacted
+}
 
-func (w *worker) rejectedDigest() (digest string, err error) {
+func rejectedKey(instance string) string { return state.Key(instance, "rejected", "detail") }
+
+// rejectionDetail reads it; of an instance that was never rejected it is empty.
+func (w *worker) rejectionDetail() (detail rejectionDetail) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
 	defer cancel()
-	err = w.Store.View(ctx, func(r state.Reader) error {
+	err := w.Store.View(ctx, func(r state.Reader) error {
 		value, err := r.Value(rejectedKey(w.name))
-		digest = string(value)
-		return err
+		if errors.Is(err, state.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(value, &detail)
 	})
-	return digest, err
+	if err != nil {
+		w.log.Error("cannot read why the revision was rejected", "error", err)
+	}
+	return detail
 }
 
-func (w *worker) setRejectedDigest(ctx context.Context, digest string) {
+func (w *worker) keepRejection(ctx context.Context, detail rejectionDetail) {
 	err := w.Store.Update(context.WithoutCancel(ctx), func(tx state.Tx) error {
-		return tx.PutValue(rejectedKey(w.name), []byte(digest))
+		encoded, err := json.Marshal(detail)
+		if err != nil {
+			return err
+		}
+		return tx.PutValue(rejectedKey(w.name), encoded)
 	})
 	if err != nil {
 		w.log.Error("cannot record the rejection", "error", err)

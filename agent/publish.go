@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"dive-agent/report"
@@ -24,6 +25,7 @@ func (w *worker) publish(ctx context.Context, known state.Instance, next *assign
 	}
 	status := statusOf(s)
 	err := w.Store.Update(ctx, func(tx state.Tx) error { return w.keep(ctx, tx, known, status) })
+	w.see(func(v *view) { v.Unkept = err })
 	if err != nil {
 		w.log.Error("cannot keep the status", "error", err)
 		w.rouseLater()
@@ -31,14 +33,19 @@ func (w *worker) publish(ctx context.Context, known state.Instance, next *assign
 }
 
 func (w *worker) situation(known state.Instance, next *assignment, trouble error) situation {
+	var rejected rejectionDetail
+	if known.Rejected != nil {
+		rejected = w.rejectionDetail()
+	}
 	w.Agent.mu.Lock()
 	refused, source := w.refused, w.source
 	w.Agent.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return situation{
-		instance: w.name, host: w.Host, known: known, next: next, running: w.view.Running, removed: w.removed, err: trouble,
-		refused: refused, source: source, now: w.Clock.Now(), redact: w.Redactor.String, nodes: w.view.Nodes,
+		instance: w.name, host: w.Host, known: known, rejected: rejected, next: next, running: w.view.Running, removed: w.removed, err: trouble,
+		refused: refused, source: source, now: w.Clock.Now(), redact: w.Redactor.String, nodes: slices.Clone(w.view.Nodes),
+		unkept: w.view.Unkept,
 	}
 }
 

@@ -25,6 +25,7 @@ func (w *worker) round(ctx context.Context, trigger string) time.Duration {
 	if next == nil {
 		return 0
 	}
+	w.see(func(v *view) { v.State, v.Assignment, v.Err = known, next, nil })
 	if removed {
 		return w.gone(ctx, known, next)
 	}
@@ -186,7 +187,7 @@ func (w *worker) conclude(ctx context.Context, known state.Instance, next, work 
 	switch {
 	case rejected != nil && !healing:
 		known.Rejected = &state.Rejection{Revision: next.revision.Commit, Reason: rejected.Message, Since: now}
-		w.setRejectedDigest(ctx, next.instance.Digest)
+		w.keepRejection(ctx, rejectionDetail{Digest: next.instance.Digest, Logs: rejected.Logs})
 	case outcome == state.Done && !healing:
 		known.Applied, known.AppliedDigest, known.Rejected = next.revision.Commit, next.instance.Digest, nil
 	case outcome == state.Done:

@@ -16,11 +16,13 @@ type situation struct {
 	instance string
 	host     string
 	known    state.Instance
+	rejected rejectionDetail
 	next     *assignment
 	nodes    []Node
 	running  bool
 	removed  bool
 	err      error // what kept the round from its graph
+	unkept   error // why the last status could not be written to the state
 	refused  *Refusal
 	source   SourceHealth
 	now      time.Time
@@ -64,7 +66,7 @@ func (s situation) phase(st *report.Status) {
 		st.Why, st.Next = add(nil, n.Message), add(nil, n.Do)
 	case s.known.Rejected != nil && !s.running:
 		st.Phase, st.News = report.Degraded, s.known.Rejected.Reason
-		st.Why = []string{s.known.Rejected.Reason}
+		st.Why, st.Logs = []string{s.known.Rejected.Reason}, s.rejected.Logs
 		st.Next = s.afterRejection()
 	case s.running:
 		st.Phase = report.Progressing
@@ -113,7 +115,9 @@ func (s situation) explainNodes(st *report.Status) {
 				st.Why = add(st.Why, n.ID+": "+n.Message)
 			}
 			st.Next = add(st.Next, n.Do)
-			st.Logs = append(st.Logs, n.Logs...)
+			if s.known.Rejected == nil {
+				st.Logs = append(st.Logs, n.Logs...)
+			}
 		case NodeWaiting:
 			if !s.explained(n) {
 				st.Why = add(st.Why, n.ID+" "+n.Message)
@@ -286,6 +290,10 @@ func (s situation) conditions(st *report.Status) {
 		works.Reason, works.Message, works.Since = "Rejected", short(r.Revision)+": "+r.Reason, r.Since
 	}
 	st.Conditions = []report.Condition{ready, source, accepted, works}
+	if s.unkept != nil {
+		st.Conditions = append(st.Conditions, report.Condition{Type: "StateKept", Reason: "CannotWrite", Message: s.redact(s.unkept.Error())})
+		st.Why = add(st.Why, s.redact(s.unkept.Error()))
+	}
 }
 
 // carry takes over what the last status knew: since when things are as they are, and the generation.

@@ -53,6 +53,7 @@ type view struct {
 	Trigger    string
 	State      state.Instance
 	Err        error // what kept the last round from its graph
+	Unkept     error // why the last status could not be written to the state; nil: it was
 }
 
 func newWorker(a *Agent, name string) *worker {

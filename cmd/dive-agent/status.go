@@ -65,6 +65,11 @@ func writeOverview(g *globals, o agent.Overview) {
 	}
 	for _, status := range o.Instances {
 		g.printf("  %-10s %-12s %s\n", status.Instance, status.Phase, status.News)
+		for _, why := range status.Why {
+			if why != status.News {
+				g.printf("%s\n", indent(why, "             "))
+			}
+		}
 	}
 }
 

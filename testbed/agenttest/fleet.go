@@ -11,30 +11,24 @@ type Fleet struct {
 	tb     testing.TB
 	Server *gitserver.Server
 	Repo   *gitserver.Repository
-	files  gitserver.Files
 }
 
 // NewFleet makes an empty one.
 func NewFleet(tb testing.TB) *Fleet {
 	tb.Helper()
 	server := gitserver.Start(tb, gitserver.Options{})
-	return &Fleet{tb: tb, Server: server, Repo: server.NewRepository(tb, "fleet"), files: gitserver.Files{}}
+	return &Fleet{tb: tb, Server: server, Repo: server.NewRepository(tb, "fleet")}
 }
 
-// Set changes files; an empty content removes one.
-func (f *Fleet) Set(files map[string]string) *Fleet {
+// Merge commits changed files on main and gives the commit; an empty content removes a file.
+func (f *Fleet) Merge(message string, files map[string]string) string {
+	f.tb.Helper()
+	changes := gitserver.Files{}
 	for path, content := range files {
 		if content == "" {
-			delete(f.files, path)
-		} else {
-			f.files[path] = content
+			content = gitserver.Remove
 		}
+		changes[path] = content
 	}
-	return f
-}
-
-// Merge commits all files on main and gives the commit.
-func (f *Fleet) Merge(message string) string {
-	f.tb.Helper()
-	return f.Repo.Commit(f.tb, "main", message, f.files)
+	return f.Repo.Commit(f.tb, "main", message, changes)
 }
