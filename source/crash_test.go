@@ -1,6 +1,7 @@
 package source_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -31,6 +32,7 @@ func followForEver(dir, url string) {
 	if err != nil {
 		panic(err)
 	}
+	fmt.Println("ready")
 	for {
 		rev, changed, err := s.Poll(context.Background())
 		if err != nil {
@@ -52,6 +54,20 @@ func followForEver(dir, url string) {
 	}
 }
 
+// says waits for the child's next line; it may be anything when want is empty.
+func says(t *testing.T, lines <-chan string, want string) {
+	t.Helper()
+	select {
+	case line, ok := <-lines:
+		require.True(t, ok, "the child ended by itself")
+		if want != "" {
+			require.Equal(t, want, line)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the child says nothing")
+	}
+}
+
 // TestKilledAnywhere kills the process at different points of its work. The next one always finds a whole revision that was
 // on the branch, and goes on from there.
 func TestKilledAnywhere(t *testing.T) {
@@ -67,17 +83,31 @@ func TestKilledAnywhere(t *testing.T) {
 		b.commit("Change", gitserver.Files{fmt.Sprintf("dir%d/%d", round%10, round): fmt.Sprintf("changed in %d", round)})
 		child := exec.Command(os.Args[0])
 		child.Env = append(os.Environ(), crashDir+"="+b.dir, crashRemote+"="+b.repo.Path)
+		out, err := child.StdoutPipe()
+		require.NoError(t, err)
 		require.NoError(t, child.Start())
-		died := make(chan error, 1)
-		go func() { died <- child.Wait() }()
+		lines := make(chan string, 100)
+		go func() {
+			defer close(lines)
+			for scan := bufio.NewScanner(out); scan.Scan(); {
+				lines <- scan.Text()
+			}
+		}()
+		says(t, lines, "ready")
 		b.commit("Another", gitserver.Files{"dir0/0": fmt.Sprintf("also in %d", round)})
-		select {
-		case err := <-died:
-			t.Fatalf("it ended by itself: %v", err)
-		case <-time.After(time.Duration(10+7*round) * time.Millisecond):
+		if round%4 == 3 { // after its work, the other times in the middle of it
+			says(t, lines, "")
+		} else {
+			select {
+			case _, ok := <-lines:
+				require.True(t, ok, "the child ended by itself")
+			case <-time.After(time.Duration(3*round) * time.Millisecond):
+			}
 		}
 		require.NoError(t, child.Process.Kill())
-		require.Error(t, <-died)
+		for range lines { // until its end
+		}
+		require.Error(t, child.Wait(), "killed")
 
 		s := b.open()
 		require.Empty(t, s.Notices(), "the accepted snapshot is whole")
@@ -94,9 +124,7 @@ func TestKilledAnywhere(t *testing.T) {
 	rev, _, err := s.Poll(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, b.repo.Head("main"), rev.Commit)
-	if _, ok := s.Current(); ok {
-		_ = s.Accept(rev)
-	}
+	require.NoError(t, s.Accept(rev))
 	require.NoError(t, s.Keep())
 	list, err := filepath.Glob(filepath.Join(b.dir, "snapshots", ".tmp-*"))
 	require.NoError(t, err)

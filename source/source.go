@@ -54,10 +54,9 @@ type Source struct {
 
 // candidate is a revision that was handed out and not yet judged.
 type candidate struct {
-	rev      Revision
-	content  *stored
-	between  map[string]bool // the commits between the accepted revision and this one, which it descends from
-	reported bool
+	rev     Revision
+	content *stored
+	between map[string]bool // the commits between the accepted revision and this one, which it descends from
 }
 
 // verdict is what this package itself found wrong with a commit, so that it is not fetched at every poll.
@@ -178,11 +177,10 @@ func (s *Source) Notices() []string {
 
 // Poll asks the remote where the branch is, one request with a short answer. When it moved, Poll fetches what lies
 // between, proves that the new commit descends from the accepted one, checks and writes its tree, and returns the
-// new revision with true: once for each revision in the life of a Source. The caller then calls Accept
-// or Refuse, now or later.
+// new revision with true. It does so at every poll until the caller calls Accept or Refuse (a caller that fails in
+// between is asked again), and fetches it once.
 //
-// With false the revision is the one to go by: an open one that was returned before, or else the accepted one; it is
-// zero when there is none. A commit that was refused is not fetched again.
+// With false the revision is the accepted one, zero when there is none. A commit that was refused is not fetched again.
 //
 // Errors leave everything as it was. Beside [*gitremote.Error]: [*BranchMissingError], [*RewrittenError], [*TreeError],
 // [*EmptyTreeError], [*UnreadableError], [*SignatureError]; or an error of the disk.
@@ -218,7 +216,6 @@ func (s *Source) poll(ctx context.Context) (head string, rev Revision, changed b
 		s.base, a.Dir = c.content, c.rev.Dir
 		return head, c.rev, true, nil
 	}
-	c.reported = true
 	s.candidates = append(s.candidates, c)
 	if len(s.candidates) > maxCandidates {
 		s.candidates = s.candidates[1:]
@@ -248,8 +245,7 @@ func (s *Source) known(head string) (rev Revision, changed bool, err error, know
 	}
 	for _, c := range s.candidates {
 		if c.rev.Commit == head {
-			changed, c.reported = !c.reported, true
-			return c.rev, changed, nil, true
+			return c.rev, true, nil, true
 		}
 	}
 	if v := s.verdict; v != nil && v.head == head && v.accepted == accepted {

@@ -125,10 +125,12 @@ func TestFollowsTheBranch(t *testing.T) {
 	require.Equal(t, "main", rev.Branch)
 	require.Equal(t, map[string]string{"fleet.yaml": "a: 1\n", "instances/usa.yaml": "usa\n", "shared": "-> instances"}, content(t, rev.Dir))
 
+	b.server.ResetRequests()
 	same, changed, err := s.Poll(t.Context())
 	require.NoError(t, err)
-	require.False(t, changed, "an open revision is handed out once")
+	require.True(t, changed, "a revision is handed out until it is accepted or refused")
 	require.Equal(t, rev, same)
+	require.Len(t, b.server.Requests(), 1, "and fetched once")
 	require.NoError(t, s.Accept(rev))
 	current, ok := s.Current()
 	require.True(t, ok)

@@ -115,6 +115,7 @@ func TestWatchPollsOnScheduleAndWhenWoken(t *testing.T) {
 	o := next(t, outcomes)
 	require.True(t, o.Changed)
 	require.Equal(t, first, o.Revision.Commit)
+	require.NoError(t, s.Accept(o.Revision))
 	require.Equal(t, 10*time.Second+250*time.Millisecond, clock.waiting(t), "the interval with half of its 5 % jitter")
 	require.Equal(t, clock.Now().Add(10*time.Second+250*time.Millisecond), o.State.Next)
 	clock.advance(11 * time.Second)
