@@ -286,6 +286,10 @@ func (r *Reconciler) failed(ctx context.Context, st *serviceState, bad *fault, p
 		rejected.PutBack = fmt.Sprintf("putting back %s failed: %v", good.Config.Image, err)
 		return rejected
 	}
+	if mark := st.record.Good; mark != nil && mark.Written == st.written() && mark.ImageID == st.imageID {
+		// The revision is what it was when the service was ready: a new output or secret is what does not work yet.
+		return fmt.Errorf("%w; put back to what ran before%s", bad, quoted(logs))
+	}
 	rejected.PutBack = "put back to " + good.Config.Image
 	return rejected
 }

@@ -34,6 +34,7 @@ func rejected(t *testing.T, err error) *reconcilers.RejectedError {
 
 // A new version that does not work is put back, in every way that it may fail, and the service runs as before.
 func TestBadVersionIsPutBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, oneService)
 	w.write(map[string]string{"conf/a": "good"})
 	w.up("web")
@@ -76,6 +77,7 @@ func TestBadVersionIsPutBack(t *testing.T) {
 
 // A tag that leads to an image that does not work is not tried again and again.
 func TestMovedTagThatDoesNotWork(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, `services: {web: {image: "${WEB_IMAGE}", init: true, restart: unless-stopped}}`)
 	w.set("WEB_IMAGE", w.commit("1", `CMD ["bash","-c","trap 'exit 0' TERM; while :; do sleep 0.2 & wait $!; done"]`))
 	w.up("web")
@@ -92,6 +94,7 @@ func TestMovedTagThatDoesNotWork(t *testing.T) {
 }
 
 func TestBadFirstVersionIsRejectedAndLeftForInspection(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, oneService)
 	w.set("RUN", "echo first words; exit 7")
 	require.NoError(t, w.try(SharedPart))
@@ -106,6 +109,7 @@ func TestBadFirstVersionIsRejectedAndLeftForInspection(t *testing.T) {
 
 // A missing image is found before anything is touched.
 func TestMissingImageTouchesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, twoServices)
 	w.spec.Pull = "never"
 	w.up("db", "web")
@@ -129,6 +133,7 @@ func TestMissingImageTouchesNothing(t *testing.T) {
 
 // A wait that is broken off leaves a record by which the next run finishes the change, one way or the other.
 func TestInterruptedWaitIsFinished(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, check string
 		good        bool
@@ -166,6 +171,7 @@ func TestInterruptedWaitIsFinished(t *testing.T) {
 // What is left when the process ends within Compose's own recreate is cleared up: two containers, one of them under a
 // temporary name.
 func TestLeftoversOfAnInterruptedRecreate(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name      string
 		removeOld bool
@@ -212,6 +218,7 @@ func TestLeftoversOfAnInterruptedRecreate(t *testing.T) {
 }
 
 func TestUnknownInputIsShownAndNotApplied(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, `services: {web: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], environment: {URI: "${URI}"}}}`)
 	w.spec.Environment["URI"] = w.expr("${database.uri}")
 	w.outputs["uri"] = desired.UnknownSecret()
@@ -235,6 +242,7 @@ func TestUnknownInputIsShownAndNotApplied(t *testing.T) {
 }
 
 func TestOneShotRunsOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, `
 services:
   seed:
@@ -258,4 +266,46 @@ services:
 	w.restart()
 	w.up("seed")
 	require.Equal(t, id, w.inspect("seed").State.StartedAt)
+}
+
+// A new value of an output that does not work is put back as well, but the revision is not to blame: it is tried again.
+func TestBadOutputIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `
+services:
+  web: {image: "${IMAGE}", init: true, command: [bash, -c, "test $$TOKEN = good || { echo bad token; exit 9; }; ${RUN}"], environment: ["TOKEN"]}
+`)
+	w.spec.Environment["TOKEN"] = w.expr("${database.uri}")
+	w.outputs["uri"] = desired.Secret("good")
+	w.up("web")
+	w.outputs["uri"] = desired.Secret("wrong")
+	err := w.try("web")
+	require.ErrorContains(t, err, `service web exited with 9; put back to what ran before; its last words: "bad token"`)
+	var r *reconcilers.RejectedError
+	require.False(t, errors.As(err, &r))
+	require.Contains(t, w.inspect("web").Config.Env, "TOKEN=good")
+	require.Equal(t, "environment TOKEN changed", w.change("web").Reason)
+	w.outputs["uri"] = desired.Secret("good")
+	w.inSync("web")
+}
+
+// A service that shares a namespace with another, or asks for it, follows when that one is made anew.
+func TestServiceFollowsWhatItIsTiedTo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `
+services:
+  db: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], environment: {V: "${V:-1}"}, healthcheck: &check {test: [CMD, "true"], interval: 300ms}}
+  side: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], network_mode: "service:db", healthcheck: *check}
+  web: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], depends_on: {db: {condition: service_healthy, restart: true}}, healthcheck: *check}
+`)
+	w.up("db", "side", "web")
+	web := w.inspect("web")
+	w.set("V", "2")
+	w.up("db")
+	require.Equal(t, reconcilers.Replace, w.change("side").Action)
+	require.Equal(t, "restart: service db was made anew", w.change("web").Reason)
+	w.up("side", "web")
+	require.Equal(t, "container:"+w.inspect("db").ID, string(w.inspect("side").HostConfig.NetworkMode))
+	require.Equal(t, web.ID, w.inspect("web").ID)
+	require.NotEqual(t, web.State.StartedAt, w.inspect("web").State.StartedAt)
 }

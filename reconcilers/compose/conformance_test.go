@@ -86,6 +86,7 @@ func (w *world) picture(t *testing.T) string {
 }
 
 func TestConformanceOfShared(t *testing.T) {
+	t.Parallel()
 	conformance.Run(t, conformance.Subject{
 		World: func(t *testing.T) *conformance.World { return conformingWorld(t, SharedPart) },
 		Limit: time.Minute,
@@ -93,6 +94,7 @@ func TestConformanceOfShared(t *testing.T) {
 }
 
 func TestConformanceOfService(t *testing.T) {
+	t.Parallel()
 	conformance.Run(t, conformance.Subject{
 		World: func(t *testing.T) *conformance.World { return conformingWorld(t, "web") },
 		Limit: time.Minute,

@@ -28,6 +28,7 @@ services:
 
 // Whatever is done to a container by hand is seen, said and undone.
 func TestDrift(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, driftingStack)
 	w.up("web")
 	want := w.picture(t)
@@ -146,6 +147,7 @@ func (w *world) replaceByHand(t *testing.T, id, env string) error {
 
 // Contents of configs, secrets and bound files count, although Compose does not look at them.
 func TestChangedContents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, `
 services:
   web:

@@ -18,6 +18,7 @@ import (
 
 // What DIVE's own Compose files use arrives in the container.
 func TestFeaturesOfDIVE(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, `
 name: ignored-${NAME:-x}
 x-base: &base {init: true, restart: unless-stopped, extra_hosts: ["host.docker.internal:host-gateway"]}
@@ -112,6 +113,7 @@ func (w *world) upByHand(t *testing.T) {
 
 // A stack that was started by hand is taken over: what is equal is kept, what differs waits for approval.
 func TestAdoption(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharingStack)
 	w.upByHand(t)
 	a := w.inspect("a").ID

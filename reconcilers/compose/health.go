@@ -103,11 +103,7 @@ func (r *Reconciler) look(ctx context.Context, st *serviceState, id string, stab
 	switch {
 	case state.Status == container.StateExited && state.ExitCode == 0 && (st.oneShot || mayComplete(st.service)):
 		return verdict{ready: true}, nil
-	case state.Restarting || c.RestartCount > 0:
-		if c.RestartCount >= restartLimit {
-			return verdict{}, &fault{message: fmt.Sprintf("service %s exited with %d, again and again", st.name, state.ExitCode)}
-		}
-	case !state.Running:
+	case !state.Running && !state.Restarting:
 		message := fmt.Sprintf("service %s exited with %d", st.name, state.ExitCode)
 		if state.OOMKilled {
 			message += ", out of memory"
@@ -116,6 +112,8 @@ func (r *Reconciler) look(ctx context.Context, st *serviceState, id string, stab
 			message += ": " + r.redact(state.Error)
 		}
 		return verdict{}, &fault{message: message}
+	case c.RestartCount >= restartLimit:
+		return verdict{}, &fault{message: fmt.Sprintf("service %s exited with %d, again and again", st.name, state.ExitCode)}
 	}
 	switch {
 	case st.oneShot:

@@ -81,6 +81,7 @@ type firstStart struct {
 func (f *firstStart) Started() { f.at <- time.Now() }
 
 func TestWatchWakesTheRightPart(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharingStack)
 	w.up("a", "b")
 	woken := w.watching(t)
@@ -117,6 +118,7 @@ func TestWatchWakesTheRightPart(t *testing.T) {
 }
 
 func TestServices(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, `
 services:
   web:

@@ -40,6 +40,8 @@ type model struct {
 	hashes  map[string]string
 	content map[string]contents
 	uses    map[string][]string // service -> variables that its definition uses, sorted
+	// written digests what the revision says of each service: its definition with its variables still in it, and its files.
+	written map[string]string
 	// imageUses are the variables in the image's name of each service.
 	imageUses map[string][]string
 	stamps    []stamp // files on disk that shaped the model
@@ -49,22 +51,19 @@ func (r request) base() string { return filepath.Clean(r.sourceDir) }
 
 // load reads the stack. Errors name the file and the place in it as far as they are known; they never hold values.
 func load(ctx context.Context, r request) (*model, error) {
-	details, err := r.details()
+	raw, err := unresolved.load(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	m := &model{hashes: map[string]string{}, content: map[string]contents{}}
-	for _, file := range details.ConfigFiles {
-		m.stamps = append(m.stamps, stampOf(file.Filename))
+	m := &model{
+		hashes: map[string]string{}, content: map[string]contents{}, written: map[string]string{}, stamps: slices.Clone(raw.stamps),
 	}
-	details.Environment = types.Mapping{} // else `environment: [NAME]` would be resolved
-	raw, err := loader.LoadModelWithContext(ctx, details, r.rawOptions)
-	if err != nil {
-		return nil, r.explain(err)
-	}
+	details := raw.details
+	details.ConfigFiles = slices.Clone(details.ConfigFiles)
 	details.Environment = types.Mapping{}
 	maps.Copy(details.Environment, r.env)
-	project, err := loader.LoadWithContext(ctx, details, r.options)
+	casts := func(o *loader.Options) { o.Interpolate.TypeCastMapping = raw.prune(o.Interpolate.TypeCastMapping) }
+	project, err := loader.LoadWithContext(ctx, details, r.options, casts)
 	if err != nil {
 		return nil, r.explain(err)
 	}
@@ -78,15 +77,20 @@ func load(ctx context.Context, r request) (*model, error) {
 		}
 	}
 	m.label(r)
-	m.uses, m.imageUses = usedVariables(raw, m.project, r)
+	m.uses, m.imageUses = usedVariables(raw.dict, m.project, r)
+	if r.shallow {
+		return m, nil
+	}
 	for name, service := range m.project.Services {
 		if m.hashes[name], err = sdk.ServiceHash(service); err != nil {
 			return nil, fmt.Errorf("hash the definition of service %s: %w", name, err)
 		}
-		if !r.shallow {
-			if err := m.collectContents(name, service, r); err != nil {
-				return nil, err
-			}
+		if err := m.collectContents(name, service, r); err != nil {
+			return nil, err
+		}
+		definition, _ := section(raw.dict, "services", name).(map[string]any)
+		if m.written[name], err = digestJSON(definition, envFiles(definition, r), m.content[name].files); err != nil {
+			return nil, err
 		}
 	}
 	return m, nil

@@ -28,7 +28,7 @@ func (c *cache) load(ctx context.Context, r request) (*model, error) {
 	e := c.entry(r.key())
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.model != nil && e.model.fresh() {
+	if e.model != nil && fresh(e.model.stamps) {
 		return e.model, nil
 	}
 	m, err := load(ctx, r)

@@ -3,6 +3,7 @@ package compose
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +21,8 @@ type contents struct {
 	placed  []placed          // files of the source folder that are copied into the project folder
 	secrets []string          // files of the secrets folder, which change without a new revision
 	folders []string          // folders that the service binds and the source folder does not have
-	digest  map[string]string // what it is -> digest of the content, less the secrets
+	digest  map[string]string // what it is -> digest of the content, less the secret files
+	files   map[string]string // those of them that are files of the source folder
 }
 
 // placed is one file or folder that containers bind from the project folder.
@@ -43,15 +45,6 @@ func stampOf(path string) stamp {
 		return stamp{path: path, gone: true}
 	}
 	return stamp{path: path, size: info.Size(), time: info.ModTime()}
-}
-
-func (m *model) fresh() bool {
-	for _, s := range m.stamps {
-		if stampOf(s.path) != s {
-			return false
-		}
-	}
-	return true
 }
 
 // resolvePaths turns the paths of the Compose file, which are relative to it, into paths of the project folder.
@@ -156,7 +149,7 @@ func (m *model) resolveEnvFiles() error {
 
 // collectContents finds the files of one service and digests those that only change with the revision.
 func (m *model) collectContents(name string, service types.ServiceConfig, r request) error {
-	c := contents{digest: map[string]string{}}
+	c := contents{digest: map[string]string{}, files: map[string]string{}}
 	bind := func(what, path string) error { return c.bind(m, what, path, r) }
 	for _, volume := range service.Volumes {
 		if volume.Type != types.VolumeTypeBind {
@@ -223,7 +216,7 @@ func (c *contents) bind(m *model, what, path string, r request) error {
 		return fmt.Errorf("read %s: %w", rel, cause(err))
 	}
 	c.placed = append(c.placed, placed{from: from, to: path})
-	c.digest[what] = digest
+	c.digest[what], c.files[what] = digest, digest
 	return nil
 }
 
@@ -238,6 +231,14 @@ func within(dir, path string) bool {
 func digestText(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:8])
+}
+
+func digestJSON(values ...any) (string, error) {
+	text, err := json.Marshal(values)
+	if err != nil {
+		return "", err
+	}
+	return digestText(string(text)), nil
 }
 
 // digestTree digests a file, or all files below a folder with their names and whether they are executable.

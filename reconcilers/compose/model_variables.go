@@ -14,10 +14,6 @@ import (
 // usedVariables finds, per service, the variables that its definition and what it refers to use, and those in the name of
 // its image. The model is the merged one with its variables still in it.
 func usedVariables(raw map[string]any, project *types.Project, r request) (uses, imageUses map[string][]string) {
-	section := func(kind, name string) any {
-		all, _ := raw[kind].(map[string]any)
-		return all[name]
-	}
 	uses, imageUses = map[string][]string{}, map[string][]string{}
 	for name, service := range project.Services {
 		found := map[string]bool{}
@@ -26,25 +22,25 @@ func usedVariables(raw map[string]any, project *types.Project, r request) (uses,
 				found[variable] = true
 			}
 		}
-		definition, _ := section("services", name).(map[string]any)
+		definition, _ := section(raw, "services", name).(map[string]any)
 		collect(definition["image"])
 		imageUses[name] = slices.Sorted(maps.Keys(found))
 		collect(definition)
 		bareNames(definition["environment"], found)
 		for network := range service.Networks {
-			collect(section("networks", network))
+			collect(section(raw, "networks", network))
 		}
 		for _, volume := range service.Volumes {
 			if volume.Type == types.VolumeTypeVolume {
-				collect(section("volumes", volume.Source))
+				collect(section(raw, "volumes", volume.Source))
 			}
 		}
 		for _, config := range service.Configs {
-			collect(section("configs", config.Source))
+			collect(section(raw, "configs", config.Source))
 			found[project.Configs[config.Source].Environment] = true
 		}
 		for _, secret := range service.Secrets {
-			collect(section("secrets", secret.Source))
+			collect(section(raw, "secrets", secret.Source))
 			found[project.Secrets[secret.Source].Environment] = true
 		}
 		for _, file := range envFiles(definition, r) {
@@ -55,6 +51,12 @@ func usedVariables(raw map[string]any, project *types.Project, r request) (uses,
 		uses[name] = slices.Sorted(maps.Keys(found))
 	}
 	return uses, imageUses
+}
+
+// section gives one entry of a section of a Compose file.
+func section(dict map[string]any, kind, name string) any {
+	all, _ := dict[kind].(map[string]any)
+	return all[name]
 }
 
 // bareNames finds `environment: [NAME]` and `environment: {NAME: }`, which take the value of the variable NAME.

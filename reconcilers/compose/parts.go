@@ -19,8 +19,8 @@ var (
 	_ desired.Claimer   = (*Spec)(nil)
 )
 
-// checked keeps the models that validation loaded: the same blueprint serves many instances.
-var checked = newCache(64)
+// checked keeps the models that validation loaded last: checks, parts and claims of an instance ask one after the other.
+var checked = newCache(8)
 
 // model loads the stack as validation sees it: values are known, secrets and outputs have stand-ins.
 func (s *Spec) model(c *desired.Check) (*model, error) {

@@ -1,7 +1,9 @@
 package compose
 
 import (
+	"crypto/sha256"
 	"io/fs"
+	"sync"
 
 	"gopkg.in/yaml.v3"
 
@@ -26,13 +28,39 @@ func (s *Spec) places(c *desired.Check) places {
 		if err != nil {
 			continue
 		}
-		var doc yaml.Node
-		if yaml.Unmarshal(content, &doc) != nil || len(doc.Content) == 0 {
-			continue
+		if root := parsed.root(content); root != nil {
+			p.files = append(p.files, placedFile{repositoryPath(c, file), root})
 		}
-		p.files = append(p.files, placedFile{repositoryPath(c, file), doc.Content[0]})
 	}
 	return p
+}
+
+// parsed keeps the nodes of the Compose files that were looked at last: many instances share one.
+var parsed nodeCache
+
+type nodeCache struct {
+	mu    sync.Mutex
+	roots map[[32]byte]*yaml.Node
+}
+
+// root gives the top node of a file, which nobody changes, or nil when it is no YAML.
+func (n *nodeCache) root(content []byte) *yaml.Node {
+	key := sha256.Sum256(content)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if root, ok := n.roots[key]; ok {
+		return root
+	}
+	if len(n.roots) >= 64 || n.roots == nil {
+		n.roots = map[[32]byte]*yaml.Node{}
+	}
+	var doc yaml.Node
+	if yaml.Unmarshal(content, &doc) != nil || len(doc.Content) == 0 {
+		n.roots[key] = nil
+		return nil
+	}
+	n.roots[key] = doc.Content[0]
+	return doc.Content[0]
 }
 
 // find gives the place of the value at a path of keys, or of the nearest key above it that is there. A later file

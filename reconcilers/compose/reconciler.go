@@ -37,7 +37,7 @@ var (
 
 // New makes the reconciler. It does not talk to the engine yet.
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
-	r := &Reconciler{engine: deps.Engine, clock: deps.Clock, log: deps.Log, redact: deps.Redact, models: newCache(16)}
+	r := &Reconciler{engine: deps.Engine, clock: deps.Clock, log: deps.Log, redact: deps.Redact, models: newCache(6)}
 	if r.clock == nil {
 		r.clock = reconcilers.SystemClock{}
 	}

@@ -44,6 +44,7 @@ type goodMark struct {
 	Hash      string `json:"hash"`
 	Content   string `json:"content"`
 	ImageID   string `json:"imageID"`
+	Written   string `json:"written"` // digest of what the revision said of it
 }
 
 func readRecord(path string) (record, error) {

@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"dive-agent/atomicfile"
+	"dive-agent/desired"
 	"dive-agent/reconcilers"
 )
 
@@ -46,6 +47,30 @@ const goodFilesLimit = 16 << 20
 
 func (st *serviceState) goodPath() string {
 	return filepath.Join(st.target.Dir, st.name+".good.json")
+}
+
+// written digests what the revision says of the service: its definition, its files, and the expressions of the variables
+// it uses with the values of those that come from the manifest alone. What outputs and secrets give is not in it.
+func (st *serviceState) written() string {
+	lines := []string{st.model.written[st.name]}
+	for _, name := range st.model.uses[st.name] {
+		expr := st.spec.Environment[name]
+		line := name + "=" + expr.Source()
+		if value, err := expr.Eval(st.target.Scope); err == nil && value.Known() && !value.Secret() && !st.fromOutputs(expr) {
+			line += "=" + value.Text()
+		}
+		lines = append(lines, line)
+	}
+	return digestText(strings.Join(lines, "\n"))
+}
+
+func (st *serviceState) fromOutputs(expr desired.Expr) bool {
+	for _, ref := range expr.References() {
+		if len(ref.Path) > 1 && isComponent(st.target.Instance, ref.Path[0]) {
+			return true
+		}
+	}
+	return false
 }
 
 // keepGood keeps a ready container as the version to go back to.
@@ -77,7 +102,9 @@ func (st *serviceState) keepGood(c *container.InspectResponse) error {
 	if _, err := atomicfile.Write(st.goodPath(), text, atomicfile.Options{}); err != nil {
 		return fmt.Errorf("keep the last good version of service %s: %w", st.name, err)
 	}
-	st.record.Good = &goodMark{Container: c.ID, Hash: c.Config.Labels[api.ConfigHashLabel], Content: st.content, ImageID: c.Image}
+	st.record.Good = &goodMark{
+		Container: c.ID, Hash: c.Config.Labels[api.ConfigHashLabel], Content: st.content, ImageID: c.Image, Written: st.written(),
+	}
 	return nil
 }
 

@@ -26,6 +26,7 @@ volumes: {data: {}}
 `
 
 func TestStackComesUpAndStaysInSync(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, twoServices)
 	w.up("db", "web")
 	db, web := w.inspect("db"), w.inspect("web")

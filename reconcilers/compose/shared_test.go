@@ -39,6 +39,7 @@ func (w *world) exec(t *testing.T, service string, argv ...string) string {
 
 // A changed network is made anew with everything on it, and names resolve afterwards.
 func TestChangedNetwork(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharingStack)
 	w.up("a", "b")
 	before := w.networks(t, w.project+"_net")
@@ -58,6 +59,7 @@ func TestChangedNetwork(t *testing.T) {
 
 // A changed volume is lost with its data: the plan says so, and only that plan deletes it.
 func TestChangedVolume(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharingStack)
 	w.up("a", "b")
 	w.exec(t, "a", "touch", "/data/kept")
@@ -83,6 +85,7 @@ func (w *world) up2(services ...string) {
 
 // The engine allows several networks of one name and then calls the name ambiguous for ever.
 func TestDuplicateNetworks(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharingStack)
 	w.up("a", "b")
 	for range 2 {
@@ -100,6 +103,7 @@ func TestDuplicateNetworks(t *testing.T) {
 }
 
 func TestServiceThatIsGone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sharingStack)
 	w.up("a", "b")
 	w.write(map[string]string{"compose.yaml": `
@@ -118,6 +122,7 @@ networks: {net: {labels: {v: "1"}}}
 }
 
 func TestExternalNetwork(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, `
 services:
   web: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], networks: [shared], healthcheck: {test: [CMD, "true"], interval: 300ms}}
@@ -136,6 +141,7 @@ networks: {shared: {external: true, name: "${NET}"}}
 }
 
 func TestWhatAnOldEngineIgnores(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, `
 services:
   web: {image: "${IMAGE}", mac_address: "02:42:ac:11:65:43"}

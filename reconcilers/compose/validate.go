@@ -6,9 +6,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/compose-spec/compose-go/v2/loader"
-	"github.com/compose-spec/compose-go/v2/template"
-
 	"dive-agent/desired"
 )
 
@@ -43,18 +40,13 @@ func (s *Spec) Validate(c *desired.Check) {
 // checkVariables reports every variable of the Compose files that has neither a value nor a default.
 func (s *Spec) checkVariables(c *desired.Check) (found bool) {
 	r := request{sourceDir: c.SourceDir, project: "check", files: s.files(), env: map[string]string{}, shallow: true}
-	details, err := r.details()
+	raw, err := unresolved.load(context.Background(), r)
 	if err != nil {
 		return false // reported with the rest
 	}
-	raw, err := loader.LoadModelWithContext(context.Background(), details, r.rawOptions)
-	if err != nil {
-		return false
-	}
 	at := s.places(c)
-	variables := template.ExtractVariables(raw, template.DefaultPattern)
-	for _, name := range sortedKeys(variables) {
-		variable := variables[name]
+	for _, name := range sortedKeys(raw.variables) {
+		variable := raw.variables[name]
 		_, set := s.Environment[name]
 		if set || name == secretsVariable || name == "COMPOSE_PROJECT_NAME" || variable.PresenceValue != "" {
 			continue

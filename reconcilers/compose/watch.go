@@ -71,12 +71,12 @@ func (r *Reconciler) partOf(ctx context.Context, s *stack, message events.Messag
 	return "", false
 }
 
-// part gives the part of a service; containers of services that are gone belong to the shared part.
+// part gives the part of a service, or all of them when the Compose file did not have it when Watch was called.
 func (s *stack) part(service string) string {
 	if _, ok := s.model.project.Services[service]; ok {
 		return service
 	}
-	return SharedPart
+	return ""
 }
 
 func (s *stack) ownsNetwork(name string) bool {
