@@ -28,6 +28,7 @@ func (s *Source) obtain(ctx context.Context, head plumbing.Hash) (*candidate, er
 	between := map[string]bool{}
 	switch {
 	case accepted.IsZero() || accepted == head:
+		accepted = plumbing.ZeroHash // nothing to descend from
 		fresh, err = s.opts.Remote.Fetch(ctx, head, nil, 1)
 	default:
 		fresh, err = s.opts.Remote.Fetch(ctx, head, []plumbing.Hash{accepted}, 0)

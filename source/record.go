@@ -46,6 +46,8 @@ type record struct {
 	Path     string    `json:"path,omitempty"`
 	Accepted *Revision `json:"accepted,omitempty"`
 	Refused  *Refusal  `json:"refused,omitempty"`
+	// Signers is the digest of the list of signers that the accepted revision was checked against.
+	Signers string `json:"signers,omitempty"`
 }
 
 // loadRecord reads the record of a folder; nil without an error when there is none yet.

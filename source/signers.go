@@ -3,6 +3,8 @@ package source
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +25,7 @@ import (
 type Signers struct {
 	ssh     []sshSigner
 	openpgp openpgp.EntityList
+	digest  string // of what they were parsed from
 }
 
 type sshSigner struct {
@@ -39,7 +42,8 @@ const signatureNamespace = "git"
 // valid-before are honoured (validity is judged by the commit's time, as Git does); certificate
 // authorities are refused. Errors name the line.
 func ParseSigners(allowedSigners, keyring []byte) (*Signers, error) {
-	s := &Signers{}
+	sum := sha256.Sum256(bytes.Join([][]byte{allowedSigners, keyring}, []byte{0}))
+	s := &Signers{digest: hex.EncodeToString(sum[:])}
 	scan := bufio.NewScanner(bytes.NewReader(allowedSigners))
 	for n := 1; scan.Scan(); n++ {
 		line := strings.TrimSpace(scan.Text())
@@ -128,6 +132,14 @@ func parseValidity(v string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is not a date as YYYYMMDD[HHMM[SS]][Z]", v)
 }
 
+// id tells one list of signers from another; empty when there is none.
+func (s *Signers) id() string {
+	if s == nil {
+		return ""
+	}
+	return s.digest
+}
+
 // check checks the first-parent line from head to the accepted commit, or head alone when nothing was accepted before.
 // It returns who signed head. The line must lead to the accepted commit itself: when that one came in by
 // the other side of a merge, the line in between cannot be known to be whole.
@@ -148,7 +160,7 @@ func (s *Signers) check(fresh *gitremote.Objects, head, accepted plumbing.Hash) 
 		if h == head {
 			by = who
 		}
-		if accepted.IsZero() || accepted == head {
+		if accepted.IsZero() {
 			break
 		}
 		if len(c.ParentHashes) == 0 {

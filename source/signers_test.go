@@ -130,6 +130,34 @@ func TestCommitsThatAreNotSignedByTheTrustedAreRefused(t *testing.T) {
 	}
 }
 
+func TestAnotherListOfSignersIsCheckedAgain(t *testing.T) {
+	ana, anaKey := sshKey(t)
+	_, eveKey := sshKey(t)
+	list := func(key string) func(*source.Options) {
+		signers, err := source.ParseSigners([]byte("x "+key), nil)
+		require.NoError(t, err)
+		return func(o *source.Options) { o.Signers = signers }
+	}
+	b := newBed(t)
+	b.signed(ana, "first")
+	good := b.accepted(b.open())
+
+	s := b.open(list(eveKey))
+	for range 2 {
+		require.ErrorAs(t, b.staysWith(s, good), new(*source.SignatureError))
+	}
+	s = b.open(list(anaKey))
+	rev, changed, err := s.Poll(t.Context())
+	require.NoError(t, err)
+	require.False(t, changed, "it is in force already")
+	require.Equal(t, "x", rev.Signer)
+	s = b.open(list(anaKey))
+	b.server.ResetRequests()
+	_, _, err = s.Poll(t.Context())
+	require.NoError(t, err)
+	require.Len(t, b.server.Requests(), 1, "the same list is not checked again")
+}
+
 // fakeSigner signs with whatever it is.
 type fakeSigner string
 

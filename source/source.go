@@ -29,7 +29,8 @@ type Options struct {
 	// revision is written, mode 0700. One process at a time may use it.
 	Dir    string
 	Limits Limits
-	// Signers, when set, must have signed every new commit of the branch's first-parent line.
+	// Signers, when set, must have signed every new commit of the branch's first-parent line. With another list than at the
+	// last start the accepted revision is checked again while the branch points to it; it stays in force in any case.
 	Signers *Signers
 	// Clock is the time; nil means the system's.
 	Clock Clock
@@ -48,6 +49,7 @@ type Source struct {
 	candidates []*candidate // fetched, proven, neither accepted nor refused; newest last
 	verdict    *verdict
 	unrelated  bool // another branch or folder was followed before: nothing to descend from
+	unverified bool // the accepted revision was checked against other signers, or none
 	state      State
 	notices    []string
 }
@@ -121,6 +123,7 @@ func (s *Source) load() error {
 		return nil
 	}
 	s.unrelated = rec.Branch != s.opts.Branch || rec.Path != s.opts.Path
+	s.unverified = s.opts.Signers != nil && rec.Accepted != nil && rec.Signers != s.opts.Signers.id()
 	s.rec = *rec
 	if s.unrelated {
 		s.rec.Refused = nil
@@ -212,15 +215,27 @@ func (s *Source) poll(ctx context.Context) (head string, rev Revision, changed b
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.verdict = nil
-	if a := s.rec.Accepted; a != nil && a.Commit == head && !s.unrelated { // its snapshot was lost, and is back
-		s.base, a.Dir = c.content, c.rev.Dir
-		return head, c.rev, true, nil
+	if a := s.rec.Accepted; a != nil && a.Commit == head && !s.unrelated {
+		return s.restored(c)
 	}
 	s.candidates = append(s.candidates, c)
 	if len(s.candidates) > maxCandidates {
 		s.candidates = s.candidates[1:]
 	}
 	return head, c.rev, true, nil
+}
+
+// restored takes the accepted revision that was fetched again: because its snapshot was lost (it is new to the caller then),
+// or to check its signature against other signers than before.
+func (s *Source) restored(c *candidate) (head string, rev Revision, changed bool, err error) {
+	changed = s.base == nil
+	next := s.rec
+	next.Accepted, next.Signers = &c.rev, s.opts.Signers.id()
+	if err := next.save(s.opts.Dir); err != nil {
+		return c.rev.Commit, Revision{}, false, err
+	}
+	s.rec, s.base, s.unverified = next, c.content, false
+	return c.rev.Commit, c.rev, changed, nil
 }
 
 // known answers for a commit without asking anybody.
@@ -239,7 +254,7 @@ func (s *Source) known(head string) (rev Revision, changed bool, err error, know
 			s.rec.Refused = nil
 		}
 	}
-	if accepted == head && s.base != nil && !s.unrelated {
+	if accepted == head && s.base != nil && !s.unrelated && !s.unverified {
 		s.candidates = nil
 		return rev, false, nil, true
 	}
@@ -294,14 +309,15 @@ func (s *Source) Accept(rev Revision) error {
 		return fmt.Errorf("revision %s cannot be accepted: it is not one of those that are open", rev.Short())
 	}
 	c := s.candidates[i]
-	next := record{Version: recordVersion, Remote: s.opts.Remote.String(), Branch: s.opts.Branch, Path: s.opts.Path, Accepted: &c.rev, Refused: s.rec.Refused}
+	next := record{Version: recordVersion, Remote: s.opts.Remote.String(), Branch: s.opts.Branch, Path: s.opts.Path, Accepted: &c.rev, Refused: s.rec.Refused, Signers: s.opts.Signers.id()}
 	if next.Refused != nil && next.Refused.Revision.Commit == rev.Commit {
 		next.Refused = nil
 	}
 	if err := next.save(s.opts.Dir); err != nil {
 		return err
 	}
-	s.rec, s.base, s.unrelated, s.verdict = next, c.content, false, nil
+	s.rec, s.base, s.verdict = next, c.content, nil
+	s.unrelated, s.unverified = false, false
 	s.candidates = slices.DeleteFunc(s.candidates, func(o *candidate) bool { return !o.between[rev.Commit] })
 	return nil
 }
