@@ -17,6 +17,13 @@ type Expr struct {
 	template hclsyntax.Expression
 	node     *node // where it stands, to find columns; nil outside manifests
 	static   bool  // no name is used, so the value is always the same
+	uses     []use // names, in their order
+}
+
+// use is one name in an expression.
+type use struct {
+	path []string
+	at   hcl.Range
 }
 
 // Reference is one name that an expression uses, such as ["database", "uri"], ["portOffset"] or ["MONGO_PASSWORD"].
@@ -48,9 +55,10 @@ func parseExpr(source string, at Position, n *node) (Expr, Problems) {
 	parsed, diags := hclsyntax.ParseTemplate([]byte(source), at.File, hcl.InitialPos)
 	e.template = parsed
 	problems := e.problemsOf(diags)
-	if len(problems) == 0 {
-		e.static = len(parsed.Variables()) == 0
+	for _, traversal := range parsed.Variables() {
+		e.uses = append(e.uses, use{pathOf(traversal), traversal.SourceRange()})
 	}
+	e.static = len(problems) == 0 && len(e.uses) == 0
 	return e, problems
 }
 
@@ -83,14 +91,11 @@ func (e Expr) Source() string { return e.source }
 // Position is where the text stands.
 func (e Expr) Position() Position { return e.position }
 
-// References lists the names the expression uses, in their order, each with its place.
+// References lists the names the expression uses, in their order, each with its place. The paths are read only.
 func (e Expr) References() []Reference {
-	if e.template == nil {
-		return nil
-	}
 	var refs []Reference
-	for _, traversal := range e.template.Variables() {
-		refs = append(refs, Reference{Path: pathOf(traversal), Position: e.place(traversal.SourceRange())})
+	for _, u := range e.uses {
+		refs = append(refs, Reference{Path: u.path, Position: e.place(u.at)})
 	}
 	return refs
 }

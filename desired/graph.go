@@ -87,11 +87,11 @@ func (g *grapher) common(c *Component, check *Check, n *Node) {
 func referenced(c *Component) []Need {
 	var needs []Need
 	for _, e := range c.exprs {
-		for _, traversal := range e.template.Variables() {
-			if path := pathOf(traversal); len(path) > 1 {
+		for _, u := range e.uses {
+			if len(u.path) > 1 {
 				needs = append(needs, Need{
-					Component: path[0], Output: path[1], Position: e.place(traversal.SourceRange()),
-					Why: "uses ${" + strings.Join(path, ".") + "}",
+					Component: u.path[0], Output: u.path[1], Position: e.place(u.at),
+					Why: "uses ${" + strings.Join(u.path, ".") + "}",
 				})
 			}
 		}

@@ -280,23 +280,29 @@ func (l *loader) manifest(entry fs.DirEntry, folder, inFolder string, plain bool
 
 func (l *loader) readHosts() {
 	files := l.manifests("hosts", "", true)
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		root, _, problems := l.parse(files[name])
-		l.problems = append(l.problems, problems...)
-		host := &Host{Name: name, Position: Position{File: files[name]}}
-		l.fleet.Hosts[name] = host
-		if root == nil {
-			continue
-		}
-		spec, problems := l.open(files[name], root, HostKind, name)
-		l.problems = append(l.problems, problems...)
-		d := &Decoder{}
-		var h hostSpec
-		d.decodeSpec(spec, &h)
-		d.checkHost(spec, h)
-		l.problems = append(l.problems, d.problems...)
-		host.MachineID, host.Recipient, host.SigningKey, host.Position = h.MachineID, h.Recipient, h.SigningKey, root.at
+	names := slices.Sorted(maps.Keys(files))
+	hosts, problems := make([]*Host, len(names)), make([]Problems, len(names))
+	parallel(len(names), func(i int) { hosts[i], problems[i] = l.readHost(names[i], files[names[i]]) })
+	for i, name := range names {
+		l.fleet.Hosts[name] = hosts[i]
+		l.problems = append(l.problems, problems[i]...)
 	}
+}
+
+func (l *loader) readHost(name, file string) (*Host, Problems) {
+	host := &Host{Name: name, Position: Position{File: file}}
+	root, _, problems := l.parse(file)
+	if root == nil {
+		return host, problems
+	}
+	host.Position = root.at
+	spec, more := l.open(file, root, HostKind, name)
+	d := &Decoder{problems: append(problems, more...)}
+	var h hostSpec
+	d.decodeSpec(spec, &h)
+	d.checkHost(spec, h)
+	host.MachineID, host.Recipient, host.SigningKey = h.MachineID, h.Recipient, h.SigningKey
+	return host, d.problems
 }
 
 // sourceDir is a folder of the repository on disk, or "" when it is not on disk.

@@ -155,10 +155,9 @@ func (b *builder) resolve() *Scope {
 
 func (b *builder) resolveExpr(e Expr, scope *Scope) {
 	ok := true
-	for _, traversal := range e.template.Variables() {
-		path := pathOf(traversal)
-		if wrong := b.wrongReference(path, e.position.File); wrong != "" {
-			b.fail(e.place(traversal.SourceRange()), "${%s}: %s", strings.Join(path, "."), wrong)
+	for _, u := range e.uses {
+		if wrong := b.wrongReference(u.path, e.position.File); wrong != "" {
+			b.fail(e.place(u.at), "${%s}: %s", strings.Join(u.path, "."), wrong)
 			ok = false
 		}
 	}

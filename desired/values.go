@@ -176,8 +176,8 @@ func (e *evaluation) value(name string) {
 	scope := map[string]Value{}
 	usable := true
 	for _, expr := range (Tree{n}).Exprs() {
-		for _, ref := range expr.References() {
-			root := ref.Path[0]
+		for _, u := range expr.uses {
+			root := u.path[0]
 			switch {
 			case root == "instance" || root == "hub":
 			case e.nodes[root] != nil:
@@ -187,7 +187,7 @@ func (e *evaluation) value(name string) {
 				scope[root] = Value{dynamic}
 			default:
 				usable = false
-				e.problems = append(e.problems, Problem{ref.Position, e.unknown(ref)})
+				e.problems = append(e.problems, Problem{expr.place(u.at), e.unknown(u.path)})
 			}
 		}
 	}
@@ -226,8 +226,8 @@ func (e *evaluation) checked(decl *declaration, n *node, v cty.Value) Value {
 	return ValueOf(v)
 }
 
-func (e *evaluation) unknown(ref Reference) string {
+func (e *evaluation) unknown(path []string) string {
 	names := slices.Sorted(maps.Keys(e.nodes))
 	return fmt.Sprintf("${%s}: no value %q%s; a value may use other values (has: %s), instance and hub",
-		ref, ref.Path[0], strings.TrimSuffix(suggest(ref.Path[0], names), "?"), listed(names))
+		strings.Join(path, "."), path[0], strings.TrimSuffix(suggest(path[0], names), "?"), listed(names))
 }
