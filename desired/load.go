@@ -1,6 +1,7 @@
 package desired
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -126,30 +127,9 @@ func readBounded(files fs.FS, name string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("it is not a regular file")
 	}
-	if size := info.Size(); size <= maxManifestBytes {
-		text := make([]byte, 0, size+1)
-		return readInto(file, text)
-	}
-	return io.ReadAll(io.LimitReader(file, maxManifestBytes+1))
-}
-
-func readInto(file io.Reader, text []byte) ([]byte, error) {
-	for {
-		if len(text) == cap(text) {
-			if len(text) > maxManifestBytes {
-				return text, nil
-			}
-			text = append(text, 0)[:len(text)]
-		}
-		n, err := file.Read(text[len(text):cap(text)])
-		text = text[:len(text)+n]
-		if err == io.EOF {
-			return text, nil
-		}
-		if err != nil {
-			return text, err
-		}
-	}
+	text := bytes.NewBuffer(make([]byte, 0, min(info.Size(), maxManifestBytes)+bytes.MinRead))
+	_, err = text.ReadFrom(io.LimitReader(file, maxManifestBytes+1))
+	return text.Bytes(), err
 }
 
 // cause takes the operation and the path out of a file error, since the place says the path already.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -119,7 +120,7 @@ func parseManifest(name string, data []byte) (*node, Problems) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var document yaml.Node
 	if err := decoder.Decode(&document); err != nil {
-		if len(bytes.TrimSpace(data)) == 0 || err.Error() == "EOF" {
+		if errors.Is(err, io.EOF) {
 			return nil, Problems{{whole, "the file is empty"}}
 		}
 		return nil, Problems{syntaxProblem(name, err)}
@@ -127,7 +128,7 @@ func parseManifest(name string, data []byte) (*node, Problems) {
 	var second yaml.Node
 	if err := decoder.Decode(&second); err == nil {
 		return nil, Problems{{Position{File: name, Line: max(second.Line, 1), Column: 1}, "the file holds more than one YAML document; write one manifest per file"}}
-	} else if err.Error() != "EOF" {
+	} else if !errors.Is(err, io.EOF) {
 		return nil, Problems{syntaxProblem(name, err)}
 	}
 	if document.Kind != yaml.DocumentNode || len(document.Content) == 0 {

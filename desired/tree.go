@@ -1,6 +1,7 @@
 package desired
 
 import (
+	"errors"
 	"math/big"
 
 	"github.com/zclconf/go-cty/cty"
@@ -244,7 +245,8 @@ func (n *node) expression() *parsedExpr {
 }
 
 func asProblems(err error, at Position) Problems {
-	if problems, ok := err.(Problems); ok {
+	var problems Problems
+	if errors.As(err, &problems) {
 		return problems
 	}
 	return Problems{{at, err.Error()}}
