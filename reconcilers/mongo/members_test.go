@@ -20,6 +20,20 @@ import (
 
 var three = []string{"mongodb-1", "mongodb-2", "mongodb-3"}
 
+// The longest of these tests comes first, so that the others run beside it.
+func TestConformanceOfThreeMembers(t *testing.T) {
+	t.Parallel()
+	conformance.Run(t, conformance.Subject{CrashPoints: 4, World: func(t *testing.T) *conformance.World {
+		s := plainSet(t, three...).withContent().run(three...)
+		return &conformance.World{
+			Target:  s.target,
+			New:     func(*testing.T) reconcilers.Reconciler { return mongo.New(deps()) },
+			State:   func(t *testing.T) string { return s.picture(three[0]) },
+			Secrets: []string{rootPassword, appPassword, s.key},
+		}
+	}})
+}
+
 func TestGrowAndShrink(t *testing.T) {
 	t.Parallel()
 	s := plainSet(t, three[0]).withContent().run(three...)
@@ -265,17 +279,4 @@ func TestWatchTellsOfANewPrimary(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("the watch does not end with its context")
 	}
-}
-
-func TestConformanceOfThreeMembers(t *testing.T) {
-	t.Parallel()
-	conformance.Run(t, conformance.Subject{CrashPoints: 3, World: func(t *testing.T) *conformance.World {
-		s := plainSet(t, three...).withContent().run(three...)
-		return &conformance.World{
-			Target:  s.target,
-			New:     func(*testing.T) reconcilers.Reconciler { return mongo.New(deps()) },
-			State:   func(t *testing.T) string { return s.picture(three[0]) },
-			Secrets: []string{rootPassword, appPassword, s.key},
-		}
-	}})
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,6 +31,15 @@ const (
 	rootPassword = "r00t-Secret/with?signs&more%"
 	appPassword  = "app-Secret-7261"
 )
+
+// The tests wait for elections and initial syncs more than they compute: more of them at a time than there are cores.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // set is a replica set to be: services of its own in a lab, and a target.
 type set struct {
