@@ -115,12 +115,6 @@ spec:
   hub: {instance: usa, url: "https://localhost:4000"}
 `
 
-const hostYAML = `apiVersion: dive/v1alpha1
-kind: Host
-metadata: {name: %s}
-spec: {}
-`
-
 const hubBlueprint = `apiVersion: dive/v1alpha1
 kind: Blueprint
 metadata: {name: hub}
