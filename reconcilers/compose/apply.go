@@ -9,7 +9,6 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/errdefs"
-	"github.com/docker/compose/v5/pkg/api"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
@@ -49,6 +48,9 @@ func (r *Reconciler) applyService(ctx context.Context, st *serviceState, p recon
 
 // bring carries the change out, waits until the service is ready, and puts the last good version back when it is not.
 func (r *Reconciler) bring(ctx context.Context, st *serviceState, change reconcilers.Change, progress reconcilers.Progress) (reconcilers.Applied, error) {
+	if st.lacking != nil {
+		return reconcilers.Applied{}, st.lacking
+	}
 	if st.imageID == "" {
 		return reconcilers.Applied{}, &reconcilers.RejectedError{
 			Message: fmt.Sprintf("image %s of service %s is not on this host", st.service.Image, st.name), PutBack: "nothing was changed",
@@ -312,6 +314,3 @@ func (r *Reconciler) redacted(err error) error {
 	}
 	return err
 }
-
-// number is the label by which Compose counts a service's containers.
-const number = api.ContainerNumberLabel

@@ -120,7 +120,7 @@ func TestMissingImageTouchesNothing(t *testing.T) {
 	r := rejected(t, w.try(SharedPart))
 	require.Contains(t, r.Message, "is not on this host and the pull policy is never")
 	require.Equal(t, "nothing was changed", r.PutBack)
-	rejected(t, w.try("db"))
+	require.Equal(t, "nothing was changed", rejected(t, w.try("db")).PutBack)
 	require.Equal(t, before, w.picture(t))
 	require.Equal(t, db, w.inspect("db").ID)
 

@@ -214,8 +214,13 @@ secrets:
 		})
 	}
 	require.NoError(t, os.Remove(key))
-	_, err := w.r.Observe(t.Context(), w.target("web"))
+	id := w.inspect("web").ID
+	o := w.observe("web")
 	var blocked *reconcilers.BlockedError
-	require.ErrorAs(t, err, &blocked)
+	require.ErrorAs(t, o.Err, &blocked)
 	require.Equal(t, "SecretFileMissing", blocked.Reason)
+	require.Empty(t, w.plan("web").Changes)
+	w.set("TEXT", "three")
+	require.ErrorAs(t, w.try("web"), &blocked)
+	require.Equal(t, id, w.inspect("web").ID, "nothing is touched while a secret is missing")
 }

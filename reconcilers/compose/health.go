@@ -78,8 +78,9 @@ func (r *Reconciler) await(ctx context.Context, st *serviceState, w *watched, pr
 		case <-settled:
 			stable = true
 		case <-w.events:
-		case <-w.broken:
-			w.broken = nil // inspected now and then
+		case err := <-w.broken:
+			r.log.Debug("the event stream broke, looking now and then", "service", st.name, "error", err)
+			w.broken = nil
 		case <-tick.C:
 		}
 	}

@@ -102,7 +102,7 @@ func (r request) details() (types.ConfigDetails, error) {
 	for _, name := range r.files {
 		path, err := r.inside(name)
 		if err != nil {
-			return details, fmt.Errorf("Compose file %s: %w", name, err)
+			return details, fmt.Errorf("find Compose file %s: %w", name, err)
 		}
 		content, err := readLimited(path)
 		if err != nil {

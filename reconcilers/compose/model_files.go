@@ -108,11 +108,9 @@ func (r request) stable(path string) (string, error) {
 		return "", errors.New("~ depends on who runs the agent: write the whole path")
 	}
 	if filepath.IsAbs(path) {
-		rel, err := filepath.Rel(r.base(), path)
-		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		if !within(r.base(), path) {
 			return filepath.Clean(path), nil
 		}
-		return filepath.Join(r.projectDir, rel), nil
 	}
 	in, err := r.inside(path)
 	if err != nil {

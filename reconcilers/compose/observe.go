@@ -36,6 +36,7 @@ type serviceState struct {
 	networks map[string]string
 	content  string
 	contents map[string]string
+	lacking  error // a secret file that is not there (yet): nothing is applied without it
 	parents  map[string]string
 	oneShot  bool
 	record   record
@@ -86,7 +87,7 @@ func (r *Reconciler) lookAround(ctx context.Context, st *serviceState) error {
 		return err
 	}
 	if st.content, st.contents, err = st.model.content[st.name].contentDigest(); err != nil {
-		return &reconcilers.BlockedError{
+		st.lacking = &reconcilers.BlockedError{
 			Reason: "SecretFileMissing", Message: "service " + st.name + " needs a file that is not there", Err: err,
 			Do: "Declare the secret with a file, or put it on the host",
 		}
@@ -246,7 +247,7 @@ func (st *serviceState) choose(found []container.InspectResponse) error {
 // made by hand are seen. That is how a stack that was started by hand is taken over.
 func (r *Reconciler) remember(st *serviceState) error {
 	c := st.container
-	if c == nil || len(st.differs) > 0 || len(st.extras) > 0 || st.record.Pending != nil || st.record.Container == c.ID {
+	if c == nil || st.lacking != nil || len(st.differs) > 0 || len(st.extras) > 0 || st.record.Pending != nil || st.record.Container == c.ID {
 		return nil
 	}
 	if c.State.Status != container.StateRunning && !st.completed() {
@@ -284,6 +285,9 @@ func (st *serviceState) started() bool {
 // notReady says what keeps a service from being ready although its plan may be empty.
 func (r *Reconciler) notReady(ctx context.Context, st *serviceState) error {
 	c := st.container
+	if st.lacking != nil {
+		return st.lacking
+	}
 	if c == nil {
 		if st.foreign != "" {
 			return &reconcilers.BlockedError{

@@ -73,7 +73,7 @@ func (st *serviceState) refusesFor(c *container.InspectResponse) bool {
 // `docker compose`; its contents are taken as they are.
 func (st *serviceState) compareContent(c *container.InspectResponse) []string {
 	label, ours := c.Config.Labels[contentLabel]
-	if label == st.content || !ours && st.record.Container != c.ID {
+	if st.lacking != nil || label == st.content || !ours && st.record.Container != c.ID {
 		return nil
 	}
 	added, removed, changed := difference(st.record.Content, st.contents)

@@ -56,8 +56,11 @@ func readRecord(path string) (record, error) {
 	if err != nil {
 		return rec, fmt.Errorf("read the service's record: %w", err)
 	}
-	if json.Unmarshal(text, &rec) != nil {
-		return record{}, nil // cut off by a full disk: as if lost
+	if !json.Valid(text) { // cut off by a full disk: as if lost
+		return rec, nil
+	}
+	if err := json.Unmarshal(text, &rec); err != nil {
+		return rec, fmt.Errorf("read the service's record: %w", err)
 	}
 	return rec, nil
 }

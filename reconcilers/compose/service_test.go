@@ -45,4 +45,12 @@ func TestStackComesUpAndStaysInSync(t *testing.T) {
 	w.up("db", "web")
 	require.Equal(t, db.ID, w.inspect("db").ID, "a change of web must leave db alone")
 	require.NotEqual(t, web.ID, w.inspect("web").ID)
+
+	// Both change, one is applied: Compose left to itself would stop and recreate db along with web.
+	w.set("RUN", serve+" # newer")
+	require.NoError(t, w.try("web"))
+	w.inSync("web")
+	now := w.inspect("db")
+	require.Equal(t, db.ID, now.ID)
+	require.True(t, now.State.Running)
 }

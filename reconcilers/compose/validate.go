@@ -66,7 +66,7 @@ func (s *Spec) checkVariables(c *desired.Check) (found bool) {
 func (s *Spec) reportLoad(c *desired.Check, err error) {
 	at := s.places(c)
 	text := err.Error()
-	var yamlLine = regexp.MustCompile(`line (\d+)`)
+	yamlLine := regexp.MustCompile(`line (\d+)`)
 	where := at.find()
 	if len(at.files) > 0 {
 		where = desired.Position{File: at.files[0].name}

@@ -22,9 +22,10 @@ func (r *Reconciler) Watch(ctx context.Context, t reconcilers.Target, wake func(
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream := r.engine.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).
-		Add("type", string(events.ContainerEventType), string(events.NetworkEventType), string(events.VolumeEventType)).
-		Add("event", "die", "destroy", "oom", "pause", "unpause", "rename", "start", "update", "health_status", "connect", "disconnect"),
+	stream := r.engine.Events(ctx, client.EventsListOptions{
+		Filters: make(client.Filters).
+			Add("type", string(events.ContainerEventType), string(events.NetworkEventType), string(events.VolumeEventType)).
+			Add("event", "die", "destroy", "oom", "pause", "unpause", "rename", "start", "update", "health_status", "connect", "disconnect"),
 	})
 	wake("")
 	for {
