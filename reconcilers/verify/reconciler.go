@@ -24,7 +24,13 @@ type Reconciler struct {
 	mongo *mongoPool
 
 	mu      sync.Mutex
-	failing map[string]time.Time // since when, by instance and component
+	failing map[string]trouble // by instance and component
+}
+
+// trouble is that core checks fail: since when, and on which containers.
+type trouble struct {
+	since time.Time
+	on    string
 }
 
 var _ reconcilers.Reconciler = (*Reconciler)(nil)
@@ -32,7 +38,7 @@ var _ reconcilers.Reconciler = (*Reconciler)(nil)
 // New makes the reconciler of kind Verification. What it holds open between calls is closed by Close, found by type
 // assertion to io.Closer.
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
-	return &Reconciler{deps: deps, mongo: newMongoPool(), failing: map[string]time.Time{}}
+	return &Reconciler{deps: deps, mongo: newMongoPool(), failing: map[string]trouble{}}
 }
 
 // Registration is this kind's line in the program's list of reconcilers.
@@ -69,7 +75,8 @@ func failed(err error) outcome {
 }
 
 // Observe runs all checks. Failing core checks are waited for as long as the manifest says (within), counted from when
-// they were first seen to fail; then they are a failure that lists each with what was seen.
+// they were first seen to fail or something last changed beneath them: the revision, or a container of the instance. Then
+// they are a failure that lists each with what was seen.
 func (r *Reconciler) Observe(ctx context.Context, t reconcilers.Target) (reconcilers.Observed, error) {
 	spec, ok := t.Component.Spec.(*Spec)
 	if !ok {
@@ -90,7 +97,7 @@ func (r *Reconciler) Observe(ctx context.Context, t reconcilers.Target) (reconci
 	}
 	r.mongo.sweep(componentKey(t))
 	facts, missed := summarise(spec, outcomes)
-	return reconcilers.Observed{Facts: facts, Started: true, Err: r.judge(t, spec, missed)}, nil
+	return reconcilers.Observed{Facts: facts, Started: true, Err: r.judge(ctx, t, spec, missed)}, nil
 }
 
 // runCheck gives one check its time and cleans what it saw of secrets.
@@ -146,21 +153,22 @@ func summarise(spec *Spec, outcomes []outcome) (reconcilers.Facts, []miss) {
 }
 
 // judge turns failing checks into a wait or a failure.
-func (r *Reconciler) judge(t reconcilers.Target, spec *Spec, missed []miss) error {
+func (r *Reconciler) judge(ctx context.Context, t reconcilers.Target, spec *Spec, missed []miss) error {
 	key := componentKey(t)
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if len(missed) == 0 {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		delete(r.failing, key)
 		return nil
 	}
+	on := beneath(ctx, t)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	now := r.deps.Clock.Now()
-	since, known := r.failing[key]
-	if !known {
-		since = now
-		r.failing[key] = since
+	if have, known := r.failing[key]; !known || have.on != on {
+		r.failing[key] = trouble{now, on}
 	}
-	if now.Sub(since) >= spec.Within.Std() {
+	if now.Sub(r.failing[key].since) >= spec.Within.Std() {
 		return describe(missed, len(spec.Checks))
 	}
 	for _, m := range missed {
@@ -169,6 +177,26 @@ func (r *Reconciler) judge(t reconcilers.Target, spec *Spec, missed []miss) erro
 		}
 	}
 	return &reconcilers.WaitError{For: "checks", Again: again, Err: describe(missed, len(spec.Checks))}
+}
+
+// beneath tells apart what the checks stand on: the revision of the instance and the containers of its services.
+func beneath(ctx context.Context, t reconcilers.Target) string {
+	if t.Instance == nil || t.Instance.Graph == nil {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString(t.Instance.Digest)
+	for _, node := range t.Instance.Graph.Nodes {
+		if node.Part == "" || strings.HasPrefix(node.Part, "@") { // no service
+			continue
+		}
+		id := "absent"
+		if c, err := t.Services.Find(ctx, node.Part); err == nil {
+			id = c.ID + "@" + c.StartedAt.String()
+		}
+		fmt.Fprintf(&b, " %s=%s", node.Part, id)
+	}
+	return b.String()
 }
 
 func describe(missed []miss, total int) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"dive-agent/desired"
 	"dive-agent/reconcilers"
 	"dive-agent/reconcilers/conformance"
 	"dive-agent/reconcilers/internal/lab"
@@ -192,6 +193,34 @@ checks:
 	_, o = w.saw(r)
 	require.NotErrorAs(t, o.Err, &wait)
 	require.ErrorContains(t, o.Err, "1 of 2 checks failed: port: connect to 127.0.0.1")
+}
+
+// A check that fails before its service is there, as in the survey of a first run, has its whole time when it is.
+func TestTimeBeginsAnewWhenAContainerChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.target.Instance.Graph = &desired.Graph{Nodes: []*desired.Node{{ID: "stack/web", Part: "web"}}}
+	w.checks(`
+within: 30s
+checks: [{name: port, tcp: {service: web, port: 4443}}]
+`)
+	r := w.reconciler()
+	var wait *reconcilers.WaitError
+	_, o := w.saw(r)
+	require.ErrorAs(t, o.Err, &wait)
+	require.Equal(t, "check port (service web to run)", wait.For)
+	w.clock.ahead = 31 * time.Second
+	_, o = w.saw(r)
+	require.NotErrorAs(t, o.Err, &wait)
+
+	w.lab.Run("web", lab.Service{Image: testbed.Image(t, testbed.Base), Command: []string{"sleep", "60"}})
+	_, o = w.saw(r)
+	require.ErrorAs(t, o.Err, &wait, "its container has just started")
+	w.clock.ahead = 62 * time.Second
+	_, o = w.saw(r)
+	require.NotErrorAs(t, o.Err, &wait)
+	w.runWeb()
+	w.pass(r)
 }
 
 func TestCancelledChecksEndAtOnce(t *testing.T) {
