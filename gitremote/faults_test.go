@@ -279,3 +279,16 @@ func TestPollsKeepOneConnection(t *testing.T) {
 	}
 	require.LessOrEqual(t, runtime.NumGoroutine(), before+8)
 }
+
+// TestServerThatWasRestartedBetweenPolls: a connection that died while it was idle is no failure.
+func TestServerThatWasRestartedBetweenPolls(t *testing.T) {
+	server := gitserver.Start(t, gitserver.Options{})
+	repo := server.NewRepository(t, "fleet")
+	tip := plumbing.NewHash(repo.Commit(t, "main", "First", gitserver.Files{"a": "1"}))
+	r := open(t, transports["https"](t, server, repo))
+	for range 5 {
+		require.NoError(t, operations["ref"](t.Context(), r, tip))
+		server.Stop()
+		require.NoError(t, server.Up())
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strconv"
@@ -105,6 +106,8 @@ func newHTTPTransport(cfg Config) (*http.Transport, error) {
 		MaxIdleConnsPerHost:    2,
 		IdleConnTimeout:        10 * time.Minute,
 		MaxResponseHeaderBytes: 64 << 10,
+		// A network that dropped an idle connection without a word is found out before the next poll waits for it.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 10 * time.Second},
 	}, nil
 }
 
@@ -151,7 +154,7 @@ func (h *httpWire) exchange(ctx context.Context, svc service, discover, v2 bool,
 	if err := h.r.authorize(req.Header); err != nil {
 		return nil, err
 	}
-	res, err := h.client.Do(req)
+	res, err := h.do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -164,6 +167,25 @@ func (h *httpWire) exchange(ctx context.Context, svc service, discover, v2 bool,
 		return nil, protocolError("the content type is %q instead of %q; is this the URL of a repository?", clip([]byte(got)), want)
 	}
 	return &drained{Reader: &limitedReader{r: res.Body, limit: limit}, body: res.Body}, nil
+}
+
+// do sends a request, and once more on a new connection when one that was idle turned out to be dead. That is safe for
+// a push too: its lease lets it happen once, and the ref is read when it is in doubt.
+func (h *httpWire) do(req *http.Request) (*http.Response, error) {
+	reused := false
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
+	res, err := h.client.Do(req.WithContext(ctx))
+	if err == nil || !reused || req.Context().Err() != nil {
+		return res, err
+	}
+	h.client.CloseIdleConnections()
+	again := req.Clone(req.Context())
+	if req.GetBody != nil {
+		if again.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	return h.client.Do(again)
 }
 
 // ends checks that nothing follows an answer's flush: what does is not Git, and what preceded it is not to be believed.
