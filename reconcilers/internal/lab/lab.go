@@ -184,10 +184,10 @@ func (l *Lab) Start(service string) {
 	}
 }
 
-// Remove removes a service's container, not its volumes.
+// Remove removes a service's container with its anonymous volumes; named ones stay until the test's end.
 func (l *Lab) Remove(service string) {
 	l.tb.Helper()
-	_, err := l.engine.ContainerRemove(l.tb.Context(), l.name(service), client.ContainerRemoveOptions{Force: true})
+	_, err := l.engine.ContainerRemove(l.tb.Context(), l.name(service), client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !errdefs.IsNotFound(err) {
 		l.tb.Fatalf("remove %s: %v", service, err)
 	}
