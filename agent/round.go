@@ -38,6 +38,9 @@ func (w *worker) round(ctx context.Context, trigger string) time.Duration {
 		return 0
 	}
 	healing := w.rejected(known, next) && !retry
+	if !healing {
+		known.Rejected = nil // another content, or a person asked
+	}
 	work := next
 	if healing {
 		if work, err = w.lastApplied(known, next); err != nil {
@@ -130,6 +133,10 @@ func (w *worker) prepare(ctx context.Context, known state.Instance, work *assign
 // noteNode tells of a node's change.
 func (w *worker) noteNode(run string, n Node) {
 	w.mu.Lock()
+	if !w.view.Running { // a survey: what it finds is told as a whole, at its end
+		w.mu.Unlock()
+		return
+	}
 	told := false
 	for i := range w.view.Nodes {
 		if old := w.view.Nodes[i]; old.ID == n.ID {
@@ -137,9 +144,8 @@ func (w *worker) noteNode(run string, n Node) {
 			w.view.Nodes[i] = n
 		}
 	}
-	running := w.view.Running
 	w.mu.Unlock()
-	if running && !told {
+	if !told {
 		w.emit(Event{Node: n.ID, Kind: "node", State: string(n.State), Message: n.Message, Run: run, Duration: n.Duration})
 	}
 }

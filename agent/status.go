@@ -64,7 +64,7 @@ func (s situation) phase(st *report.Status) {
 		n.explain(s.err, s.redact)
 		st.Phase, st.News = troublePhase(stateOf(s.err), s.known.Applied != ""), n.Message
 		st.Why, st.Next = add(nil, n.Message), add(nil, n.Do)
-	case s.known.Rejected != nil && !s.running:
+	case s.known.Rejected != nil:
 		st.Phase, st.News = report.Degraded, s.known.Rejected.Reason
 		st.Why, st.Logs = []string{s.known.Rejected.Reason}, s.rejected.Logs
 		st.Next = s.afterRejection()
@@ -78,7 +78,7 @@ func (s situation) phase(st *report.Status) {
 		st.Phase = troublePhase(worst.State, s.known.Applied != "")
 		st.News = worst.ID + " " + worst.Message
 	}
-	if !s.running || s.known.Rejected != nil {
+	if !s.running {
 		s.explainNodes(st)
 	}
 }

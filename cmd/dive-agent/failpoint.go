@@ -3,22 +3,68 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 )
 
-// failpointFromEnvironment kills the process, as a power cut would, at the recorded step whose name DIVE_AGENT_FAILPOINT
-// holds: "deu begin stack/backend create backend". It exists only in builds for tests of crashes (-tags failpoint).
+// failpointFromEnvironment kills the process, as a power cut would, at every recorded point ("begin" or "end" of a change) at
+// which it was not killed before. DIVE_AGENT_FAILPOINTS names the file that remembers them. Of a node with many changes only
+// one in DIVE_AGENT_FAILPOINT_SPARSE points counts ("identity=40"). It exists only in builds for tests of crashes (-tags failpoint).
 func failpointFromEnvironment() func(string) {
-	point := os.Getenv("DIVE_AGENT_FAILPOINT")
-	if point == "" {
+	file := os.Getenv("DIVE_AGENT_FAILPOINTS")
+	if file == "" {
 		return nil
 	}
-	return func(at string) {
-		if strings.TrimSpace(at) == point {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // the signal arrives before anything else happens here
+	node, every := "", 1
+	if sparse := os.Getenv("DIVE_AGENT_FAILPOINT_SPARSE"); sparse != "" {
+		var count string
+		node, count, _ = strings.Cut(sparse, "=")
+		if _, err := fmt.Sscan(count, &every); err != nil || every < 1 {
+			panic("DIVE_AGENT_FAILPOINT_SPARSE: " + sparse)
 		}
 	}
+	var mu sync.Mutex
+	seen := 0
+	return func(at string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if node != "" && strings.Contains(at, " "+node+" ") {
+			if seen++; seen%every != 1 {
+				return
+			}
+		}
+		if !remember(file, at) {
+			return
+		}
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // the signal arrives before anything else happens here
+	}
+}
+
+// remember adds a point to the file; false when it is there already.
+func remember(file, point string) bool {
+	known, err := os.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		panic(err)
+	}
+	for _, line := range strings.Split(string(known), "\n") {
+		if line == point {
+			return false
+		}
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	if _, err := f.WriteString(point + "\n"); err != nil {
+		panic(err)
+	}
+	if err := f.Sync(); err != nil {
+		panic(err)
+	}
+	_ = f.Close()
+	return true
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,7 +67,7 @@ func writeOverview(g *globals, o agent.Overview) {
 	for _, status := range o.Instances {
 		g.printf("  %-10s %-12s %s\n", status.Instance, status.Phase, status.News)
 		for _, why := range status.Why {
-			if why != status.News {
+			if why != status.News && !strings.HasPrefix(why, "the fleet repository is not followed") {
 				g.printf("%s\n", indent(why, "             "))
 			}
 		}

@@ -1,4 +1,4 @@
-package main
+package story
 
 import (
 	"bytes"
@@ -29,6 +29,7 @@ func (w *world) start(name, program string, args ...string) error {
 	defer func() { _ = log.Close() }()
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), w.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start %s: %w", name, err)

@@ -1,4 +1,4 @@
-package main
+package story
 
 import (
 	"context"
@@ -33,11 +33,10 @@ type world struct {
 	mirror    testbed.Mirror
 	gitURL    string
 	gitAddr   string
+	env       []string // of processes started from now on
 	processes map[string]*process
 	results   []result
 }
-
-func defaultDir() string { return filepath.Join(os.TempDir(), "dive-agent-demo") }
 
 func (w *world) path(parts ...string) string {
 	return filepath.Join(append([]string{w.dir}, parts...)...)
@@ -100,11 +99,11 @@ func (w *world) startGit(ctx context.Context) error {
 		w.gitAddr = probe.Addr().String()
 		_ = probe.Close()
 	}
-	self, err := os.Executable()
+	server, err := testbed.Program(ctx, "./testbed/gitserver/cmd/gitserver")
 	if err != nil {
 		return err
 	}
-	if err := w.start("git", self, "-dir", w.path("git"), "-gitserver", w.gitAddr); err != nil {
+	if err := w.start("git", server, "-dir", w.path("git"), "-listen", w.gitAddr, "-listen-ssh", "off"); err != nil {
 		return err
 	}
 	w.gitURL = "https://" + strings.Replace(w.gitAddr, "127.0.0.1", "localhost", 1) + "/fleet.git"

@@ -1,0 +1,140 @@
+package story
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/report"
+	"dive-agent/testbed/agenttest"
+)
+
+func TestMain(m *testing.M) { agenttest.Main(m) }
+
+// TestKilledAtEveryChangeOfASpoke brings up two spokes beside one hub. The agent of the second is killed before and after
+// every change it makes, one kill at each place (of Terraform's some ninety resources, at a few), and started again each
+// time. Both spokes end in the same state, and no secret of any of them is anywhere it must not be.
+func TestKilledAtEveryChangeOfASpoke(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	w := newWorld(Options{Agent: agenttest.Binary(t, "failpoint"), Examples: filepath.Join("..", "..", "examples", "desired"), Dir: shortDir(t)})
+	t.Cleanup(func() {
+		if t.Failed() {
+			w.lastWords()
+		}
+		ending, done := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer done()
+		require.NoError(t, w.remove(ending))
+	})
+	require.NoError(t, w.setUp(ctx))
+	require.NoError(t, w.hub(ctx))
+	require.NoError(t, w.enroll(ctx, "fra-01"))
+	for _, spoke := range [][2]string{{"DEU", "Germany"}, {"FRA", "France"}} {
+		_, err := w.agent(ctx, "deu-01", "new", "spoke", spoke[0], spoke[1])
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.branch(ctx, "add-both"))
+	require.NoError(t, w.merge(ctx, "add-both", "Add spokes DEU and FRA"))
+
+	kills := w.killEverywhere(ctx, t)
+	t.Logf("killed %d times", kills)
+	require.Greater(t, kills, 30, "too few places for a whole spoke")
+	fra, err := w.awaitPhase(ctx, "fra-01", "fra", report.Ready, 3*time.Minute)
+	require.NoError(t, err)
+	deu, err := w.awaitPhase(ctx, "deu-01", "deu", report.Ready, 3*time.Minute)
+	require.NoError(t, err)
+	require.JSONEq(t, w.essence(ctx, t, deu, "dive-spoke-deu"), w.essence(ctx, t, fra, "dive-spoke-fra"))
+	require.NoError(t, w.leaks(ctx))
+}
+
+// killEverywhere runs the agent of fra-01 again and again until it gets through without being killed; it gives how often it was.
+func (w *world) killEverywhere(ctx context.Context, t *testing.T) int {
+	points := w.path("failpoints")
+	w.env = []string{"DIVE_AGENT_FAILPOINTS=" + points, "DIVE_AGENT_FAILPOINT_SPARSE=identity=60"}
+	defer func() { w.env = nil }()
+	for kills := 0; ; kills++ {
+		require.Less(t, kills, 150, "killed without end")
+		require.NoError(t, w.startAgent("fra-01"))
+		if w.readyOrKilled(ctx, t) {
+			return kills
+		}
+	}
+}
+
+func (w *world) readyOrKilled(ctx context.Context, t *testing.T) (ready bool) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(6 * time.Minute)
+	for {
+		select {
+		case <-w.processes["fra-01"].done:
+			return false
+		case <-limit:
+			t.Fatal("neither ready nor killed")
+		case <-ctx.Done():
+			t.Fatal(ctx.Err())
+		case <-tick.C:
+			if s, err := w.status(ctx, "fra-01", "fra"); err == nil && s.Phase == report.Ready && s.Applied != "" {
+				return true
+			}
+		}
+	}
+}
+
+// essence is what two spokes that were brought up from the same blueprint have in common.
+func (w *world) essence(ctx context.Context, t *testing.T, s *report.Status, project string) string {
+	type service struct{ Name, State, Health, Image, Digest string }
+	e := struct {
+		Components map[string]string
+		Services   []service
+		Members    []report.Member
+		Checks     []report.Check
+		Containers []string
+		Volumes    int
+		Networks   int
+	}{Components: map[string]string{}, Members: s.Members}
+	for _, c := range s.Components {
+		if c.Kind == "SpokeRegistration" {
+			c.Summary = "" // has the token's expiry
+		}
+		e.Components[c.Name] = c.State + " " + c.Summary
+	}
+	for _, v := range s.Services {
+		e.Services = append(e.Services, service{v.Name, v.State, v.Health, v.Image, v.Digest})
+	}
+	for _, c := range s.Checks {
+		c.Saw = ""
+		e.Checks = append(e.Checks, c)
+	}
+	filters := client.Filters{}.Add("label", "com.docker.compose.project="+project)
+	containers, err := w.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+	require.NoError(t, err)
+	for _, c := range containers.Items {
+		e.Containers = append(e.Containers, strings.TrimPrefix(c.Names[0], "/"))
+	}
+	volumes, err := w.engine.VolumeList(ctx, client.VolumeListOptions{Filters: filters})
+	require.NoError(t, err)
+	networks, err := w.engine.NetworkList(ctx, client.NetworkListOptions{Filters: filters})
+	require.NoError(t, err)
+	e.Volumes, e.Networks = len(volumes.Items), len(networks.Items)
+	slices.Sort(e.Containers)
+	text, err := json.Marshal(e)
+	require.NoError(t, err)
+	return strings.ReplaceAll(strings.ReplaceAll(string(text), "fra", "deu"), "FRA", "DEU")
+}
+
+// shortDir is a folder with a short path: sockets lie below it.
+func shortDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("", "story-")
+	require.NoError(t, err)
+	return fmt.Sprintf("%s/w", dir)
+}
