@@ -12,5 +12,6 @@ func Once[T any](c *Check, key string, f func() T) T {
 		return f()
 	}
 	entry, _ := c.memo.entries.LoadOrStore(key, sync.OnceValue(func() any { return f() }))
-	return entry.(func() any)().(T)
+	value, _ := entry.(func() any)().(T) // a nil error or map is the zero T
+	return value
 }

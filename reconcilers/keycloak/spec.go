@@ -100,12 +100,21 @@ func (s *Spec) Validate(c *desired.Check) {
 		c.Errorf(s.Position, "module %q leaves the repository's folder", s.Module)
 		return
 	}
-	module, err := readModule(c.Files, folder)
-	if err != nil {
-		c.Errorf(s.Position, "module %q: %v", s.Module, err)
+	read := desired.Once(c, "terraform module "+folder, func() readResult {
+		module, err := readModule(c.Files, folder)
+		return readResult{module, err}
+	})
+	if read.err != nil {
+		c.Errorf(s.Position, "module %q: %v", s.Module, read.err)
 		return
 	}
-	s.validateAgainst(c, module)
+	s.validateAgainst(c, read.module)
+}
+
+// readResult is what readModule gives; instances of one blueprint share it.
+type readResult struct {
+	module moduleFiles
+	err    error
 }
 
 func (s *Spec) validateAgainst(c *desired.Check, module moduleFiles) {

@@ -283,7 +283,11 @@ func (s *Spec) validateSeed(c *desired.Check, seed Seed) {
 		return
 	}
 	defer func() { _ = file.Close() }()
-	if _, err := readSeed(file, seed.key()); err != nil {
+	err = desired.Once(c, "seed "+name+" by "+seed.key(), func() error {
+		_, err := readSeed(file, seed.key())
+		return err
+	})
+	if err != nil {
 		c.Errorf(at, "seed %s: %s: %v", seed.Collection, seed.File, err)
 	}
 }
