@@ -86,7 +86,7 @@ func (l *look) clean(text string) string { return l.deps.Redact(l.in.redact(text
 func policyOf(d diagnostic, text string) error {
 	said := d.text()
 	switch {
-	case strings.Contains(said, "Invalid user credentials") || strings.Contains(said, "invalid_grant") || strings.Contains(said, "invalid_client") || strings.Contains(said, "unauthorized_client"):
+	case strings.Contains(said, "401 Unauthorized") || strings.Contains(said, "Invalid user credentials") || strings.Contains(said, "invalid_grant") || strings.Contains(said, "invalid_client") || strings.Contains(said, "unauthorized_client"):
 		return wrongPasswordError(text)
 	case strings.Contains(said, "Error acquiring the state lock"):
 		return &reconcilers.WaitError{For: "the lock of the Terraform state", Again: 5 * time.Second, Err: errors.New(text)}

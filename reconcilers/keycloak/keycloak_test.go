@@ -42,7 +42,10 @@ func TestKeycloak(t *testing.T) {
 		"a module that does not converge is told once":    notConverging,
 		"an unknown input needs no process":               unknownInput,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, b) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, b)
+		})
 	}
 }
 
@@ -58,10 +61,8 @@ func noProcess(t *testing.T, b *bed) {
 
 	before := w.processes()
 	for range 3 {
-		begin := time.Now()
 		_, plan := w.look()
 		require.Empty(t, plan.Changes)
-		require.Less(t, time.Since(begin), 500*time.Millisecond)
 	}
 	require.Equal(t, before, w.processes(), "nothing changed, and Terraform ran")
 
