@@ -1,0 +1,76 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dive-agent/desired"
+	"dive-agent/examples"
+	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/compose"
+	"dive-agent/reconcilers/keycloak"
+	"dive-agent/reconcilers/mongo"
+	"dive-agent/reconcilers/registration"
+	"dive-agent/reconcilers/verify"
+)
+
+// Reading a fleet.
+const (
+	loadLight = "load-1000-light"
+	loadWhole = "load-1000"
+)
+
+// kinds are those that the agent knows.
+func kinds() []desired.Kind {
+	return reconcilers.Registry{
+		{Kind: compose.Kind}, {Kind: mongo.Kind}, keycloak.Registration, registration.SpokeRegistration, registration.SpokeApprovals, {Kind: verify.Kind},
+	}.Kinds()
+}
+
+// measureLoad loads and validates the example's hub with a thousand spokes.
+func measureLoad(ctx context.Context, r *run) error {
+	const spokes = 1000
+	dir := filepath.Join(r.dir, "thousand")
+	if err := examples.WriteMany(dir, spokes); err != nil {
+		return err
+	}
+	for _, figure := range []struct {
+		name, what string
+		options    desired.Options
+		bar        time.Duration
+		times      int
+	}{
+		{loadLight, "without their Compose files", desired.Options{Kinds: kinds(), Light: true}, 300 * time.Millisecond, 9},
+		{loadWhole, "with their Compose files", desired.Options{Kinds: kinds()}, 5 * time.Second, 3},
+	} {
+		var took, used []time.Duration
+		for range figure.times {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			started, before := time.Now(), ownCPU()
+			fleet, err := desired.Load(dir, figure.options)
+			if err != nil {
+				return err
+			}
+			took, used = append(took, time.Since(started)), append(used, ownCPU()-before)
+			if len(fleet.Instances) != spokes+1 {
+				return fmt.Errorf("%d instances were loaded, expected %d", len(fleet.Instances), spokes+1)
+			}
+		}
+		r.record(figure.name, milliseconds(median(took)), "ms", milliseconds(figure.bar), "%d instances loaded and validated, %s; %s; CPU %s",
+			spokes, figure.what, spread(took), round(median(used)))
+	}
+	return nil
+}
+
+// ownCPU is what this process has used, in user and system mode.
+func ownCPU() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // cannot fail for one's own process
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -1,0 +1,135 @@
+package bench
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/moby/moby/client"
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"dive-agent/testbed/gitserver"
+)
+
+const mongoPrimary = "writable-primary"
+
+// measurePrimary has an agent bring up three replica sets of one member, one after the other, and asks each mongod all the
+// time, as nobody else does.
+func measurePrimary(ctx context.Context, r *run) error {
+	w := r.world
+	if err := w.open(ctx); err != nil {
+		return err
+	}
+	a, err := w.newAgent("mongo-01")
+	if err != nil {
+		return err
+	}
+	if err := a.start(ctx, true); err != nil {
+		return err
+	}
+	log := w.listen(ctx)
+	var took []time.Duration
+	for i := range 3 {
+		one, err := w.timePrimary(ctx, a, log, fmt.Sprintf("mongo%d", i+1))
+		if err != nil {
+			return err
+		}
+		took = append(took, one)
+	}
+	r.record(mongoPrimary, median(took).Seconds(), "s", 1, "from the first answer over the network to isWritablePrimary; %s", spread(took))
+	return a.stop(ctx)
+}
+
+func (w *world) timePrimary(ctx context.Context, a *agentProcess, log *engineLog, name string) (time.Duration, error) {
+	project := "dive-bench-" + name
+	begun := time.Now()
+	commit, err := w.merge("Add "+name, gitserver.Files{"instances/" + name + ".yaml": instanceManifest(name, "small-set", a.name, "project: "+project)})
+	if err != nil {
+		return 0, err
+	}
+	if _, err := a.order(ctx, "/v1/poll"); err != nil {
+		return 0, err
+	}
+	started, err := log.await(ctx, project, "mongodb", "start", begun)
+	if err != nil {
+		return 0, fmt.Errorf("%w\n%s", err, a.lastWords())
+	}
+	address, err := w.address(ctx, started.id)
+	if err != nil {
+		return 0, err
+	}
+	var accepted time.Time
+	err = until(ctx, time.Minute, 2*time.Millisecond, name+" has a writable primary", func() error {
+		primary, err := hello(ctx, address)
+		if err != nil {
+			return err
+		}
+		if accepted.IsZero() {
+			accepted = time.Now()
+		}
+		if !primary {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("%w\n%s", err, a.lastWords())
+	}
+	took := time.Since(accepted)
+	return took, a.awaitReady(ctx, time.Minute, name, commit)
+}
+
+func (w *world) address(ctx context.Context, id string) (string, error) {
+	shown, err := w.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return "", err
+	}
+	for _, network := range shown.Container.NetworkSettings.Networks {
+		return net.JoinHostPort(network.IPAddress.String(), "27017"), nil
+	}
+	return "", fmt.Errorf("container %.12s is in no network", id)
+}
+
+// hello asks a mongod over a connection of its own: a driver would look twice a second only.
+func hello(ctx context.Context, address string) (primary bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return false, err
+	}
+	body, err := bson.Marshal(bson.D{{Key: "hello", Value: 1}, {Key: "$db", Value: "admin"}})
+	if err != nil {
+		return false, err
+	}
+	const head, opMsg = 16, 2013
+	message := make([]byte, head+5, head+5+len(body)) // header, flags, one section of kind 0
+	binary.LittleEndian.PutUint32(message, uint32(cap(message)))
+	binary.LittleEndian.PutUint32(message[12:], opMsg)
+	if _, err := conn.Write(append(message, body...)); err != nil {
+		return false, err
+	}
+	if _, err := io.ReadFull(conn, message); err != nil {
+		return false, err
+	}
+	size := int(binary.LittleEndian.Uint32(message)) - len(message)
+	if size < 5 || size > 1<<20 {
+		return false, fmt.Errorf("an answer of %d bytes", size)
+	}
+	answer := make([]byte, size)
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return false, err
+	}
+	var said struct {
+		Primary bool `bson:"isWritablePrimary"`
+	}
+	return said.Primary, bson.Unmarshal(answer, &said)
+}

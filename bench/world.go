@@ -1,0 +1,259 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	"dive-agent/examples"
+	"dive-agent/testbed"
+	"dive-agent/testbed/gitserver"
+	"dive-agent/testbed/pki"
+)
+
+// projects are the Compose projects that a run makes, and so removes, also those of a run that was cut off.
+var projects = []string{hubProject, spokeProject, "dive-bench-mongo1", "dive-bench-mongo2", "dive-bench-mongo3"}
+
+// world is a fleet with agents on real engines, made when the first figure needs it.
+type world struct {
+	run *run
+
+	engine *client.Client
+	host   string // DOCKER_HOST
+	mirror testbed.Mirror
+	unlock func()
+	git    *gitserver.Server
+	repo   *gitserver.Repository
+	files  gitserver.Files // the fleet as it was merged last
+	agents []*agentProcess
+	spoke  *agentProcess // with instance deu, the example's spoke with nine services
+
+	opened, brought bool
+	openErr, upErr  error
+	story           *story // how the spoke came up
+}
+
+func newWorld(r *run) *world { return &world{run: r, files: gitserver.Files{}} }
+
+func (w *world) path(parts ...string) string {
+	return filepath.Join(append([]string{w.run.dir}, parts...)...)
+}
+
+// open makes engine, Git server and fleet repository, once.
+func (w *world) open(ctx context.Context) error {
+	if !w.opened {
+		w.opened = true
+		w.openErr = w.make(ctx)
+	}
+	return w.openErr
+}
+
+func (w *world) make(ctx context.Context) (err error) {
+	if w.host, _, err = testbed.EnsureEngine(ctx, w.run.say); err != nil {
+		return err
+	}
+	images := []testbed.ImageName{testbed.Mongod605, testbed.Postgres15, testbed.Keycloak, testbed.Redis7, testbed.OPA, testbed.OPALClient, testbed.Services}
+	if err := testbed.EnsureImages(ctx, w.host, w.run.say, images...); err != nil {
+		return err
+	}
+	if w.mirror, err = testbed.EnsureProviderMirror(ctx); err != nil {
+		return err
+	}
+	if w.engine, err = testbed.Connect(w.host); err != nil {
+		return err
+	}
+	if w.unlock, err = lockMachine(); err != nil {
+		return err
+	}
+	if err := w.removeProjects(ctx); err != nil {
+		return fmt.Errorf("remove what an earlier run left: %w", err)
+	}
+	if w.git, err = gitserver.New(gitserver.Options{Dir: w.path("git"), ListenSSH: "off"}); err != nil {
+		return err
+	}
+	if w.repo, err = w.git.CreateRepository("fleet"); err != nil {
+		return err
+	}
+	if err := w.git.Up(); err != nil {
+		return err
+	}
+	return w.writeFleet()
+}
+
+// The places of the world's instances: far from those of the examples as they are.
+const (
+	hubOffset   = 470
+	spokeOffset = 471
+)
+
+// writeFleet merges the example's blueprints and small ones, without instances.
+func (w *world) writeFleet() error {
+	for _, offset := range []int{hubOffset, spokeOffset} {
+		if err := freePorts(offset); err != nil {
+			return err
+		}
+	}
+	ca, err := pki.LoadOrCreate(w.path("pki"), "DIVE benchmark")
+	if err != nil {
+		return err
+	}
+	values := examples.TestbedValues()
+	values["hubURL"] = fmt.Sprintf("https://host.docker.internal:%d", 4000+hubOffset)
+	dir := w.path("fleet")
+	err = examples.Write(dir, examples.Options{
+		Name: "bench", Instances: []string{}, Hosts: []string{}, Values: values, HubCA: ca.PEM(),
+		HubURL: fmt.Sprintf("https://localhost:%d", 4000+hubOffset),
+	})
+	if err != nil {
+		return err
+	}
+	files, err := readTree(dir)
+	if err != nil {
+		return err
+	}
+	addSmallBlueprints(files)
+	if err := prepareSpoke(files); err != nil {
+		return err
+	}
+	// The fleet names its hub, so the hub is in it from the start.
+	files["hosts/usa-01.yaml"] = hostManifest("usa-01")
+	files["instances/usa.yaml"] = instanceManifest("usa", "small-hub", "usa-01", "code: USA", "project: "+hubProject, fmt.Sprintf("portOffset: %d", hubOffset))
+	_, err = w.merge("The fleet", files)
+	return err
+}
+
+func readTree(dir string) (gitserver.Files, error) {
+	files := gitserver.Files{}
+	return files, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		files[filepath.ToSlash(name)] = string(text)
+		return err
+	})
+}
+
+// merge commits files on main and remembers them.
+func (w *world) merge(message string, files gitserver.Files) (string, error) {
+	maps.Copy(w.files, files)
+	return w.repo.TryCommit("main", message, files)
+}
+
+// edit replaces a text that stands in a file of the fleet exactly once.
+func edit(files gitserver.Files, name, old, text string) error {
+	if n := strings.Count(files[name], old); n != 1 {
+		return fmt.Errorf("%s of the examples has %q %d times, expected once", name, old, n)
+	}
+	files[name] = strings.Replace(files[name], old, text, 1)
+	return nil
+}
+
+// freePorts looks whether the host ports of a spoke with this offset are free.
+func freePorts(offset int) error {
+	for _, port := range []int{3000 + offset, 4000 + offset, 8080 + offset, 8181 + 10*offset, 9000 + offset} {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			return fmt.Errorf("the benchmark needs port %d: %w", port, err)
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove ends the agents and removes all that they made. What was not opened needs none of it.
+func (w *world) remove(ctx context.Context) error {
+	if w.engine == nil {
+		return nil
+	}
+	var failed []error
+	for _, a := range w.agents {
+		failed = append(failed, a.stop(ctx))
+	}
+	if w.unlock != nil {
+		failed = append(failed, w.removeProjects(ctx))
+		w.unlock()
+	}
+	if w.git != nil {
+		w.git.Stop()
+	}
+	return errors.Join(append(failed, w.engine.Close())...)
+}
+
+func byProject(project string) client.Filters {
+	return client.Filters{}.Add("label", "com.docker.compose.project="+project)
+}
+
+func (w *world) removeProjects(ctx context.Context) error {
+	for _, project := range projects {
+		if err := w.removeProject(ctx, project); err != nil {
+			return fmt.Errorf("remove project %s: %w", project, err)
+		}
+	}
+	return nil
+}
+
+func (w *world) removeProject(ctx context.Context, project string) error {
+	containers, err := w.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: byProject(project)})
+	if err != nil {
+		return err
+	}
+	for _, c := range containers.Items {
+		if _, err := w.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+			return err
+		}
+	}
+	volumes, err := w.engine.VolumeList(ctx, client.VolumeListOptions{Filters: byProject(project)})
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes.Items {
+		if _, err := w.engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}); err != nil {
+			return err
+		}
+	}
+	networks, err := w.engine.NetworkList(ctx, client.NetworkListOptions{Filters: byProject(project)})
+	if err != nil {
+		return err
+	}
+	for _, n := range networks.Items {
+		if _, err := w.engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// until asks again and again until it is so or the limit has passed; the error is the last answer.
+func until(ctx context.Context, limit, every time.Duration, what string, ask func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s: not within %s: %w", what, limit, err)
+		}
+	}
+}
