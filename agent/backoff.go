@@ -1,11 +1,10 @@
 package agent
 
 import (
+	"crypto/rand"
 	"io"
 	"math/big"
 	"time"
-
-	"crypto/rand"
 )
 
 // The limits of retries after failures, by the design: 750 ms doubling to 15 min.

@@ -1,6 +1,7 @@
 package secrets
 
 import (
+	"errors"
 	"io"
 	"sync"
 )
@@ -54,7 +55,7 @@ func (w *Writer) Flush() error {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.err == errClosed {
+	if errors.Is(w.err, errClosed) {
 		return nil
 	}
 	if w.err != nil {

@@ -102,7 +102,7 @@ func (s *Store) sweep() error {
 func (s *Store) storeDir() string             { return filepath.Join(s.dir, ".store") }
 func (s *Store) valuesDir() string            { return filepath.Join(s.storeDir(), "values") }
 func (s *Store) valuePath(name string) string { return filepath.Join(s.valuesDir(), name) }
-func (s *Store) manifestPath() string { return filepath.Join(s.storeDir(), "manifest.json") }
+func (s *Store) manifestPath() string         { return filepath.Join(s.storeDir(), "manifest.json") }
 
 func (s *Store) keyPath() string { return filepath.Join(s.storeDir(), "fingerprint.key") }
 

@@ -49,7 +49,7 @@ func prepare(ctx context.Context, path string, now func() time.Time) ([]Notice, 
 	}
 	aside, moveErr := setAside(path, now())
 	if moveErr != nil {
-		return nil, fmt.Errorf("keep the unreadable state database aside (%v): %w", err, moveErr)
+		return nil, fmt.Errorf("keep the unreadable state database aside (%w): %w", err, moveErr)
 	}
 	notice := Notice{Kind: NoticeCorrupt, Path: aside, Reason: err.Error(), At: now().UTC()}
 	return []Notice{notice}, create(ctx, path, steps)

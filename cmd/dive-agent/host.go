@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -183,9 +182,6 @@ func newLogger(s streams, level string, redactor *secrets.Redactor) *slog.Logger
 	}
 	return slog.New(redactor.Handler(handler))
 }
-
-// errNoRevision says that there is nothing to work on.
-var errNoRevision = errors.New("the fleet repository has not been read yet")
 
 // note logs what went wrong beside the matter itself.
 func (h *host) note(err error) {

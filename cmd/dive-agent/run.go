@@ -69,7 +69,9 @@ func runDaemon(ctx context.Context, g *globals) error {
 	d.tell(daemon.SdNotifyStopping)
 	stopAtOnce(h)
 	unfollow()
-	<-following
+	if err := <-following; err != nil && !errors.Is(err, context.Canceled) {
+		h.log.Warn("following the fleet repository ended", "error", err)
+	}
 	drain, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	err = h.agent.Drain(drain)

@@ -31,8 +31,10 @@ func TestABadRevisionIsRefusedAsAWhole(t *testing.T) {
 		"broken YAML":       {map[string]string{"instances/one.yaml": "kind: [\n"}, []string{"instances/one.yaml:"}},
 		"unknown field":     {map[string]string{"instances/one.yaml": s.instance("", "  blueprnt: small\n")}, []string{`instances/one.yaml:8:3`, `"blueprnt"`, `did you mean "blueprint"`}},
 		"unknown blueprint": {map[string]string{"instances/one.yaml": strings.Replace(s.instance("", ""), "blueprint: small", "blueprint: smal", 1)}, []string{"instances/one.yaml:5:", `"smal"`, `"small"`}},
-		"two mistakes": {map[string]string{"instances/one.yaml": s.instance(", labl: x", ""), "hosts/host-01.yaml": "kind: Host\n"},
-			[]string{"instances/one.yaml:7:", "hosts/host-01.yaml:"}},
+		"two mistakes": {
+			map[string]string{"instances/one.yaml": s.instance(", labl: x", ""), "hosts/host-01.yaml": "kind: Host\n"},
+			[]string{"instances/one.yaml:7:", "hosts/host-01.yaml:"},
+		},
 		"cycle": {map[string]string{"blueprints/small/compose.yaml": strings.Replace(smallCompose, "    volumes: [\"data:/data\"]\n",
 			"    volumes: [\"data:/data\"]\n    depends_on: [front]\n", 1)}, []string{"blueprints/small/blueprint.yaml:14:", "cycle", "front -> store"}},
 		"two instances on one port": {map[string]string{

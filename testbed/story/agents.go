@@ -145,8 +145,12 @@ func (w *world) awaitBranch(ctx context.Context, instance, subject string) error
 func (w *world) merge(ctx context.Context, branch, message string) error {
 	clone := w.path("clone")
 	for _, args := range [][]string{
-		{"add", "-A"}, {"commit", "-q", "-m", message}, {"push", "-q", "-f", "origin", branch},
-		{"checkout", "-q", "main"}, {"merge", "-q", "--no-ff", "-m", "Merge " + branch, branch}, {"push", "-q", "origin", "main"},
+		{"add", "-A"},
+		{"commit", "-q", "-m", message},
+		{"push", "-q", "-f", "origin", branch},
+		{"checkout", "-q", "main"},
+		{"merge", "-q", "--no-ff", "-m", "Merge " + branch, branch},
+		{"push", "-q", "origin", "main"},
 	} {
 		if _, err := w.command(ctx, clone, "git", args...); err != nil {
 			return err

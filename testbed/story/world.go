@@ -159,9 +159,14 @@ func (w *world) useTestbedImages(fleet string) error {
 	}
 	lines := "  values:\n"
 	for _, image := range [][2]string{
-		{"mongoImage", string(testbed.Mongod605)}, {"postgresImage", string(testbed.Postgres15)},
-		{"keycloakImage", string(testbed.Keycloak)}, {"keycloakArguments", "--optimized"}, {"redisImage", string(testbed.Redis7)},
-		{"opaImage", string(testbed.OPA)}, {"opalClientImage", string(testbed.OPALClient)}, {"opalServerImage", string(testbed.OPALServer)},
+		{"mongoImage", string(testbed.Mongod605)},
+		{"postgresImage", string(testbed.Postgres15)},
+		{"keycloakImage", string(testbed.Keycloak)},
+		{"keycloakArguments", "--optimized"},
+		{"redisImage", string(testbed.Redis7)},
+		{"opaImage", string(testbed.OPA)},
+		{"opalClientImage", string(testbed.OPALClient)},
+		{"opalServerImage", string(testbed.OPALServer)},
 	} {
 		lines += fmt.Sprintf("    %s: %q\n", image[0], image[1])
 	}
