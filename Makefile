@@ -66,7 +66,7 @@ lint: ## formatting and linters
 
 .PHONY: fmt
 fmt: ## format all Go files
-	$(GO) run mvdan.cc/gofumpt@v0.9.2 -w $$(git ls-files '*.go')
+	.ci/lint fmt
 
 .PHONY: clean
 clean: ## remove what was built here; the test bed's cache stays (rm -r it when no engine runs)
