@@ -3,6 +3,7 @@ package compose
 import (
 	"context"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,6 +103,10 @@ func (w *world) upByHand(t *testing.T) {
 			api.ProjectLabel: w.project, api.ServiceLabel: name, api.OneoffLabel: "False",
 			api.WorkingDirLabel: "/home/someone/dive", api.ConfigFilesLabel: "/home/someone/dive/compose.yaml", api.VersionLabel: "2.40.0",
 		}
+		if w.foreignHash {
+			service.Extensions = types.Extensions{}
+			service.EnvFiles = []types.EnvFile{{Path: "/home/someone/dive/" + name + ".env", Required: false}}
+		}
 		project.Services[name] = service
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -126,6 +131,26 @@ func TestAdoption(t *testing.T) {
 	_, err := w.engine.ContainerUpdate(t.Context(), a, client.ContainerUpdateOptions{Resources: &container.Resources{CPUShares: 100}})
 	require.NoError(t, err)
 	require.False(t, w.change("a").Destroys)
+
+	// Another Compose stores another hash: what runs is looked at.
+	again := newWorld(t, strings.Replace(sharingStack, "networks: [net], healthcheck", `networks: [net], env_file: [b.env], labels: {who: "${WHO:-me}"}, ports: ["127.0.0.1:${PORT}:80"], healthcheck`, 1))
+	again.write(map[string]string{"b.env": "FROM=file\n"})
+	again.set("PORT", strconv.Itoa(testbed.FreePort(t)))
+	again.foreignHash = true
+	again.upByHand(t)
+	id := again.inspect("b").ID
+	again.up("a", "b")
+	again.restart()
+	again.inSync("b")
+	require.Equal(t, id, again.inspect("b").ID)
+	again.set("RUN", "exit 3")
+	require.Contains(t, rejected(t, again.try("b")).PutBack, "put back to", "what was taken over is the version to go back to")
+	again.set("RUN", serve)
+	again.inSync("b")
+	again.set("WHO", "you")
+	require.Equal(t, "labels who changed", again.change("b").Reason)
+	require.NoError(t, again.try("b"))
+	again.inSync("b")
 
 	other := newWorld(t, sharingStack)
 	other.upByHand(t)

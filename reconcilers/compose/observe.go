@@ -32,11 +32,12 @@ type serviceState struct {
 	foreign   string                      // a container of another owner that has our name
 
 	hash     string
+	image    *client.ImageInspectResult
 	imageID  string // of the wanted image; empty when the host does not have it
 	networks map[string]string
 	content  string
 	contents map[string]string
-	lacking  error // a secret file that is not there (yet): nothing is applied without it
+	lacking  *reconcilers.BlockedError // a secret file that is not there (yet): nothing is applied without it
 	parents  map[string]string
 	oneShot  bool
 	record   record
@@ -79,7 +80,7 @@ func (r *Reconciler) lookAround(ctx context.Context, st *serviceState) error {
 	image, err := r.engine.ImageInspect(ctx, st.service.Image)
 	switch {
 	case err == nil:
-		st.imageID = image.ID
+		st.imageID, st.image = image.ID, &image
 	case !errdefs.IsNotFound(err):
 		return fmt.Errorf("look at image %s: %w", st.service.Image, err)
 	}
@@ -244,16 +245,37 @@ func (st *serviceState) choose(found []container.InspectResponse) error {
 }
 
 // remember keeps how the container looks when it is as it should be and no change is pending: from then on changes
-// made by hand are seen. That is how a stack that was started by hand is taken over.
+// made by hand are seen. Once it is ready it is the version to go back to. That is how a stack that was started by hand is
+// taken over.
 func (r *Reconciler) remember(st *serviceState) error {
 	c := st.container
-	if c == nil || st.lacking != nil || len(st.differs) > 0 || len(st.extras) > 0 || st.record.Pending != nil || st.record.Container == c.ID {
+	if c == nil || st.lacking != nil || len(st.differs) > 0 || len(st.extras) > 0 || st.record.Pending != nil || st.refuses() {
 		return nil
 	}
-	if c.State.Status != container.StateRunning && !st.completed() {
+	noted := st.record.Container == c.ID
+	good := st.record.Good != nil && st.record.Good.Container == c.ID
+	if noted && (good || !st.ready(r.clock.Now())) || !st.started() {
 		return nil
+	}
+	if !good && st.ready(r.clock.Now()) {
+		if err := st.keepGood(c); err != nil {
+			return err
+		}
 	}
 	return st.note(c)
+}
+
+// ready says whether the service runs and its health check, if it has one, says that it is well.
+func (st *serviceState) ready(now time.Time) bool {
+	c := st.container
+	if !st.started() || st.oneShot && !st.completed() {
+		return false
+	}
+	if hasHealthCheck(c) {
+		return c.State.Health.Status == container.Healthy
+	}
+	at, err := time.Parse(time.RFC3339Nano, c.State.StartedAt)
+	return st.completed() || err == nil && now.Sub(at) > stableTime
 }
 
 // note writes a record of the container as it is now.
@@ -265,6 +287,10 @@ func (st *serviceState) note(c *container.InspectResponse) error {
 	definition, err := st.record.definition(st.service)
 	if err != nil {
 		return fmt.Errorf("digest the definition of service %s: %w", st.name, err)
+	}
+	st.record.StandsFor = ""
+	if c.Config.Labels[api.ConfigHashLabel] != st.hash {
+		st.record.StandsFor = st.hash
 	}
 	st.record.Container, st.record.Live, st.record.Definition = c.ID, live, definition
 	st.record.Content, st.record.Parents = st.contents, st.parents

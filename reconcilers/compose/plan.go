@@ -37,7 +37,7 @@ func (st *serviceState) compare(c *container.InspectResponse) ([]string, error) 
 
 func (st *serviceState) compareDefinition(c *container.InspectResponse) ([]string, error) {
 	var differs []string
-	if c.Config.Labels[api.ConfigHashLabel] != st.hash {
+	if c.Config.Labels[api.ConfigHashLabel] != st.hash && !st.standsFor(c) {
 		words := []string{}
 		if st.record.Container == c.ID && len(st.record.Definition) > 0 {
 			now, err := st.record.definition(st.service)

@@ -24,6 +24,7 @@ type record struct {
 	Salt       string            `json:"salt"`
 	Pending    *pending          `json:"pending,omitempty"`
 	Container  string            `json:"container,omitempty"`  // ID of the container that Live is of
+	StandsFor  string            `json:"standsFor,omitempty"`  // hash of the definition that it stands for, when it was taken over
 	Live       map[string]string `json:"live,omitempty"`       // what inspect said right after the container was made
 	Definition map[string]string `json:"definition,omitempty"` // what the container was made of, for the reasons of changes
 	Content    map[string]string `json:"content,omitempty"`

@@ -103,7 +103,7 @@ func (st *serviceState) keepGood(c *container.InspectResponse) error {
 		return fmt.Errorf("keep the last good version of service %s: %w", st.name, err)
 	}
 	st.record.Good = &goodMark{
-		Container: c.ID, Hash: c.Config.Labels[api.ConfigHashLabel], Content: st.content, ImageID: c.Image, Written: st.written(),
+		Container: c.ID, Hash: st.hash, Content: st.content, ImageID: c.Image, Written: st.written(),
 	}
 	return nil
 }

@@ -35,6 +35,8 @@ type world struct {
 	secrets  map[string]string
 	r        *Reconciler
 	revision int
+
+	foreignHash bool // make stacks by hand with the hashes of another Compose
 }
 
 func newWorld(t *testing.T, composeFile string) *world {
