@@ -3,7 +3,9 @@ package compose
 import (
 	"testing"
 
+	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/client"
+	"github.com/moby/moby/client/pkg/versions"
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/reconcilers"
@@ -146,10 +148,17 @@ func TestWhatAnOldEngineIgnores(t *testing.T) {
 services:
   web: {image: "${IMAGE}", mac_address: "02:42:ac:11:65:43"}
 `)
-	var blocked *reconcilers.BlockedError
-	require.ErrorAs(t, w.observe(SharedPart).Err, &blocked)
-	require.Equal(t, "UnsupportedByEngine", blocked.Reason)
-	require.Contains(t, blocked.Message, "mac_address of service web")
+	ping, err := w.engine.Ping(t.Context(), client.PingOptions{NegotiateAPIVersion: true})
+	require.NoError(t, err)
+	old := versions.LessThan(ping.APIVersion, "1.44")
+	if old {
+		var blocked *reconcilers.BlockedError
+		require.ErrorAs(t, w.observe(SharedPart).Err, &blocked)
+		require.Equal(t, "UnsupportedByEngine", blocked.Reason)
+		require.Contains(t, blocked.Message, "mac_address of service web")
+	} else {
+		require.NoError(t, w.observe(SharedPart).Err)
+	}
 
 	w.write(map[string]string{"compose.yaml": `
 services:
@@ -157,5 +166,28 @@ services:
 `})
 	o := w.observe(SharedPart)
 	require.NoError(t, o.Err)
-	require.Contains(t, o.Facts.Notes[0], "ignores healthcheck.start_interval of service web")
+	require.Equal(t, old, len(o.Facts.Notes) == 1)
+}
+
+func TestIgnoredFields(t *testing.T) {
+	off := false
+	cases := []struct {
+		name    string
+		project types.Project
+		want    string
+	}{
+		{"annotations", types.Project{Services: types.Services{"a": {Annotations: types.Mapping{"x": "y"}}}}, "1.43"},
+		{"subpath", types.Project{Services: types.Services{"a": {Volumes: []types.ServiceVolumeConfig{{Volume: &types.ServiceVolumeVolume{Subpath: "x"}}}}}}, "1.45"},
+		{"recursive", types.Project{Services: types.Services{"a": {Volumes: []types.ServiceVolumeConfig{{Bind: &types.ServiceVolumeBind{Recursive: "disabled"}}}}}}, "1.44"},
+		{"gateway priority", types.Project{Services: types.Services{"a": {Networks: map[string]*types.ServiceNetworkConfig{"n": {GatewayPriority: 1}}}}}, "1.48"},
+		{"no IPv4", types.Project{Networks: types.Networks{"n": {EnableIPv4: &off}}}, "1.47"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			found := ignoredFields(&c.project)
+			require.Len(t, found, 1)
+			require.Equal(t, c.want, found[0].api)
+			require.False(t, found[0].mild)
+		})
+	}
 }
