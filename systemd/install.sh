@@ -11,6 +11,7 @@ install -D -m 0644 "$here/dive-agent.service" "$root/usr/lib/systemd/system/dive
 install -D -m 0644 "$here/dive-agent.sysusers" "$root/usr/lib/sysusers.d/dive-agent.conf"
 install -D -m 0644 "$here/dive-agent.tmpfiles" "$root/usr/lib/tmpfiles.d/dive-agent.conf"
 [ -e "$root/etc/default/dive-agent" ] || install -D -m 0644 "$here/dive-agent.default" "$root/etc/default/dive-agent"
+install -D -m 0644 "$here/agent.yaml.example" "$root/usr/share/doc/dive-agent/agent.yaml.example"
 [ -z "$root" ] || exit 0
 
 systemd-sysusers dive-agent.conf
@@ -20,5 +21,6 @@ if [ -e /etc/dive-agent/agent.yaml ]; then
   systemctl enable dive-agent.service
   systemctl restart dive-agent.service
 else
-  echo "next: write /etc/dive-agent/agent.yaml, then: systemctl enable --now dive-agent"
+  install -m 0640 -g dive-agent "$here/agent.yaml.example" /etc/dive-agent/agent.yaml
+  echo "next: put this host and its repository into /etc/dive-agent/agent.yaml, then: systemctl enable --now dive-agent"
 fi

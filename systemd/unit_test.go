@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"dive-agent/config"
 	"dive-agent/testbed"
 )
 
@@ -129,8 +131,35 @@ host: test-01
 source: {url: "file:///srv/nowhere.git"}
 END`
 
+func TestExampleConfigurationLoads(t *testing.T) {
+	c, err := config.Load("agent.yaml.example")
+	require.NoError(t, err)
+	assert.Equal(t, "deu-01", c.Host)
+
+	// What is commented out is right too.
+	raw, err := os.ReadFile("agent.yaml.example")
+	require.NoError(t, err)
+	var lines []string
+	for line := range strings.Lines(string(raw)) {
+		if option, ok := strings.CutPrefix(strings.TrimLeft(line, " "), "#"); ok && !strings.HasPrefix(option, " ") || strings.HasPrefix(line, "#  ") {
+			line = strings.Replace(line, "#", "", 1)
+		}
+		lines = append(lines, line)
+	}
+	all := filepath.Join(t.TempDir(), "agent.yaml")
+	text := strings.Replace(strings.Join(lines, ""), "https://git.example.org/coalition", "ssh://git@git.example.org", 1)
+	require.NoError(t, os.WriteFile(all, []byte(text), 0o600))
+	c, err = config.Load(all)
+	require.NoError(t, err, "%s", text)
+	assert.Equal(t, "127.0.0.1:9464", c.Listen.Address)
+	assert.Len(t, c.Report.Webhooks, 1)
+}
+
 func TestUnitUnderSystemd(t *testing.T) {
 	m := boot(t)
+	m.must("/src/systemd/install.sh /src/bin/dive-agent")
+	assert.Contains(t, m.must("cat /etc/dive-agent/agent.yaml"), "host: deu-01", "the first time it leaves the example")
+	assert.Equal(t, "inactive", m.property("ActiveState"), "which nobody has looked at yet")
 	m.must(configuration)
 	m.must("/src/systemd/install.sh /src/bin/dive-agent")
 
