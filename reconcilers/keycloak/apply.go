@@ -14,9 +14,6 @@ import (
 	"dive-agent/reconcilers"
 )
 
-// self is this very program, also when its file was replaced by a newer one since it started.
-const self = "/proc/self/exe"
-
 // Apply carries out exactly the saved plan, in one run of Terraform. The safe point is before that run: it is asked for
 // every change, and then nothing stops the run but its own limit. An agent that dies does not end it either.
 func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
@@ -170,15 +167,16 @@ func (r *run) terraform(ctx context.Context) error {
 	if r.journal, err = r.work.openJournal(); err != nil {
 		return err
 	}
-	defer func() { _ = r.journal.file.Close() }()
+	defer func() {
+		if err := r.journal.close(); err != nil {
+			r.target.Log.Warn("cannot write the journal of ids", "error", err)
+		}
+	}()
 	r.cut = r.work.interrupted()
 	if err := r.work.keepBegun(r.cut); err != nil {
 		return err
 	}
-	tf, err := r.work.terraform(self, map[string]string{shimTool: r.work.tool.Path, shimOutput: r.work.output()})
-	if err != nil {
-		return err
-	}
+	tf := r.plan.apply
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.spec.Timeout.Std())
 	defer cancel()
 	failed := tf.ApplyJSON(limited, r.stream, tfexec.DirOrPlan(r.plan.file), tfexec.Parallelism(r.spec.Parallelism))

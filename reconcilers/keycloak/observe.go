@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/terraform-exec/tfexec"
+
 	"dive-agent/reconcilers"
 )
 
@@ -43,6 +45,7 @@ type saved struct {
 	file    string
 	serial  int64 // of the state that it was made for
 	inputs  *inputs
+	apply   *tfexec.Terraform
 	changes []reconcilers.Change
 }
 

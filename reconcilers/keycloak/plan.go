@@ -84,7 +84,7 @@ func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 		serial = l.state.Serial
 	}
 	seen.changes, seen.content = changes, content
-	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, changes: changes}
+	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, apply: l.work.apply, changes: changes}
 	return nil
 }
 

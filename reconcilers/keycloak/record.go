@@ -57,12 +57,18 @@ type made struct {
 	At      time.Time `json:"at"`
 }
 
-// journal appends to a file and syncs: the ids of what was made outlive the state.
-type journal struct{ file *os.File }
+// journal appends to a file and syncs: the ids of what was made outlive the state. A sync for each line would hold up
+// the reading of a quick run, so there is one in a while and one at the end.
+type journal struct {
+	file   *os.File
+	synced time.Time
+}
+
+const syncEvery = 200 * time.Millisecond
 
 func (w *workspace) openJournal() (*journal, error) {
 	f, err := os.OpenFile(filepath.Join(w.dir, "journal.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	return &journal{f}, err
+	return &journal{file: f}, err
 }
 
 func (j *journal) add(m made) error {
@@ -73,8 +79,14 @@ func (j *journal) add(m made) error {
 	if _, err := j.file.Write(append(line, '\n')); err != nil {
 		return err
 	}
-	return j.file.Sync()
+	if now := time.Now(); now.Sub(j.synced) > syncEvery {
+		j.synced = now
+		return j.file.Sync()
+	}
+	return nil
 }
+
+func (j *journal) close() error { return errors.Join(j.file.Sync(), j.file.Close()) }
 
 // catchUp writes into the journal what an apply made after the agent that had started it was gone.
 func (w *workspace) catchUp(at time.Time) (err error) {
@@ -94,7 +106,7 @@ func (w *workspace) catchUp(at time.Time) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, j.file.Close()) }()
+	defer func() { err = errors.Join(err, j.close()) }()
 	for _, m := range done {
 		if bytes.Contains(known, []byte(strconv.Quote(m.ID))) {
 			continue

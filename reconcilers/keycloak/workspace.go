@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/terraform-exec/tfexec"
 	tfjson "github.com/hashicorp/terraform-json"
+	"golang.org/x/sync/errgroup"
 
 	"dive-agent/reconcilers"
 )
@@ -39,8 +40,11 @@ type workspace struct {
 	tool                            reconcilers.Terraform
 	key                             []byte
 	moduleHash                      string
-	tf                              *tfexec.Terraform // apart from an apply
+	tf, apply                       *tfexec.Terraform // for all but an apply, and for an apply
 }
+
+// self is this very program, also when its file was replaced by a newer one since it started.
+const self = "/proc/self/exe"
 
 // variablesFile has the secrets among the variables for as long as a plan is made.
 const variablesFile = "dive-agent.auto.tfvars.json"
@@ -130,6 +134,13 @@ func (w *workspace) wanted() prepared {
 // prepare brings the module's copy up to date and initialises it, when module, lock file or the tool's configuration
 // changed.
 func (w *workspace) prepare(ctx context.Context, source string) error {
+	var err error
+	if w.tf, err = w.terraform(w.tool.Path, nil); err != nil {
+		return err
+	}
+	if w.apply, err = w.terraform(self, map[string]string{shimTool: w.tool.Path, shimOutput: w.output()}); err != nil {
+		return err
+	}
 	var done prepared
 	mark := filepath.Join(w.dir, "init.json")
 	if err := load(mark, &done); err != nil || done != w.wanted() {
@@ -139,16 +150,26 @@ func (w *workspace) prepare(ctx context.Context, source string) error {
 		if err := w.copyModule(source); err != nil {
 			return fmt.Errorf("copy Terraform module %s: %w", filepath.Base(source), err)
 		}
-		if err := w.initialise(ctx, source); err != nil {
+		// The library asks each of its values for Terraform's version once; that takes no longer than init does.
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return w.initialise(ctx, source) })
+		g.Go(func() error { return askVersion(ctx, w.tf) })
+		g.Go(func() error { return askVersion(ctx, w.apply) })
+		if err := g.Wait(); err != nil {
 			return err
 		}
-		if err := store(mark, w.wanted()); err != nil {
-			return err
-		}
+		return store(mark, w.wanted())
 	}
-	var err error
-	w.tf, err = w.terraform(w.tool.Path, nil)
-	return err
+	return nil
+}
+
+func askVersion(ctx context.Context, tf *tfexec.Terraform) error {
+	ctx, cancel := context.WithTimeout(ctx, showLimit)
+	defer cancel()
+	if _, _, err := tf.Version(ctx, false); err != nil {
+		return fmt.Errorf("terraform version: %s", brief(err))
+	}
+	return nil
 }
 
 func (w *workspace) copyModule(source string) error {
