@@ -15,7 +15,7 @@ import (
 // Options say what is measured and where the results go.
 type Options struct {
 	Agent string    // the agent's stripped program
-	Only  string    // figures with this in their name; empty: all
+	Only  string    // figures with this in their name, or with one of several, separated by commas; empty: all
 	File  string    // where the figures are written as JSON
 	Out   io.Writer // for people
 }
@@ -109,11 +109,16 @@ func (r *run) measure(ctx context.Context, p part) {
 // choose gives the parts with a figure that has the text in its name.
 func choose(only string) (chosen []part) {
 	for _, p := range parts() {
-		if slices.ContainsFunc(p.figures, func(name string) bool { return strings.Contains(name, only) }) {
+		if slices.ContainsFunc(p.figures, func(name string) bool { return wanted(name, only) }) {
 			chosen = append(chosen, p)
 		}
 	}
 	return chosen
+}
+
+// wanted says whether a figure's name has one of the texts.
+func wanted(name, only string) bool {
+	return slices.ContainsFunc(strings.Split(only, ","), func(text string) bool { return strings.Contains(name, text) })
 }
 
 func allFigures() (names []string) {

@@ -46,7 +46,7 @@ func (r *Results) ratio(name string, took, baseline time.Duration, bar float64, 
 }
 
 func (r *Results) add(f Figure) {
-	if !strings.Contains(f.Name, r.only) {
+	if !wanted(f.Name, r.only) {
 		return
 	}
 	f.OK = f.Value <= f.Bar

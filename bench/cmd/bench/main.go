@@ -16,7 +16,7 @@ import (
 func main() {
 	var (
 		agent = flag.String("agent", "bin/dive-agent", "the agent's stripped program")
-		only  = flag.String("only", "", "measure the figures that have this in their name")
+		only  = flag.String("only", "", "measure the figures that have this in their name, or one of several texts with commas between")
 		file  = flag.String("out", "bench/latest.json", "where the figures are written")
 	)
 	flag.Parse()
