@@ -37,9 +37,11 @@ type Config struct {
 // Source is the fleet repository and how it is followed.
 type Source struct {
 	Remote   `yaml:",inline"`
-	Branch   string   `yaml:"branch"`   // default main
-	Interval Duration `yaml:"interval"` // default 30s
-	Schedule string   `yaml:"schedule"` // a cron expression instead of the interval
+	Branch   string   `yaml:"branch"`      // default main
+	Interval Duration `yaml:"interval"`    // default 30s
+	Schedule string   `yaml:"schedule"`    // a cron expression instead of the interval
+	Signers  string   `yaml:"signersFile"` // allowed signers (ssh-keygen's format): every new commit of the first-parent line must be signed by one
+	Keyring  string   `yaml:"keyringFile"` // the same with OpenPGP public keys, armoured; either or both
 }
 
 // Remote is a Git remote with its credentials.
@@ -158,7 +160,7 @@ func (c *Config) setDefaults() {
 
 // resolve makes relative paths absolute.
 func (c *Config) resolve(dir string) {
-	paths := []*string{&c.StateDir, &c.Socket, &c.Terraform.CLIConfig, &c.Report.SigningKey, &c.Listen.HookSecret}
+	paths := []*string{&c.StateDir, &c.Socket, &c.Terraform.CLIConfig, &c.Report.SigningKey, &c.Listen.HookSecret, &c.Source.Signers, &c.Source.Keyring}
 	remotes := []*Remote{&c.Source.Remote}
 	if c.Report.Status != nil {
 		remotes = append(remotes, c.Report.Status)

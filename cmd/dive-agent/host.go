@@ -131,7 +131,11 @@ func (h *host) openSource() (err error) {
 		return err
 	}
 	h.closers = append(h.closers, func() error { h.remote.Close(); return nil })
-	h.source, err = source.New(source.Options{Remote: h.remote, Branch: c.Branch, Dir: h.config.StateDir})
+	signers, err := readSigners(c)
+	if err != nil {
+		return err
+	}
+	h.source, err = source.New(source.Options{Remote: h.remote, Branch: c.Branch, Dir: h.config.StateDir, Signers: signers})
 	if err != nil {
 		return err
 	}
@@ -139,6 +143,29 @@ func (h *host) openSource() (err error) {
 		h.log.Warn(notice)
 	}
 	return nil
+}
+
+// readSigners reads who must have signed what is followed; nil when nobody must.
+func readSigners(c config.Source) (*source.Signers, error) {
+	if c.Signers == "" && c.Keyring == "" {
+		return nil, nil
+	}
+	var files [2][]byte
+	for i, path := range []string{c.Signers, c.Keyring} {
+		if path == "" {
+			continue
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the trusted signers: %w", err)
+		}
+		files[i] = content
+	}
+	signers, err := source.ParseSigners(files[0], files[1])
+	if err != nil {
+		return nil, fmt.Errorf("the trusted signers in %s: %w", strings.TrimSpace(c.Signers+" "+c.Keyring), err)
+	}
+	return signers, nil
 }
 
 func remoteConfig(r config.Remote) gitremote.Config {

@@ -77,11 +77,23 @@ func runDaemon(ctx context.Context, g *globals) error {
 	err = h.agent.Drain(drain)
 	endOfLife()
 	<-reporting
+	h.flush()
 	for _, server := range servers {
 		h.note(server.Close())
 	}
 	h.log.Info("stopped")
 	return err
+}
+
+// flushLimit is how long a stopping agent tries to deliver its last reports; what is left goes out after the next start.
+const flushLimit = 10 * time.Second
+
+func (h *host) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
+	defer cancel()
+	if err := h.deliverAll(ctx); err != nil {
+		h.log.Warn("not all reports were delivered; they go out after the next start", "error", err)
+	}
 }
 
 // stopAtOnce makes a second signal end the process.

@@ -39,6 +39,7 @@ type HostOptions struct {
 	StateDir string // default in the host's folder
 	Tags     []string
 	More     string // lines added to agent.yaml
+	Source   string // more fields of its source, ", key: value"
 }
 
 // NewHost writes a host's configuration; nothing runs yet. Agents are ended with the test.
@@ -74,9 +75,9 @@ socket: agent.sock
 engine: %s
 resync: 2s
 logLevel: debug
-source: {url: %q, interval: 1s, caFile: %s, username: %s, passwordFile: git-password}
+source: {url: %q, interval: 1s, caFile: %s, username: %s, passwordFile: git-password%s}
 %s
-`, o.Name, md5.Sum([]byte(o.Name)), o.StateDir, o.Engine, f.Server.URL("fleet"), f.Server.CAFile(), user.Name, o.More))
+`, o.Name, md5.Sum([]byte(o.Name)), o.StateDir, o.Engine, f.Server.URL("fleet"), f.Server.CAFile(), user.Name, o.Source, o.More))
 	return h
 }
 

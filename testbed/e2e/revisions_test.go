@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -134,4 +136,42 @@ func TestAManifestThatGoesStopsNothing(t *testing.T) {
 	commit := s.Merge("Bring one back", map[string]string{"instances/one.yaml": manifest})
 	h.Await(soon, "one", "is back", func(st *report.Status) bool { return st.Applied == commit && st.Phase == report.Ready })
 	require.Equal(t, before, s.running(), "nothing was recreated")
+}
+
+// TestOnlySignedCommitsCountWhereSignersAreNamed: an unsigned commit keeps the revision before in force.
+func TestOnlySignedCommitsCountWhereSignersAreNamed(t *testing.T) {
+	t.Parallel()
+	s := newSmall(t)
+	key := filepath.Join(t.TempDir(), "key")
+	out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ada@example.org", "-f", key).CombinedOutput()
+	require.NoError(t, err, string(out))
+	public, err := os.ReadFile(key + ".pub")
+	require.NoError(t, err)
+	signers := filepath.Join(filepath.Dir(key), "allowed-signers")
+	require.NoError(t, os.WriteFile(signers, []byte("ada@example.org "+string(public)), 0o600))
+	signed := func(commit string) string {
+		t.Helper()
+		for _, args := range [][]string{{"config", "user.name", "Ada"}, {"config", "user.email", "ada@example.org"}, {"config", "gpg.format", "ssh"}, {"config", "user.signingKey", key}} {
+			_, err := s.Repo.Git(args...)
+			require.NoError(t, err)
+		}
+		args := []string{"commit-tree", "-S", "-m", "Signed", commit + "^{tree}"}
+		if parent, err := s.Repo.Git("rev-parse", "-q", "--verify", commit+"^"); err == nil {
+			args = append(args, "-p", strings.TrimSpace(parent))
+		}
+		made, err := s.Repo.Git(args...)
+		require.NoError(t, err)
+		_, err = s.Repo.Git("update-ref", "refs/heads/main", strings.TrimSpace(made))
+		require.NoError(t, err)
+		return strings.TrimSpace(made)
+	}
+	first := signed(s.Merge("Begin", s.files("")))
+	h := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{Source: ", signersFile: " + signers})
+	h.Start()
+	h.AwaitPhase(soon, "one", report.Ready, first)
+	unsigned := s.Merge("Not signed", s.files("label: second"))
+	status := h.Await(soon, "one", "says that it is not signed", func(st *report.Status) bool { return strings.Contains(why(st), "GitUnsigned") })
+	require.Equal(t, first, status.Applied)
+	second := signed(unsigned)
+	h.AwaitPhase(soon, "one", report.Ready, second)
 }
