@@ -23,7 +23,7 @@ const (
 func (p *pass) apply(ctx context.Context) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	slots := make(chan struct{}, parallel)
+	slots := make(chan struct{}, applied)
 	var all sync.WaitGroup
 	for _, node := range p.instance.Graph.Nodes {
 		n := p.nodes[node.ID]

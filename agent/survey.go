@@ -9,13 +9,16 @@ import (
 	"dive-agent/reconcilers"
 )
 
-// parallel is how many nodes are observed or applied at a time.
-const parallel = 8
+// How many nodes are observed, and applied, at a time. An apply mostly waits: for health, for a realm, for an answer.
+const (
+	surveyed = 8
+	applied  = 64
+)
 
 // survey observes and plans every node, each after the nodes it needs, and changes nothing. It says whether there is
 // something to apply.
 func (p *pass) survey(ctx context.Context) (work bool) {
-	slots := make(chan struct{}, parallel)
+	slots := make(chan struct{}, surveyed)
 	var all sync.WaitGroup
 	for _, node := range p.instance.Graph.Nodes {
 		n := p.nodes[node.ID]
