@@ -99,22 +99,8 @@ func (b *builder) make(ctx context.Context, name ImageName) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var m material
-	var parent string
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		if m, err = r.prepare(gctx, b.say); err != nil {
-			return fmt.Errorf("prepare image %s: %w", name, err)
-		}
-		return nil
-	})
-	if r.parent != "" {
-		g.Go(func() (err error) {
-			parent, err = b.ensure(gctx, r.parent)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	m, parent, err := b.gather(ctx, r)
+	if err != nil {
 		return "", err
 	}
 	want := digest(append([]string{parent, m.digest, m.dockerfile, strings.Join(m.changes, "\n")}, flatten(m.inline)...)...)
@@ -137,6 +123,49 @@ func (b *builder) make(ctx context.Context, name ImageName) (string, error) {
 	b.dropOld(ctx, name)
 	b.say("image %s: ready, %.1f s", name, time.Since(begin).Seconds())
 	return want, nil
+}
+
+// gather prepares the image and ensures its parent, side by side. Of an image that the engine has never had, the dear
+// part is made then too; of others it waits until the parent tells whether there is something to do.
+func (b *builder) gather(ctx context.Context, r recipe) (m material, parent string, err error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		if m, err = r.prepare(ctx, b.say); err != nil {
+			return fmt.Errorf("prepare image %s: %w", r.name, err)
+		}
+		if _, missing := b.cli.ImageInspect(ctx, string(r.name)); missing == nil {
+			return nil
+		}
+		if err := m.complete(ctx, b.say); err != nil {
+			return fmt.Errorf("make image %s: %w", r.name, err)
+		}
+		return nil
+	})
+	if r.parent != "" {
+		g.Go(func() (err error) {
+			parent, err = b.ensure(ctx, r.parent)
+			return err
+		})
+	}
+	err = g.Wait()
+	return m, parent, err
+}
+
+// complete makes the part of the material that is dear, once.
+func (m *material) complete(ctx context.Context, say Progress) error {
+	if m.fill == nil {
+		return nil
+	}
+	rootfs, files, err := m.fill(ctx, say)
+	if err != nil {
+		return err
+	}
+	m.rootfs, m.fill = rootfs, nil
+	if m.files == nil {
+		m.files = map[string]string{}
+	}
+	maps.Copy(m.files, files)
+	return nil
 }
 
 // has reports whether the name stands for the image made from this very recipe. When the engine has that image under
@@ -187,16 +216,8 @@ func (b *builder) dropOld(ctx context.Context, name ImageName) {
 }
 
 func (b *builder) makeFrom(ctx context.Context, r recipe, m material, parent, want string) error {
-	if m.fill != nil {
-		rootfs, files, err := m.fill(ctx, b.say)
-		if err != nil {
-			return err
-		}
-		m.rootfs = rootfs
-		if m.files == nil {
-			m.files = map[string]string{}
-		}
-		maps.Copy(m.files, files)
+	if err := m.complete(ctx, b.say); err != nil {
+		return err
 	}
 	if m.rootfs != "" {
 		return b.importTar(ctx, r, m, want)
