@@ -38,6 +38,7 @@ type HostOptions struct {
 	Engine   string // DOCKER_HOST; default the test bed's
 	StateDir string // default in the host's folder
 	Tags     []string
+	Interval string // of polls; default 1s
 	More     string // lines added to agent.yaml
 	Source   string // more fields of its source, ", key: value"
 }
@@ -50,6 +51,9 @@ func NewHost(tb testing.TB, f *Fleet, o HostOptions) *Host {
 	}
 	if o.Engine == "" {
 		o.Engine = testbed.Host(tb)
+	}
+	if o.Interval == "" {
+		o.Interval = "1s"
 	}
 	if o.StateDir == "" {
 		o.StateDir = "state"
@@ -75,9 +79,9 @@ socket: agent.sock
 engine: %s
 resync: 2s
 logLevel: debug
-source: {url: %q, interval: 1s, caFile: %s, username: %s, passwordFile: git-password%s}
+source: {url: %q, interval: %s, caFile: %s, username: %s, passwordFile: git-password%s}
 %s
-`, o.Name, md5.Sum([]byte(o.Name)), o.StateDir, o.Engine, f.Server.URL("fleet"), f.Server.CAFile(), user.Name, o.Source, o.More))
+`, o.Name, md5.Sum([]byte(o.Name)), o.StateDir, o.Engine, f.Server.URL("fleet"), o.Interval, f.Server.CAFile(), user.Name, o.Source, o.More))
 	return h
 }
 

@@ -84,6 +84,13 @@ func (w *world) places(ctx context.Context) (map[string][]byte, error) {
 			}
 			places[host+" "+args[0]] = []byte(out)
 		}
+		for _, format := range []string{"text", "json", "markdown"} {
+			out, err := w.agent(ctx, host, "plan", "--output", format)
+			if code := exitCode(err); code != 0 && code != 2 {
+				return nil, err
+			}
+			places[host+" plan as "+format] = []byte(out)
+		}
 	}
 	all, err := w.command(ctx, w.path("git", "repos", "fleet.git"), "git", "log", "--all", "-p")
 	if err != nil {

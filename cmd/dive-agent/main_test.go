@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/agent"
+	"dive-agent/reconcilers"
+)
+
+// do runs a command line and gives its exit code and what it wrote.
+func do(t *testing.T, args ...string) (code int, out, errs string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = execute(t.Context(), args, streams{&o, &e})
+	return code, o.String(), e.String()
+}
+
+func example(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "fleet")
+	code, _, errs := do(t, "init", dir)
+	require.Equal(t, exitDone, code, errs)
+	return dir
+}
+
+func TestUsageErrorsExitWith64(t *testing.T) {
+	for _, args := range [][]string{
+		{"nonsense"}, {"status", "a", "b"}, {"validate", "--nonsense"}, {"plan", "--output", "yaml"}, {"graph"},
+		{"graph", "usa", "--dir", example(t), "--format", "png"}, {"secrets", "set", "usa"},
+	} {
+		code, _, errs := do(t, args...)
+		require.Equal(t, exitUsage, code, "%v: %s", args, errs)
+		require.True(t, strings.HasPrefix(errs, "dive-agent: "), errs)
+		require.Equal(t, 1, strings.Count(errs, "\n"), "one line: %s", errs)
+	}
+}
+
+func TestInitNewValidate(t *testing.T) {
+	dir := example(t)
+	code, out, _ := do(t, "validate", dir)
+	require.Equal(t, exitDone, code)
+	require.Equal(t, "1 instance on 1 host: no problem found.\n", out)
+
+	code, out, errs := do(t, "new", "spoke", "DEU", "Germany", "--dir", dir)
+	require.Equal(t, exitDone, code, errs)
+	require.Contains(t, out, "wrote instances/deu.yaml")
+	code, _, errs = do(t, "new", "spoke", "DEU", "Germany", "--dir", dir)
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "deu")
+	code, _, errs = do(t, "init", dir)
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "nothing was written")
+
+	file := filepath.Join(dir, "instances", "deu.yaml")
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, bytes.Replace(content, []byte("blueprint:"), []byte("blueprnt:"), 1), 0o600))
+	code, out, _ = do(t, "validate", dir)
+	require.Equal(t, exitData, code)
+	require.Contains(t, out, `instances/deu.yaml:5:3`)
+	require.Contains(t, out, `unknown field "blueprnt", did you mean "blueprint"?`)
+	require.Contains(t, out, "Nothing was changed.")
+	code, out, _ = do(t, "validate", dir, "--output", "json")
+	require.Equal(t, exitData, code)
+	var result struct {
+		OK       bool
+		Problems []struct{ Message string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &result))
+	require.False(t, result.OK)
+	require.NotEmpty(t, result.Problems)
+}
+
+func TestGraphOfAFolder(t *testing.T) {
+	dir := example(t)
+	code, out, errs := do(t, "graph", "usa", "--dir", dir)
+	require.Equal(t, exitDone, code, errs)
+	require.Contains(t, out, "stack/backend\n")
+	require.Contains(t, out, "MONGODB_URL of service backend uses ${database.uri}")
+	code, out, _ = do(t, "graph", "usa", "--dir", dir, "--format", "mermaid")
+	require.Equal(t, exitDone, code)
+	require.Contains(t, out, "database --> stack_backend")
+}
+
+func TestSchemaIsJSON(t *testing.T) {
+	code, out, _ := do(t, "schema")
+	require.Equal(t, exitDone, code)
+	require.True(t, json.Valid([]byte(out)))
+	require.Contains(t, out, "MongoReplicaSet")
+}
+
+func TestCommandsWithoutAnAgentSayWhatToDo(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "agent.yaml")
+	code, _, errs := do(t, "--config", config, "status")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "--config")
+	require.NoError(t, os.WriteFile(config, []byte("host: deu-01\nsource: {url: /nowhere.git}\nsocket: agent.sock\nstateDir: state\nmachineID: 0123456789abcdef0123456789abcdef\n"), 0o600))
+	code, _, errs = do(t, "--config", config, "status")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "systemctl start dive-agent")
+
+	code, out, _ := do(t, "--config", config, "enroll")
+	require.Equal(t, exitDone, code)
+	require.Contains(t, out, "metadata: {name: deu-01}")
+	code, out, _ = do(t, "--config", config, "secrets", "list")
+	require.Equal(t, exitDone, code)
+	require.Empty(t, out)
+}
+
+func preview() []agent.Preview {
+	return []agent.Preview{{
+		Instance: "deu", Host: "deu-01", From: "1a2b3c4d5e", To: "5d6e7f8a9b", Branch: "main", Subject: "Raise DEU to 2.1",
+		Expected: 20e9,
+		Nodes: []agent.PreviewNode{
+			{ID: "stack/backend", Component: "stack", Part: "backend", Changes: []reconcilers.Change{{Action: reconcilers.Replace, Address: "backend", Reason: "image 2.0.4 -> 2.1.0 | <b>"}}},
+			{ID: "stack/kas", Component: "stack", Part: "kas"},
+			{ID: "database", Component: "database", Summary: "rs0 PRIMARY"},
+			{
+				ID: "identity", Component: "identity", Digest: "8c1f02b7d9e4a610", Approve: "spec: {approve: {identity: 8c1f02b7d9e4a610}}",
+				Changes: []reconcilers.Change{{Action: reconcilers.Delete, Address: `keycloak_user.test["deu-5"]`, Reason: "no longer declared", Destroys: true}},
+			},
+			{ID: "checks", Component: "checks", Waits: "waits for database.uri"},
+		},
+	}}
+}
+
+func TestPlanForATerminal(t *testing.T) {
+	require.Equal(t, `deu on deu-01: 1a2b3c4 -> 5d6e7f8  (main, "Raise DEU to 2.1")
+
+  stack            1 change
+    ~ backend                        replace   image 2.0.4 -> 2.1.0 | <b>
+      1 unchanged
+  database         in sync   rs0 PRIMARY
+  identity         0 changes, 1 destroy
+    - keycloak_user.test["deu-5"]    destroy   no longer declared
+    ! waits for approval. To let exactly this plan through, merge into the instance's manifest:
+        spec: {approve: {identity: 8c1f02b7d9e4a610}}
+  checks           waits for database.uri
+
+Plan: 1 to change, 1 to destroy (waits). Expected time: about 20 s, by earlier runs.
+
+`, planText(preview(), "deu-01"))
+	require.Equal(t, "No instance is bound to host deu-01.\n", planText(nil, "deu-01"))
+}
+
+func TestPlanForAPullRequestIsSafeMarkdown(t *testing.T) {
+	text := planMarkdown(preview(), "deu-01")
+	require.Contains(t, text, "| ~ | `stack/backend` backend | replace | image 2.0.4 -> 2.1.0 \\| &lt;b> |")
+	require.Contains(t, text, "**`identity` waits for approval.**")
+}
+
+func TestPlanExitCodes(t *testing.T) {
+	code := func(previews []agent.Preview) int {
+		err := planExit(previews)
+		if err == nil {
+			return exitDone
+		}
+		var exit *exitError
+		require.ErrorAs(t, err, &exit)
+		return exit.code
+	}
+	all := preview()
+	require.Equal(t, exitBlocked, code(all))
+	all[0].Nodes[3].Approve = ""
+	require.Equal(t, exitPending, code(all))
+	all[0].Nodes = all[0].Nodes[2:3]
+	require.Equal(t, exitDone, code(all))
+}
