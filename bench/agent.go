@@ -74,14 +74,14 @@ func (w *world) newAgent(name string) (*agentProcess, error) {
 	return a, err
 }
 
-// countTerraform makes a program that notes each of its starts and becomes Terraform.
+// countTerraform makes a program that notes each of its starts, with the time, and becomes Terraform.
 func (a *agentProcess) countTerraform() error {
 	program, err := exec.LookPath("terraform")
 	if err != nil {
 		return fmt.Errorf("the benchmark needs Terraform: %w", err)
 	}
 	a.calls = a.path("terraform.calls")
-	script := fmt.Sprintf("#!/bin/sh\necho \"$*\" >> %s\nexec %s \"$@\"\n", a.calls, program)
+	script := fmt.Sprintf("#!/bin/sh\necho \"$(date +%%s.%%3N) $*\" >> %s\nexec %s \"$@\"\n", a.calls, program)
 	return os.WriteFile(a.path("terraform"), []byte(script), 0o755)
 }
 

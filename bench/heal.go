@@ -24,44 +24,49 @@ func measureHealing(ctx context.Context, r *run) error {
 		return err
 	}
 	log := w.listen(ctx)
-	took := map[string][]time.Duration{}
+	took, noticed := map[string][]time.Duration{}, map[string][]time.Duration{}
 	for range 3 {
 		for _, h := range healed {
-			one, err := w.heal(ctx, log, h.service)
+			one, until, err := w.heal(ctx, log, h.service)
 			if err != nil {
 				return err
 			}
-			took[h.policy] = append(took[h.policy], one)
+			took[h.policy], noticed[h.policy] = append(took[h.policy], one), append(noticed[h.policy], until)
 		}
 	}
 	for _, h := range healed {
-		r.record(healName(h.policy), median(took[h.policy]).Seconds(), "s", 0.5, "%s removed with docker rm -f, from destroy to start; %s", h.service, spread(took[h.policy]))
+		r.record(healName(h.policy), median(took[h.policy]).Seconds(), "s", 0.5, "%s removed with docker rm -f, from destroy to start, the new one created after %s; %s", h.service, round(median(noticed[h.policy])), spread(took[h.policy]))
 	}
 	return nil
 }
 
-func (w *world) heal(ctx context.Context, log *engineLog, service string) (time.Duration, error) {
+// heal gives the time until the new container was started, and until it was created.
+func (w *world) heal(ctx context.Context, log *engineLog, service string) (started, made time.Duration, err error) {
 	list, err := w.engine.ContainerList(ctx, client.ContainerListOptions{Filters: byProject(spokeProject).Add("label", "com.docker.compose.service="+service)})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	begun := time.Now()
 	for _, c := range list.Items {
 		if _, err := w.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true}); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 	gone, err := log.await(ctx, spokeProject, service, "destroy", begun)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	back, err := log.await(ctx, spokeProject, service, "start", begun)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
+	}
+	created, err := log.await(ctx, spokeProject, service, "create", begun)
+	if err != nil {
+		return 0, 0, err
 	}
 	commit, err := w.head()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return back.at.Sub(gone.at), w.settle(ctx, commit)
+	return back.at.Sub(gone.at), created.at.Sub(gone.at), w.settle(ctx, commit)
 }

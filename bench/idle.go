@@ -67,6 +67,13 @@ func (w *world) restart(ctx context.Context, listening bool) error {
 	if err := w.spoke.start(ctx, listening); err != nil {
 		return err
 	}
+	commit, err := w.head()
+	if err != nil {
+		return err
+	}
+	if err := w.spoke.awaitReady(ctx, time.Minute, spoke, commit); err != nil { // its first answers come before its first revision
+		return err
+	}
 	for range 2 {
 		if _, err := w.spoke.sync(ctx, spoke); err != nil {
 			return err
