@@ -19,6 +19,9 @@ const (
 	patience  = 3 * time.Minute // after it the pass ends as waiting, and a later one looks again
 )
 
+// fresh is how long the survey's plan of a node holds.
+const fresh = 5 * time.Second
+
 // apply brings the instance to its desired state: each node starts as soon as its own needs are met.
 func (p *pass) apply(ctx context.Context) {
 	ctx, stop := context.WithCancelCause(ctx)
@@ -75,7 +78,7 @@ func (p *pass) work(ctx context.Context, n *nodeRun, slots chan struct{}) {
 	}
 }
 
-// step observes, plans, gates and applies a node once.
+// step observes, plans, gates and applies a node once. What the survey has just planned is not planned again.
 func (p *pass) step(ctx context.Context, n *nodeRun) error {
 	p.update(n, func(v *Node) {
 		v.State, v.Message = NodeWorking, ""
@@ -83,7 +86,10 @@ func (p *pass) step(ctx context.Context, n *nodeRun) error {
 			v.Started = p.clock.Now()
 		}
 	})
-	err := p.observeAndPlan(ctx, n)
+	var err error
+	if !p.stillPlanned(n) {
+		err = p.observeAndPlan(ctx, n)
+	}
 	p.update(n, func(v *Node) {
 		v.Facts, v.Plan = p.redactFacts(n.observed.Facts), p.redactChanges(n.plan.Changes)
 	})
@@ -112,6 +118,28 @@ func (p *pass) step(ctx context.Context, n *nodeRun) error {
 	n.applied = true
 	p.update(n, func(v *Node) { v.Facts = p.redactFacts(applied.Facts) })
 	return nil
+}
+
+// stillPlanned says whether the survey's plan of a node can be applied as it is: it is fresh, and nothing that the node
+// builds on was to be changed. It says so once.
+func (p *pass) stillPlanned(n *nodeRun) bool {
+	planned := n.planned
+	n.planned = time.Time{}
+	return !planned.IsZero() && p.clock.Now().Sub(planned) < fresh && !p.buildsOnDirty(n, map[string]bool{})
+}
+
+// buildsOnDirty says whether the survey found something to do in a node that n needs, directly or not.
+func (p *pass) buildsOnDirty(n *nodeRun, seen map[string]bool) bool {
+	for _, edge := range p.needs(n) {
+		if seen[edge.On] {
+			continue
+		}
+		seen[edge.On] = true
+		if on := p.nodes[edge.On]; on.dirty || p.buildsOnDirty(on, seen) {
+			return true
+		}
+	}
+	return false
 }
 
 // awaitNeeds waits until all that the node needs is there, or cannot come in this pass.

@@ -24,10 +24,11 @@ type ledger struct {
 	order   []string                                                     // of the changes made
 	hook    map[string]func(context.Context, reconcilers.Progress) error // during a change, by address
 	errs    map[string]error                                             // what keeps an entry from being ready
+	looks   map[string]int                                               // observations, by address
 }
 
 func newLedger() *ledger {
-	return &ledger{entries: map[string]string{}, hook: map[string]func(context.Context, reconcilers.Progress) error{}, errs: map[string]error{}}
+	return &ledger{entries: map[string]string{}, hook: map[string]func(context.Context, reconcilers.Progress) error{}, errs: map[string]error{}, looks: map[string]int{}}
 }
 
 // entry is the spec of one entry of the ledger.
@@ -48,6 +49,7 @@ func (l *ledger) Observe(ctx context.Context, t reconcilers.Target) (reconcilers
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.looks[t.ID()]++
 	value, there := l.entries[t.ID()]
 	o := reconcilers.Observed{State: value, Started: there, Err: l.errs[t.ID()]}
 	if there && o.Err == nil {

@@ -62,6 +62,7 @@ type nodeRun struct {
 	err      error
 
 	dirty    bool          // the survey found something to do, or could not tell
+	planned  time.Time     // when the survey made a plan that can be applied as it is; zero once it was used
 	applied  bool          // changed in this pass
 	running  bool          // seen to run in this pass; under pass.mu
 	surveyed chan struct{} // closed after the survey

@@ -44,6 +44,13 @@ func TestAChangedOutputUpdatesExactlyItsConsumers(t *testing.T) {
 	require.Equal(t, "uses three", w.ledger.entries["b"])
 }
 
+func TestWhatTheSurveyPlannedIsNotPlannedAgain(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "first"}, [2]string{"b", "b after ${a.value}"}, [2]string{"c", "alone"})
+	w.instance.Graph.Nodes[2].Needs = []desired.Edge{{On: "b"}}
+	w.run(t.Context())
+	require.Equal(t, map[string]int{"a": 1, "b": 2, "c": 2}, w.ledger.looks, "only what builds on nothing that changes keeps its plan")
+}
+
 func TestADestroyWaitsForItsDigest(t *testing.T) {
 	w := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "uses ${a.value}"})
 	w.run(t.Context())

@@ -50,6 +50,9 @@ func (p *pass) look(ctx context.Context, n *nodeRun) {
 	started := p.clock.Now()
 	n.err = p.observeAndPlan(ctx, n)
 	n.dirty = n.err != nil || len(n.plan.Changes) > 0
+	if n.err == nil && len(n.plan.Changes) > 0 && len(n.plan.Unknown) == 0 {
+		n.planned = p.clock.Now()
+	}
 	p.update(n, func(v *Node) {
 		v.Facts = p.redactFacts(n.observed.Facts)
 		v.Plan = p.redactChanges(n.plan.Changes)
