@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -166,13 +165,4 @@ func (s *story) untilStarted(node string) time.Duration {
 	}
 	first := slices.MinFunc(steps, func(a, b report.Step) int { return a.Started.Compare(b.Started) })
 	return max(0, started.Sub(first.Started))
-}
-
-// describe lists the nodes with when they began, counted from the start, and their own time.
-func (s *story) describe() (lines []string) {
-	for _, node := range slices.Sorted(maps.Keys(s.steps)) {
-		first := slices.MinFunc(s.steps[node], func(a, b report.Step) int { return a.Started.Compare(b.Started) })
-		lines = append(lines, fmt.Sprintf("%-22s from %-8s own %s", node, round(first.Started.Sub(s.taken)), round(s.own(node))))
-	}
-	return lines
 }

@@ -22,6 +22,7 @@ type engineLog struct {
 	mu    sync.Mutex
 	all   []happening
 	heard chan struct{}
+	err   error // why nothing more is heard
 }
 
 // listen collects from now until ctx ends.
@@ -37,7 +38,8 @@ func (w *world) listen(ctx context.Context) *engineLog {
 					project: m.Actor.Attributes["com.docker.compose.project"], service: m.Actor.Attributes["com.docker.compose.service"],
 					id: m.Actor.ID, action: string(m.Action), at: time.Unix(0, m.TimeNano),
 				})
-			case <-stream.Err: // whoever waits has a limit
+			case err := <-stream.Err:
+				l.end(err)
 				return
 			case <-ctx.Done():
 				return
@@ -45,6 +47,15 @@ func (w *world) listen(ctx context.Context) *engineLog {
 		}
 	}()
 	return l
+}
+
+// end remembers why the stream ended, for those who wait.
+func (l *engineLog) end(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+	close(l.heard)
+	l.heard = make(chan struct{})
 }
 
 func (l *engineLog) add(h happening) {
@@ -61,10 +72,13 @@ func (l *engineLog) await(ctx context.Context, project, service, action string, 
 	defer cancel()
 	for {
 		l.mu.Lock()
-		found, heard := l.find(project, service, action, after), l.heard
+		found, heard, err := l.find(project, service, action, after), l.heard, l.err
 		l.mu.Unlock()
 		if found != nil {
 			return *found, nil
+		}
+		if err != nil {
+			return happening{}, fmt.Errorf("the engine's events cannot be heard: %w", err)
 		}
 		select {
 		case <-heard:
