@@ -38,20 +38,22 @@ func measureChange(ctx context.Context, r *run) error {
 	}
 	log := w.listen(ctx)
 	var took, direct, healthyRound []time.Duration
+	var stages string
 	for i := range 5 {
 		one, whole, err := w.changeByMerge(ctx, log, fmt.Sprintf("merged-%d", i))
 		if err != nil {
 			return err
 		}
 		took, healthyRound = append(took, one), append(healthyRound, whole)
+		stages = w.stagesOfChange()
 		one, err = w.changeDirectly(ctx, log, compose, fmt.Sprintf("direct-%d", i))
 		if err != nil {
 			return err
 		}
 		direct = append(direct, one)
 	}
-	r.ratio(changeService, median(took), median(direct), 1.15, "environment of %s, from wake to its container's start, poll included; %s; the Compose SDK: %s; until healthy %s",
-		changed, spread(took), spread(direct), round(median(healthyRound)))
+	r.ratio(changeService, median(took), median(direct), 1.15, "environment of %s, from wake to its container's start, poll included; %s; the Compose SDK: %s; until healthy %s; the last one: %s",
+		changed, spread(took), spread(direct), round(median(healthyRound)), stages)
 	return nil
 }
 
@@ -62,6 +64,7 @@ func (w *world) changeByMerge(ctx context.Context, log *engineLog, value string)
 		return 0, 0, err
 	}
 	begun := time.Now()
+	w.woken = begun
 	if _, err := w.spoke.sync(ctx, spoke); err != nil {
 		return 0, 0, err
 	}
@@ -71,6 +74,24 @@ func (w *world) changeByMerge(ctx context.Context, log *engineLog, value string)
 		return 0, 0, fmt.Errorf("%w\n%s", err, w.spoke.lastWords())
 	}
 	return start.at.Sub(begun), over, w.spoke.awaitReady(ctx, time.Minute, spoke, commit)
+}
+
+// stagesOfChange tells when the agent came how far with the last change, counted from the wake.
+func (w *world) stagesOfChange() string {
+	w.spoke.mu.Lock()
+	defer w.spoke.mu.Unlock()
+	var told []string
+	for _, stage := range []struct{ name, kind, state string }{
+		{"revision taken", "revision", "taken"}, {"surveyed", "run", "begin"}, {"change begun", "change", "begin"},
+	} {
+		for _, e := range w.spoke.events {
+			if e.Kind == stage.kind && e.State == stage.state && e.Time.After(w.woken) {
+				told = append(told, fmt.Sprintf("%s after %s", stage.name, round(e.Time.Sub(w.woken))))
+				break
+			}
+		}
+	}
+	return strings.Join(told, ", ")
 }
 
 // composeWith is the spoke's Compose file with another value of the variable that means nothing.

@@ -39,7 +39,8 @@ type world struct {
 
 	opened, brought bool
 	openErr, upErr  error
-	story           *story // how the spoke came up
+	story           *story    // how the spoke came up
+	woken           time.Time // when the last change was ordered to be looked at
 }
 
 func newWorld(r *run) *world { return &world{run: r, files: gitserver.Files{}} }
