@@ -189,13 +189,15 @@ func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error)
 			return nil, err
 		}
 	}
-	status := statusOf(w.situation(known, next, trouble))
+	live := w.situation(known, next, trouble)
+	status := statusOf(live)
+	unseen := next == nil || (len(live.nodes) == 0 && trouble == nil) // no round has got far enough yet
 	err = a.Store.View(ctx, func(r state.Reader) error {
 		last, err := lastStatus(r, name)
 		if err != nil {
 			return err
 		}
-		if next == nil && last != nil {
+		if unseen && last != nil {
 			status = last
 			return nil
 		}

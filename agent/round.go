@@ -184,6 +184,9 @@ func (w *worker) stack(instance *desired.Instance, fleet *desired.Fleet, folders
 
 // conclude turns the end of a pass into state, status and the time of the next one.
 func (w *worker) conclude(ctx context.Context, known state.Instance, next, work *assignment, healing bool, p *pass, recorder *run) time.Duration {
+	if interrupted(ctx) && !recorder.open {
+		return 0 // nothing was begun; what was told before still holds
+	}
 	outcome, message := p.outcome(ctx)
 	rejected := rejection(p)
 	now := w.Clock.Now()
@@ -203,7 +206,7 @@ func (w *worker) conclude(ctx context.Context, known state.Instance, next, work 
 	if recorder.open {
 		w.finishRun(recorder, outcome, message)
 	}
-	if errors.Is(context.Cause(ctx), errSuperseded) || errors.Is(context.Cause(ctx), errDraining) {
+	if interrupted(ctx) {
 		return 0
 	}
 	w.publish(context.WithoutCancel(ctx), known, next, p, nil)
@@ -221,6 +224,12 @@ func (w *worker) conclude(ctx context.Context, known state.Instance, next, work 
 		}
 	}
 	return w.backoff.next()
+}
+
+// interrupted says whether something else takes the place of the round that ctx belongs to.
+func interrupted(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return errors.Is(cause, errSuperseded) || errors.Is(cause, errDraining) || errors.Is(cause, errSuspended)
 }
 
 func rejection(p *pass) *Node {

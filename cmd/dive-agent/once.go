@@ -64,11 +64,12 @@ func runOnce(ctx context.Context, g *globals) error {
 func (h *host) settle(ctx context.Context, g *globals) error {
 	view := newProgressView(streams{out: g.err, err: g.err})
 	defer view.end()
-	after := int64(0)
+	after, looked := int64(0), map[string]bool{}
 	for {
 		events, more := h.agent.EventsAfter(after)
 		for _, e := range events {
 			after = e.Seq
+			looked[e.Instance] = looked[e.Instance] || e.Kind == "round"
 		}
 		overview, err := h.agent.Overview(ctx)
 		if err != nil {
@@ -77,7 +78,7 @@ func (h *host) settle(ctx context.Context, g *globals) error {
 		settled := true
 		for _, status := range overview.Instances {
 			view.draw(*status)
-			settled = settled && status.Phase != report.Progressing && status.Phase != report.Pending
+			settled = settled && looked[status.Instance] && status.Phase != report.Progressing && status.Phase != report.Pending
 		}
 		if settled {
 			return nil
