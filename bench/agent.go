@@ -140,15 +140,22 @@ func (a *agentProcess) start(ctx context.Context, listening bool) error {
 	return nil
 }
 
-// stop ends the agent, if it runs.
-func (a *agentProcess) stop(ctx context.Context) error {
+func (a *agentProcess) running() bool {
 	if a.ended == nil {
-		return nil
+		return false
 	}
 	select {
 	case <-a.ended:
-		return nil
+		return false
 	default:
+		return true
+	}
+}
+
+// stop ends the agent, if it runs.
+func (a *agentProcess) stop(ctx context.Context) error {
+	if !a.running() {
+		return nil
 	}
 	if err := a.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err

@@ -47,6 +47,9 @@ func (w *world) bringSpoke(ctx context.Context) error {
 		return err
 	}
 	for _, a := range w.agents {
+		if !a.running() {
+			continue
+		}
 		if _, err := a.order(ctx, "/v1/poll"); err != nil {
 			return fmt.Errorf("wake %s: %w", a.name, err)
 		}

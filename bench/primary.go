@@ -41,7 +41,15 @@ func measurePrimary(ctx context.Context, r *run) error {
 		took = append(took, one)
 	}
 	r.record(mongoPrimary, median(took).Seconds(), "s", 1, "from the first answer over the network to isWritablePrimary; %s", spread(took))
-	return a.stop(ctx)
+	if err := a.stop(ctx); err != nil {
+		return err
+	}
+	for i := range took { // what comes next wants a quiet machine
+		if err := w.removeProject(ctx, fmt.Sprintf("dive-bench-mongo%d", i+1)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *world) timePrimary(ctx context.Context, a *agentProcess, log *engineLog, name string) (time.Duration, error) {
