@@ -32,7 +32,7 @@ func failpointFromEnvironment() func(string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if node != "" && strings.Contains(at, " "+node+" ") {
-			if seen++; seen%every != 1 {
+			if seen++; (seen-1)%every != 0 {
 				return
 			}
 		}
