@@ -72,6 +72,9 @@ func (a *Agent) Recover(ctx context.Context) error {
 // Take makes a revision the one in force, when its tree is a valid fleet. A Problems error means that it was refused as
 // a whole and the one before stays in force.
 func (a *Agent) Take(revision Revision) error {
+	if a.inForce(revision) {
+		return nil
+	}
 	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: a.Kinds})
 	if err != nil {
 		a.refuse(revision, err)
@@ -93,6 +96,13 @@ func (a *Agent) Take(revision Revision) error {
 		}
 	}
 	return nil
+}
+
+// inForce says whether a revision is the one in force, and the newest.
+func (a *Agent) inForce(revision Revision) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.revision != nil && a.revision.Commit == revision.Commit && a.refused == nil
 }
 
 // worker gives the instance's worker, started when new. a.mu is held.

@@ -48,12 +48,12 @@ func runDaemon(ctx context.Context, g *globals) error {
 		return err
 	}
 	d := &serving{host: h, wake: make(chan struct{}, 1)}
-	servers, err := d.listen(lifetime)
-	if err != nil {
-		return err
-	}
 	if revision, ok := h.source.Current(); ok {
 		h.note(h.agent.Take(revision)) // what was valid when it was accepted; a new agent may see it otherwise and says so
+	}
+	servers, err := d.listen(lifetime)
+	if err != nil {
+		return errors.Join(err, h.drain())
 	}
 	h.log.Info("dive-agent runs", "version", versionText(), "host", h.config.Host, "source", h.remote.String())
 	following := make(chan error, 1)
@@ -72,9 +72,7 @@ func runDaemon(ctx context.Context, g *globals) error {
 	if err := <-following; err != nil && !errors.Is(err, context.Canceled) {
 		h.log.Warn("following the fleet repository ended", "error", err)
 	}
-	drain, cancel := context.WithTimeout(context.Background(), drainLimit)
-	defer cancel()
-	err = h.agent.Drain(drain)
+	err = h.drain()
 	endOfLife()
 	<-reporting
 	h.flush()
@@ -83,6 +81,13 @@ func runDaemon(ctx context.Context, g *globals) error {
 	}
 	h.log.Info("stopped")
 	return err
+}
+
+// drain lets what has begun come to its end.
+func (h *host) drain() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	defer cancel()
+	return h.agent.Drain(ctx)
 }
 
 // flushLimit is how long a stopping agent tries to deliver its last reports; what is left goes out after the next start.
