@@ -32,8 +32,13 @@ func example(t *testing.T) string {
 
 func TestUsageErrorsExitWith64(t *testing.T) {
 	for _, args := range [][]string{
-		{"nonsense"}, {"status", "a", "b"}, {"validate", "--nonsense"}, {"plan", "--output", "yaml"}, {"graph"},
-		{"graph", "usa", "--dir", example(t), "--format", "png"}, {"secrets", "set", "usa"},
+		{"nonsense"},
+		{"status", "a", "b"},
+		{"validate", "--nonsense"},
+		{"plan", "--output", "yaml"},
+		{"graph"},
+		{"graph", "usa", "--dir", example(t), "--format", "png"},
+		{"secrets", "set", "usa"},
 	} {
 		code, _, errs := do(t, args...)
 		require.Equal(t, exitUsage, code, "%v: %s", args, errs)
