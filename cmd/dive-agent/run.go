@@ -127,9 +127,15 @@ func (d *serving) poll() {
 }
 
 // pollNow polls the source and takes what it brought.
-func (d *serving) pollNow(ctx context.Context) error {
-	revision, changed, err := d.source.Poll(ctx)
-	return d.handle(ctx, source.Outcome{Revision: revision, Changed: changed, Err: err})
+func (d *serving) pollNow(ctx context.Context) (err error) {
+	for range 3 {
+		var o source.Outcome
+		o.Revision, o.Changed, o.Err = d.source.Poll(ctx)
+		if err = d.handle(ctx, o); !errors.Is(err, errOvertaken) {
+			break
+		}
+	}
+	return err
 }
 
 // work waits for the end, tells the watchdog that the agent lives, and hears SIGHUP.
@@ -179,6 +185,10 @@ func (d *serving) tell(state string) {
 
 // told logs what a poll ended with, unless it was said already.
 func (d *serving) told(err error) {
+	if errors.Is(err, errOvertaken) {
+		d.poll()
+		return
+	}
 	if err != nil {
 		d.log.Debug("poll", "error", err)
 	}
@@ -203,6 +213,10 @@ func (h *host) schedule() (source.Schedule, error) {
 	return source.Every(time.Duration(h.config.Source.Interval)), nil
 }
 
+// errOvertaken says that a poll beside this one was taken in between, and this one's snapshot went with it: another poll
+// brings the revision again.
+var errOvertaken = errors.New("another poll was taken in between")
+
 // handle takes or refuses what a poll brought, and tells how the repository can be reached.
 func (h *host) handle(ctx context.Context, o source.Outcome) (err error) {
 	h.taking.Lock()
@@ -226,6 +240,9 @@ func (h *host) handle(ctx context.Context, o source.Outcome) (err error) {
 }
 
 func (h *host) take(ctx context.Context, revision source.Revision) error {
+	if _, err := os.Stat(revision.Dir); errors.Is(err, os.ErrNotExist) {
+		return errOvertaken
+	}
 	if err := h.agent.Take(revision); err != nil {
 		var problems desired.Problems
 		if errors.As(err, &problems) {
