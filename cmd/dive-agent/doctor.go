@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -107,7 +108,7 @@ func checkTerraform(ctx context.Context, c *config.Config) diagnosis {
 		d.Saw = fmt.Sprintf("%s version: %v", found, err)
 		return d
 	}
-	first, _, _ := cutLine(string(out))
+	first, _, _ := strings.Cut(string(out), "\n")
 	d.OK, d.Saw = true, found+" "+first
 	if file := c.Terraform.CLIConfig; file != "" {
 		if _, err := os.Stat(file); err != nil {

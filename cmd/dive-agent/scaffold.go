@@ -34,17 +34,16 @@ func newInit(g *globals) *cobra.Command {
 
 // initialFiles are those of the example fleet, with the hub alone.
 func initialFiles() (files []desired.File, err error) {
-	err = fs.WalkDir(examples.Desired, "desired", func(path string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(examples.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		rel := strings.TrimPrefix(path, "desired/")
-		folder, name, _ := strings.Cut(rel, "/")
+		folder, name, _ := strings.Cut(path, "/")
 		if (folder == "instances" && name != "usa.yaml") || (folder == "hosts" && name != "usa-01.yaml") {
 			return nil
 		}
-		content, err := examples.Desired.ReadFile(path)
-		files = append(files, desired.File{Path: rel, Text: content})
+		content, err := fs.ReadFile(examples.FS(), path)
+		files = append(files, desired.File{Path: path, Text: content})
 		return err
 	})
 	return files, err

@@ -40,6 +40,3 @@ func (s streams) jsonLine(v any) error { return json.NewEncoder(s.out).Encode(v)
 func indent(text, prefix string) string {
 	return prefix + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+prefix)
 }
-
-// cutLine gives the first line of a text.
-func cutLine(text string) (first, rest string, more bool) { return strings.Cut(text, "\n") }
