@@ -15,10 +15,14 @@ import (
 // Mark stands where a secret was.
 const Mark = "(secret)"
 
+// minHidden is the length in bytes from which a value is hidden; a shorter one cannot be told from ordinary text, and
+// Store.Set takes none.
+const minHidden = 6
+
 // Redactor takes secret values out of texts, byte streams and log records: as
 // they are, and in the forms in which they travel (base64, URL and JSON
 // escapes, hexadecimal, single lines of longer ones). Values shorter than 6
-// bytes are not looked for: they cannot be told from ordinary text.
+// bytes are not looked for.
 //
 // It is safe for concurrent use; what is added counts for everything that is
 // redacted from then on, by streams and handlers made before as well. The zero

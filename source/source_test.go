@@ -11,103 +11,11 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"dive-agent/gitremote"
 	"dive-agent/source"
 	"dive-agent/testbed/gitserver"
 )
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashDir); dir != "" {
-		followForEver(dir, os.Getenv(crashRemote))
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
-
-// bed is a repository behind HTTPS and a folder for a source.
-type bed struct {
-	*testing.T
-	server *gitserver.Server
-	repo   *gitserver.Repository
-	remote *gitremote.Remote
-	dir    string
-}
-
-func newBed(t *testing.T) *bed {
-	t.Helper()
-	server := gitserver.Start(t, gitserver.Options{})
-	b := &bed{T: t, server: server, repo: server.NewRepository(t, "fleet"), dir: filepath.Join(t.TempDir(), "state")}
-	var err error
-	b.remote, err = gitremote.New(gitremote.Config{
-		URL: server.URL("fleet"), CAFile: server.CAFile(), Username: server.Reader().Name, Password: server.Reader().Password,
-	})
-	require.NoError(t, err)
-	t.Cleanup(b.remote.Close)
-	t.Cleanup(func() { makeWritable(b.dir) })
-	return b
-}
-
-// makeWritable lets the test's folder be removed by others than root too.
-func makeWritable(dir string) {
-	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			_ = os.Chmod(p, 0o700)
-		}
-		return nil
-	})
-}
-
-func (b *bed) open(change ...func(*source.Options)) *source.Source {
-	b.Helper()
-	opts := source.Options{Remote: b.remote, Branch: "main", Dir: b.dir}
-	for _, f := range change {
-		f(&opts)
-	}
-	s, err := source.New(opts)
-	require.NoError(b, err)
-	return s
-}
-
-func (b *bed) commit(message string, files gitserver.Files) string {
-	b.Helper()
-	return b.repo.Commit(b, "main", message, files)
-}
-
-// accepted polls a new revision and accepts it.
-func (b *bed) accepted(s *source.Source) source.Revision {
-	b.Helper()
-	rev, changed, err := s.Poll(b.Context())
-	require.NoError(b, err)
-	require.True(b, changed)
-	require.NoError(b, s.Accept(rev))
-	return rev
-}
-
-// content is a folder as path to content; links are written "-> target", executable files end with "*".
-func content(t testing.TB, dir string) map[string]string {
-	t.Helper()
-	out := map[string]string{}
-	require.NoError(t, filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		rel, _ := filepath.Rel(dir, p)
-		if d.Type()&fs.ModeSymlink != 0 {
-			target, err := os.Readlink(p)
-			out[rel] = "-> " + target
-			return err
-		}
-		raw, err := os.ReadFile(p)
-		if st, _ := d.Info(); st.Mode()&0o100 != 0 {
-			rel += "*"
-		}
-		out[rel] = string(raw)
-		return err
-	}))
-	return out
-}
 
 func TestFollowsTheBranch(t *testing.T) {
 	b := newBed(t)
@@ -366,76 +274,6 @@ func TestAcceptingAnOlderOpenRevision(t *testing.T) {
 	require.Error(t, s.Accept(second), "there is no way back")
 	fourth := b.commit("Fourth", gitserver.Files{"c": "4"})
 	require.Equal(t, fourth, b.accepted(s).Commit)
-}
-
-func TestDamageOnDiskIsRepaired(t *testing.T) {
-	for name, damage := range map[string]func(*testing.T, *bed, source.Revision){
-		"altered file": func(t *testing.T, _ *bed, rev source.Revision) {
-			p := filepath.Join(rev.Dir, "a")
-			require.NoError(t, os.Chmod(p, 0o600))
-			require.NoError(t, os.WriteFile(p, []byte("X"), 0o600))
-		},
-		"file too many": func(t *testing.T, _ *bed, rev source.Revision) {
-			require.NoError(t, os.Chmod(rev.Dir, 0o700))
-			require.NoError(t, os.WriteFile(filepath.Join(rev.Dir, "more"), nil, 0o600))
-		},
-		"snapshot gone": func(t *testing.T, _ *bed, rev source.Revision) {
-			makeWritable(rev.Dir)
-			require.NoError(t, os.RemoveAll(rev.Dir))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBed(t)
-			b.commit("First", gitserver.Files{"a": "1", "dir/b": "2"})
-			rev := b.accepted(b.open())
-			damage(t, b, rev)
-			s := b.open()
-			_, ok := s.Current()
-			require.False(t, ok, "what is not what was accepted is not handed out")
-			require.Len(t, s.Notices(), 1)
-			again, changed, err := s.Poll(t.Context())
-			require.NoError(t, err)
-			require.True(t, changed)
-			require.Equal(t, rev, again)
-			require.Equal(t, map[string]string{"a": "1", "dir/b": "2"}, content(t, again.Dir))
-			_, ok = s.Current()
-			require.True(t, ok)
-			next := b.commit("Second", gitserver.Files{"a": "3"})
-			require.Equal(t, next, b.accepted(s).Commit)
-		})
-	}
-}
-
-func TestFileAlteredWhileRunning(t *testing.T) {
-	b := newBed(t)
-	b.commit("First", gitserver.Files{"a": "1", "dir/b": "2"})
-	s := b.open()
-	rev := b.accepted(s)
-	p := filepath.Join(rev.Dir, "a")
-	require.NoError(t, os.Chmod(p, 0o600))
-	require.NoError(t, os.WriteFile(p, []byte("altered"), 0o600))
-	b.commit("Second", gitserver.Files{"dir/b": "3"})
-	next := b.accepted(s)
-	require.Equal(t, map[string]string{"a": "1", "dir/b": "3"}, content(t, next.Dir), "an altered file is not carried over")
-}
-
-func TestDamagedRecordIsSetAside(t *testing.T) {
-	b := newBed(t)
-	b.commit("First", gitserver.Files{"a": "1"})
-	b.accepted(b.open())
-	record := filepath.Join(b.dir, "source.json")
-	require.NoError(t, os.WriteFile(record, []byte("{half"), 0o600))
-	s := b.open()
-	_, ok := s.Current()
-	require.False(t, ok)
-	require.Len(t, s.Notices(), 1)
-	aside, err := filepath.Glob(record + ".damaged-*")
-	require.NoError(t, err)
-	require.Len(t, aside, 1)
-	raw, err := os.ReadFile(aside[0])
-	require.NoError(t, err)
-	require.Equal(t, "{half", string(raw))
-	b.accepted(s)
 }
 
 func TestFollowsAFolder(t *testing.T) {

@@ -1,0 +1,63 @@
+package mongo
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+)
+
+// findPrimary gives the member that takes writes; an election gets some seconds.
+func (s *session) findPrimary(ctx context.Context, seen []sighting) (wantMember, error) {
+	var there []wantMember
+	for _, one := range seen {
+		if one.answers() && one.hello.IsWritablePrimary && one.hello.SetName == s.want.set {
+			return one.member, nil
+		}
+		if one.found {
+			there = append(there, one.member)
+		}
+	}
+	return s.awaitPrimary(ctx, electLimit, there)
+}
+
+// awaitPrimary waits until a member says that it is primary, or that a host is which the manifest does not name: a
+// member that is to be removed. That one is looked for behind the service of its name.
+func (s *session) awaitPrimary(ctx context.Context, limit time.Duration, among []wantMember) (wantMember, error) {
+	if len(among) == 0 {
+		return wantMember{}, errNotYet
+	}
+	seen, err := s.await(ctx, limit, among, func(h hello) bool {
+		_, wanted := s.want.member(h.Primary)
+		return h.SetName == s.want.set && (h.IsWritablePrimary || h.Primary != "" && !wanted)
+	})
+	if err != nil || seen.hello.IsWritablePrimary {
+		return seen.member, err
+	}
+	stranger, err := memberAt(seen.hello.Primary)
+	if err != nil {
+		return wantMember{}, err
+	}
+	seen = s.ask(ctx, stranger)
+	if seen.err == nil && !seen.hello.IsWritablePrimary {
+		seen.err = errNotYet
+	}
+	if seen.err != nil {
+		return stranger, fmt.Errorf("the primary %s is no member of the manifest: %w", stranger.host, seen.err)
+	}
+	return stranger, nil
+}
+
+// memberAt takes a configured host for a service of that name.
+func memberAt(host string) (wantMember, error) {
+	name, text, err := net.SplitHostPort(host)
+	if err != nil {
+		return wantMember{}, fmt.Errorf("the configured host %q: %w", host, err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return wantMember{}, fmt.Errorf("the configured host %q: %w", host, err)
+	}
+	return wantMember{service: name, host: host, port: port}, nil
+}
