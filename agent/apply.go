@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -115,7 +116,6 @@ func (p *pass) step(ctx context.Context, n *nodeRun) error {
 	if err != nil {
 		return err
 	}
-	n.applied = true
 	p.update(n, func(v *Node) { v.Facts = p.redactFacts(applied.Facts) })
 	return nil
 }
@@ -202,13 +202,12 @@ func (p *pass) needs(n *nodeRun) []desired.Edge {
 	return needs
 }
 
+// upstreamChanged says whether a change was begun in a node that n needs. One that is waited for only until it runs may
+// still be at it.
 func (p *pass) upstreamChanged(n *nodeRun) bool {
-	for _, edge := range n.node.Needs {
-		if on := p.nodes[edge.On]; on.applied {
-			return true
-		}
-	}
-	return false
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(n.node.Needs, func(edge desired.Edge) bool { return p.nodes[edge.On].touched })
 }
 
 // runs remembers that a node was seen to run.
@@ -245,7 +244,10 @@ func (g *progress) Begin(ctx context.Context, c reconcilers.Change) error {
 	}
 	g.steps[string(c.Action)+" "+c.Address] = step
 	g.mu.Unlock()
-	g.pass.update(g.node, func(v *Node) { v.Message = strings.TrimSpace(string(clean.Action) + " " + clean.Address) })
+	g.pass.update(g.node, func(v *Node) {
+		g.node.touched = true
+		v.Message = strings.TrimSpace(string(clean.Action) + " " + clean.Address)
+	})
 	return nil
 }
 
@@ -254,9 +256,6 @@ func (g *progress) End(c reconcilers.Change, err error) {
 	step := g.steps[string(c.Action)+" "+c.Address]
 	g.mu.Unlock()
 	clean := g.pass.redactChanges([]reconcilers.Change{c})[0]
-	g.pass.mu.Lock()
-	g.pass.changed = true
-	g.pass.mu.Unlock()
 	g.pass.update(g.node, func(v *Node) { v.Changed++ })
 	g.pass.recorder.end(g.node.node.ID, step, clean, err)
 }

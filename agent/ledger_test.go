@@ -25,6 +25,7 @@ type ledger struct {
 	hook    map[string]func(context.Context, reconcilers.Progress) error // during a change, by address
 	errs    map[string]error                                             // what keeps an entry from being ready
 	looks   map[string]int                                               // observations, by address
+	looked  func(address string, times int)                              // after each of them; nil: not told
 }
 
 func newLedger() *ledger {
@@ -50,6 +51,9 @@ func (l *ledger) Observe(ctx context.Context, t reconcilers.Target) (reconcilers
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.looks[t.ID()]++
+	if l.looked != nil {
+		l.looked(t.ID(), l.looks[t.ID()])
+	}
 	value, there := l.entries[t.ID()]
 	o := reconcilers.Observed{State: value, Started: there, Err: l.errs[t.ID()]}
 	if there && o.Err == nil {

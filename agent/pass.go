@@ -48,7 +48,6 @@ type pass struct {
 	nodes   map[string]*nodeRun
 	outputs map[string]map[string]desired.Value // component -> output -> value
 	began   time.Time
-	changed bool // something was changed in this pass
 }
 
 // nodeRun is a node within one pass.
@@ -63,7 +62,7 @@ type nodeRun struct {
 
 	dirty    bool          // the survey found something to do, or could not tell
 	planned  time.Time     // when the survey made a plan that can be applied as it is; zero once it was used
-	applied  bool          // changed in this pass
+	touched  bool          // a change of it was begun in this pass; under pass.mu
 	running  bool          // seen to run in this pass; under pass.mu
 	surveyed chan struct{} // closed after the survey
 	started  chan struct{} // closed when it runs, and at its end

@@ -28,10 +28,9 @@ func TestASecondPassChangesAndRecordsNothing(t *testing.T) {
 	w := newWorld(t, [2]string{"a", "first"}, [2]string{"b", "${a.value}"})
 	w.run(t.Context())
 	recorded := len(w.recorder.lines)
-	p := w.run(t.Context())
+	w.run(t.Context())
 	require.Len(t, w.recorder.lines, recorded)
 	require.Len(t, w.ledger.made(), 2)
-	require.False(t, p.changed)
 }
 
 func TestAChangedOutputUpdatesExactlyItsConsumers(t *testing.T) {
@@ -104,6 +103,30 @@ func TestStartedIsEnoughWhereTheEdgeSaysSo(t *testing.T) {
 				return ctx.Err()
 			case <-time.After(time.Millisecond):
 			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.Equal(t, map[string]NodeState{"service": NodeDone, "set": NodeDone}, states(w.run(ctx)))
+}
+
+func TestAChangeThatIsStillGoingOnIsSeenByWhatNeedsOnlyItsStart(t *testing.T) {
+	w := newWorld(t, [2]string{"service", "up"}, [2]string{"set", "initiated"})
+	w.instance.Graph.Nodes[1].Needs = []desired.Edge{{On: "service", Started: true}}
+	w.ledger.entries["set"] = "initiated"
+	again := make(chan struct{})
+	w.ledger.looked = func(id string, times int) {
+		if id == "set" && times == 2 {
+			close(again)
+		}
+	}
+	w.ledger.hook["service"] = func(ctx context.Context, p reconcilers.Progress) error {
+		p.Started()
+		select {
+		case <-again:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

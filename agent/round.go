@@ -16,7 +16,7 @@ import (
 func (w *worker) round(ctx context.Context, trigger string) time.Duration {
 	known, err := w.known(ctx)
 	if err != nil {
-		return w.unable(ctx, known, nil, fmt.Errorf("cannot read the agent's state: %w", err))
+		return w.unread(ctx, err)
 	}
 	w.mu.Lock()
 	next, removed, retry := w.assigned, w.removed, w.retry
@@ -206,7 +206,7 @@ func (w *worker) conclude(ctx context.Context, known state.Instance, next, work 
 	if recorder.open {
 		w.finishRun(recorder, outcome, message)
 	}
-	if interrupted(ctx) {
+	if interrupted(ctx) && rejected == nil { // a rejection is kept in any case: what was put back is not to be tried again
 		return 0
 	}
 	w.publish(context.WithoutCancel(ctx), known, next, p, nil)
@@ -241,15 +241,24 @@ func rejection(p *pass) *Node {
 	return nil
 }
 
+// unread is the end of a round that could not read the state. It writes none: what is there is more than it knows.
+func (w *worker) unread(ctx context.Context, err error) time.Duration {
+	if ctx.Err() != nil {
+		return 0
+	}
+	err = fmt.Errorf("cannot read the agent's state: %w", err)
+	w.log.Error("the instance cannot be worked on", "error", err)
+	w.see(func(v *view) { v.Err = err })
+	return w.backoff.next()
+}
+
 // unable is the end of a round that never came to its graph.
 func (w *worker) unable(ctx context.Context, known state.Instance, next *assignment, err error) time.Duration {
 	if ctx.Err() != nil {
 		return 0
 	}
 	w.log.Error("the instance cannot be worked on", "error", w.Redactor.String(err.Error()))
-	if next != nil {
-		known.Attempted = next.revision.Commit
-	}
+	known.Attempted = next.revision.Commit
 	w.see(func(v *view) { v.Err, v.Assignment, v.State = err, next, known })
 	w.publish(ctx, known, next, nil, err)
 	if stateOf(err) == NodeBlocked {
