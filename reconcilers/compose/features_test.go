@@ -2,6 +2,8 @@ package compose
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -114,6 +116,22 @@ func (w *world) upByHand(t *testing.T) {
 	require.NoError(t, compose.Up(ctx, project, api.UpOptions{
 		Create: api.CreateOptions{}, Start: api.StartOptions{Project: project, Wait: true, WaitTimeout: 30 * time.Second},
 	}))
+}
+
+// What somebody else has put where a service binds, be it a file, stays as it is.
+func TestBindOfAFileThatTheHostHas(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `
+services:
+  web: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], volumes: ["./made.conf:/made.conf:ro"]}
+`)
+	made := filepath.Join(w.dirs, "project", "made.conf")
+	require.NoError(t, os.WriteFile(made, []byte("made"), 0o644))
+	w.up("web")
+	require.Equal(t, made, w.inspect("web").Mounts[0].Source)
+	content, err := os.ReadFile(made)
+	require.NoError(t, err)
+	require.Equal(t, "made", string(content))
 }
 
 // A stack that was started by hand is taken over: what is equal is kept, what differs waits for approval.

@@ -17,9 +17,12 @@ import (
 )
 
 // place copies the files that the service binds from the snapshot into the project folder, and makes the folders that it
-// binds and nobody has made. Files of equal content are left alone.
+// binds and nobody has made; what somebody has made may be a file. Files of equal content are left alone.
 func (st *serviceState) place() error {
 	for _, folder := range st.model.content[st.name].folders {
+		if _, err := os.Stat(folder); err == nil {
+			continue
+		}
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return fmt.Errorf("make the folder that service %s binds: %w", st.name, err)
 		}
