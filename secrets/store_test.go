@@ -54,6 +54,7 @@ func valuePath(dir, name string) string { return filepath.Join(dir, ".store", "v
 
 func TestASecretIsMadeOnce(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "secrets")
+	require.NoError(t, os.Mkdir(dir, 0o755), "somebody made it, open to all")
 	specs := []desired.SecretSpec{generate("MONGO_PASSWORD", "password"), generate("TOKEN", "token")}
 	first := ensure(t, open(t, dir, rand.Reader), specs...)
 	require.Equal(t, []string{"MONGO_PASSWORD", "TOKEN"}, first.Made)
@@ -262,7 +263,7 @@ func TestFilesForContainers(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, rand.Reader)
 	spec := generate("MONGO_KEYFILE", "mongodb-keyfile")
-	spec.File = &desired.SecretFile{Path: "mongo/keyfile", Mode: "0400"}
+	spec.File = &desired.SecretFile{Path: "mongo/keyfile"}
 	if os.Getuid() == 0 {
 		spec.File.Owner, spec.File.Group = 999, 998
 	}
@@ -274,14 +275,18 @@ func TestFilesForContainers(t *testing.T) {
 	require.Equal(t, first.Values["MONGO_KEYFILE"].Text(), string(content))
 	info, err := os.Stat(path)
 	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o400), info.Mode())
+	require.Equal(t, os.FileMode(0o400), info.Mode(), "the owner alone reads it, unless the manifest says otherwise")
 	if os.Getuid() == 0 {
 		st := info.Sys().(*syscall.Stat_t)
 		require.Equal(t, [2]uint32{999, 998}, [2]uint32{st.Uid, st.Gid})
 	}
 	require.Empty(t, ensure(t, s, spec).Files, "nothing to do the second time")
 	require.NoError(t, os.Remove(path))
+	spec.File.Mode = "0440"
 	require.Equal(t, []string{"mongo/keyfile"}, ensure(t, s, spec).Files, "a rendered file is made from the value again")
+	info, err = os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o440), info.Mode())
 	require.Empty(t, ensure(t, s, spec).Made)
 
 	require.NoError(t, os.Symlink(t.TempDir(), filepath.Join(dir, "out")))
@@ -420,5 +425,24 @@ func TestStoresOfOneFolderTakeTurns(t *testing.T) {
 	require.Len(t, list, 9, "none of the entries in the manifest was lost")
 	for _, info := range list {
 		require.True(t, info.Present)
+	}
+}
+
+// TestAManifestThatIsNotUnderstoodIsLeftAlone: nothing is made beside it.
+func TestAManifestThatIsNotUnderstoodIsLeftAlone(t *testing.T) {
+	for content, says := range map[string]string{
+		`{"version": 2, "secrets": {}}`: "run the newer agent",
+		`{"version": 1, "secr`:          "restore it from a backup",
+	} {
+		dir := t.TempDir()
+		s := open(t, dir, rand.Reader)
+		path := filepath.Join(dir, ".store", "manifest.json")
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		_, err := s.Ensure(t.Context(), []desired.SecretSpec{generate("TOKEN", "token")}, secrets.EnsureOptions{})
+		require.ErrorContains(t, err, says)
+		require.NoFileExists(t, filepath.Join(dir, ".store", "values", "TOKEN"))
+		left, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, content, string(left))
 	}
 }
