@@ -1,10 +1,11 @@
-// Package rooms holds the rule of which package may import which; docs/architecture.md tells it to people.
 package rooms
 
 import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,100 +14,91 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const module = "dive-agent/"
+const root = "../.."
 
-// allowed says what the packages below a folder may import of ours, besides what lies below the same folder. Their tests
-// may import more.
-var allowed = map[string][]string{
-	"agent":       {"desired", "source", "reconcilers", "secrets", "state", "report"},
-	"atomicfile":  {},
-	"config":      {},
-	"desired":     {},
-	"gitremote":   {},
-	"source":      {"gitremote", "atomicfile"},
-	"state":       {},
-	"secrets":     {"desired", "atomicfile"},
-	"report":      {"state", "gitremote"},
-	"reconcilers": {"desired", "atomicfile"},
+var document = filepath.Join(root, "docs", "architecture.md")
+
+func TestEveryImportIsOneThatItsRoomMay(t *testing.T) {
+	r, all := readRules(t), readImports(t)
+	used, rooms := map[string]bool{}, map[string]bool{}
+	for _, i := range all {
+		if wrong := r.judge(i, used); wrong != "" {
+			t.Error(wrong)
+		}
+		if from, _ := r.of(path.Dir(i.file)); from != nil {
+			rooms[from.folder] = true
+		}
+	}
+	for _, one := range r.rooms {
+		require.True(t, rooms[one.folder], "room %s of the table does not exist", one.folder)
+	}
+	require.Empty(t, r.unused(used), "the tables allow what nobody does")
 }
 
-// free are the folders that put the others together.
-var free = []string{"cmd", "testbed", "bench", "internal", "examples", "docs"}
+// What the rule is for, import by import, so that a row that says too much is seen too.
+func TestRuleRefuses(t *testing.T) {
+	r := readRules(t)
+	for file, imports := range map[string][]string{
+		"reconcilers/compose/x.go":      {"dive-agent/reconcilers/mongo", "dive-agent/state", "dive-agent/agent", "go.mongodb.org/mongo-driver/v2/bson", "os/exec"},
+		"reconcilers/mongo/x.go":        {"dive-agent/reconcilers/internal/lab", "dive-agent/testbed", "github.com/docker/compose/v5/pkg/api", "github.com/moby/moby/client"},
+		"reconcilers/mongo/x_test.go":   {"dive-agent/reconcilers/compose", "dive-agent/state"},
+		"reconcilers/x.go":              {"dive-agent/reconcilers/compose", "dive-agent/reconcilers/conformance", "dive-agent/source"},
+		"reconcilers/internal/new/x.go": {"dive-agent/testbed"},
+		"source/x.go":                   {"dive-agent/desired", "dive-agent/source/sourcebench", "github.com/go-git/go-git/v5/plumbing/transport/http"},
+		"source/hook/x.go":              {"dive-agent/source"},
+		"state/x.go":                    {"dive-agent/report", "github.com/jackc/pgx/v5"},
+		"agent/x.go":                    {"modernc.org/sqlite", "dive-agent/gitremote", "github.com/spf13/cobra"},
+		"desired/x.go":                  {"dive-agent/reconcilers", "example.org/unheard/of", "golang.org/x/sync/errgroup"},
+		"cmd/dive-agent/x.go":           {"dive-agent/testbed/pki", "dive-agent/bench", "dive-agent/state/storetest", "dive-agent/reconcilers/conformance"},
+		"examples/x.go":                 {"dive-agent/agent", "dive-agent/testbed", "os/exec"},
+		"testbed/x.go":                  {"dive-agent/agent", "dive-agent/reconcilers/compose"},
+		"cmd/another/x.go":              {"fmt"},
+		"fleet/x.go":                    {"fmt"},
+		"agent/y.go":                    {"dive-agent/fleet"},
+	} {
+		for _, one := range imports {
+			require.NotEmpty(t, r.judge(imported{file: file, path: one}, map[string]bool{}), "%s may import %s", file, one)
+		}
+	}
+}
 
-func TestEveryPackageImportsOnlyWhatItsRoomMay(t *testing.T) {
-	root := filepath.Join("..", "..")
-	seen := map[string]bool{}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
+func readRules(t *testing.T) rules {
+	t.Helper()
+	text, err := os.ReadFile(document)
+	require.NoError(t, err)
+	r, err := parseRules(string(text))
+	require.NoError(t, err)
+	require.NotEmpty(t, r.rooms)
+	require.NotEmpty(t, r.permissions)
+	return r
+}
+
+// readImports gives the imports of every Go file below the root, whatever its build tags; a file without any counts
+// with an import of nothing.
+func readImports(t *testing.T) (all []imported) {
+	t.Helper()
+	require.NoError(t, fs.WalkDir(os.DirFS(root), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
 			return err
-		}
-		rel, err := filepath.Rel(root, path)
-		if err != nil {
-			return err
-		}
-		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && rel != "." || d.Name() == "testdata" || d.Name() == "bin") {
-			return filepath.SkipDir
-		}
-		if !strings.HasSuffix(path, ".go") {
+		case d.IsDir() && name != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || name == "bin"):
+			return fs.SkipDir
+		case !strings.HasSuffix(name, ".go"):
 			return nil
 		}
-		room, _, _ := strings.Cut(filepath.ToSlash(rel), "/")
-		seen[room] = true
-		checkFile(t, path, filepath.ToSlash(rel), room)
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, name), nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		all = append(all, imported{file: name})
+		for _, spec := range file.Imports {
+			imports, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			all = append(all, imported{file: name, path: imports})
+		}
 		return nil
-	})
-	require.NoError(t, err)
-	for room := range allowed {
-		require.True(t, seen[room], "room %s of the table does not exist", room)
-	}
-}
-
-func checkFile(t *testing.T, path, rel, room string) {
-	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
-	require.NoError(t, err)
-	for _, spec := range file.Imports {
-		imported, err := strconv.Unquote(spec.Path.Value)
-		require.NoError(t, err)
-		ours, ok := strings.CutPrefix(imported, module)
-		if !ok {
-			continue
-		}
-		if !mayImport(rel, room, ours) {
-			t.Errorf("%s imports %s: its room may not", rel, imported)
-		}
-	}
-}
-
-func mayImport(rel, room, imported string) bool {
-	target, _, _ := strings.Cut(imported, "/")
-	isTest := strings.HasSuffix(rel, "_test.go") || strings.Contains(rel, "bench/") || strings.Contains(rel, "/internal/lab/")
-	if isTest {
-		return true
-	}
-	if target == "testbed" || strings.HasSuffix(imported, "/conformance") || strings.HasSuffix(imported, "/storetest") {
-		return room == "testbed" || room == "bench" || strings.Contains(rel, "/conformance/") || strings.Contains(rel, "/storetest/")
-	}
-	for _, folder := range free {
-		if room == folder {
-			return true
-		}
-	}
-	if room == "reconcilers" && target == "reconcilers" {
-		return sameEngine(rel, imported)
-	}
-	if target == room {
-		return true
-	}
-	for _, other := range allowed[room] {
-		if other == target {
-			return target != "reconcilers" || imported == "reconcilers"
-		}
-	}
-	return false
-}
-
-// sameEngine says whether a reconciler imports the contract, something of its own folder, or what all of them share.
-func sameEngine(rel, imported string) bool {
-	own := filepath.ToSlash(filepath.Dir(rel))
-	return imported == "reconcilers" || imported == own || strings.HasPrefix(imported, own+"/") || strings.HasPrefix(imported, "reconcilers/internal/")
+	}))
+	return all
 }
