@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -79,23 +78,10 @@ func execute(ctx context.Context, args []string, out streams) int {
 	}
 	say(out.err, err)
 	var problems desired.Problems
-	switch {
-	case errors.As(err, &problems):
+	if errors.As(err, &problems) {
 		return exitData
-	case isUsage(err):
-		return exitUsage
 	}
 	return exitFailed
-}
-
-// isUsage tells cobra's own complaints, which carry no type, from what commands report.
-func isUsage(err error) bool {
-	for _, start := range []string{"unknown command", "unknown flag", "unknown shorthand", "accepts ", "requires ", "invalid argument", "flag needs", "required flag"} {
-		if strings.HasPrefix(err.Error(), start) {
-			return true
-		}
-	}
-	return false
 }
 
 func say(w interface{ Write([]byte) (int, error) }, err error) {
@@ -133,7 +119,45 @@ func newRoot(out streams) *cobra.Command {
 		newStatus(g), newHistory(g), newEvents(g), newSync(g), newSuspend(g), newResume(g),
 		newInit(g), newNew(g), newEnroll(g), newDoctor(g), newSchema(g), newSecrets(g), newVersion(g),
 	)
+	root.InitDefaultCompletionCmd()
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err.Error()) })
+	explainUsage(root)
 	return root
+}
+
+// explainUsage makes a command and those below it end with exitUsage, and say how they are used, when they are given other
+// arguments than they take. A misspelt command is never just answered with the help text, which scripts take for success.
+func explainUsage(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		explainUsage(sub)
+	}
+	if cmd.HasSubCommands() {
+		cmd.SuggestionsMinimumDistance, cmd.DisableFlagsInUseLine = 2, true
+		cmd.RunE = func(*cobra.Command, []string) error { return cmd.Help() }
+		cmd.Args = func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			wrong := fmt.Sprintf("no command %q", args[0])
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				wrong += fmt.Sprintf(", did you mean %q?", near[0])
+			}
+			return usageError(cmd, wrong)
+		}
+		return
+	}
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(_ *cobra.Command, args []string) error {
+			if check(cmd, args) == nil {
+				return nil
+			}
+			return usageError(cmd, fmt.Sprintf("%d %s given, usage: %s", len(args), plural(len(args), "argument"), cmd.UseLine()))
+		}
+	}
+}
+
+func usageError(cmd *cobra.Command, wrong string) error {
+	return &exitError{exitUsage, fmt.Errorf("%s (see %s --help)", wrong, cmd.CommandPath())}
 }
 
 func newVersion(g *globals) *cobra.Command {

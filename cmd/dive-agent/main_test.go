@@ -33,6 +33,11 @@ func example(t *testing.T) string {
 func TestUsageErrorsExitWith64(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"},
+		{"new", "spke", "DEU", "Germany"},
+		{"secrets", "lst"},
+		{"version", "x"},
+		{"sync"},
+		{"completion", "bash", "x"},
 		{"status", "a", "b"},
 		{"validate", "--nonsense"},
 		{"plan", "--output", "yaml"},
@@ -44,7 +49,12 @@ func TestUsageErrorsExitWith64(t *testing.T) {
 		require.Equal(t, exitUsage, code, "%v: %s", args, errs)
 		require.True(t, strings.HasPrefix(errs, "dive-agent: "), errs)
 		require.Equal(t, 1, strings.Count(errs, "\n"), "one line: %s", errs)
+		require.Regexp(t, "--help|is none of", errs)
 	}
+	_, _, errs := do(t, "secrets", "set", "usa")
+	require.Equal(t, "dive-agent: 1 argument given, usage: dive-agent secrets set INSTANCE NAME [flags] (see dive-agent secrets set --help)\n", errs)
+	_, _, errs = do(t, "new", "spke")
+	require.Equal(t, "dive-agent: no command \"spke\", did you mean \"spoke\"? (see dive-agent new --help)\n", errs)
 }
 
 func TestInitNewValidate(t *testing.T) {
