@@ -50,6 +50,30 @@ func TestWhatTheSurveyPlannedIsNotPlannedAgain(t *testing.T) {
 	require.Equal(t, map[string]int{"a": 1, "b": 2, "c": 2}, w.ledger.looks, "only what builds on nothing that changes keeps its plan")
 }
 
+func TestAnOldPlanIsMadeAgain(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "first"})
+	p := newPass(w.options)
+	require.True(t, p.survey(t.Context()))
+	w.ledger.entries["a"] = "first" // somebody did it meanwhile
+	w.clock.move(fresh)
+	p.apply(t.Context())
+	require.Empty(t, w.ledger.made())
+	require.Equal(t, NodeDone, states(p)["a"])
+}
+
+func TestAPlanWithUnknownValuesIsNotApplied(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "first"}, [2]string{"b", ""})
+	w.options.scope = desired.NewScope(map[string]desired.Value{"later": desired.Unknown()})
+	w.instance.Components[1].Spec.(*entry).Value, _ = desired.ParseExpr("uses ${later}", desired.Position{})
+	done := make(chan struct{})
+	close(done)
+	w.options.interrupt = done
+	p := w.run(t.Context())
+	require.Equal(t, []string{"a"}, w.ledger.made())
+	require.Equal(t, NodeWaiting, states(p)["b"])
+	require.Equal(t, "waits for later", p.views()[1].Message)
+}
+
 func TestADestroyWaitsForItsDigest(t *testing.T) {
 	w := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "uses ${a.value}"})
 	w.run(t.Context())
@@ -145,6 +169,18 @@ func TestACancelledPassStopsAtTheSafePoint(t *testing.T) {
 	require.Equal(t, errSuperseded.Error(), message)
 }
 
+func TestACancelledPassBeginsNoChange(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "one"})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	p := newPass(w.options)
+	require.True(t, p.survey(ctx))
+	cancel(errSuspended) // the plan is made already; what is left is to begin
+	p.apply(ctx)
+	require.Empty(t, w.ledger.made())
+	require.Empty(t, w.recorder.lines)
+	require.Equal(t, NodePending, states(p)["a"])
+}
+
 func TestAStepThatCannotBeRecordedIsNotDone(t *testing.T) {
 	w := newWorld(t, [2]string{"a", "one"})
 	w.recorder.fails = errors.New("no space left")
@@ -186,6 +222,29 @@ func TestWhatWaitedIsLookedAtAgain(t *testing.T) {
 	w.ledger.mu.Unlock()
 	w.clock.move(time.Second)
 	require.Equal(t, NodeDone, states(<-ended)["a"])
+}
+
+func TestAWaitLooksAgainEverMoreSeldomAndEnds(t *testing.T) {
+	w := newWorld(t, [2]string{"other", "x"}, [2]string{"a", "one"})
+	w.ledger.entries["a"] = "one"
+	w.ledger.errs["a"] = &reconcilers.WaitError{For: "a vote"}
+	w.clock.asked = make(chan time.Duration)
+	ended := make(chan *pass, 1)
+	go func() { ended <- w.run(t.Context()) }()
+	var pauses []time.Duration
+	for begun, p := w.clock.Now(), (*pass)(nil); p == nil; {
+		select {
+		case pause := <-w.clock.asked:
+			pauses = append(pauses, pause)
+			w.clock.move(pause)
+			require.LessOrEqual(t, w.clock.Now().Sub(begun), patience+waitLast, "the pass never ends")
+		case p = <-ended:
+			require.Equal(t, NodeWaiting, states(p)["a"])
+			require.Greater(t, w.clock.Now().Sub(begun), patience)
+		}
+	}
+	require.Equal(t, []time.Duration{waitFirst, 2 * waitFirst, 4 * waitFirst}, pauses[:3])
+	require.Equal(t, waitLast, pauses[len(pauses)-1])
 }
 
 func TestHealingDoesNotWaitForWhatIsNotReady(t *testing.T) {
