@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 
 	"dive-agent/atomicfile"
 	"dive-agent/desired"
@@ -110,14 +109,14 @@ func (e *ensuring) prepare() (err error) {
 	return nil
 }
 
-// survey reads what is there and collects what is wrong; it changes nothing.
+// survey reads what is there and collects what is wrong; it makes nothing.
 func (e *ensuring) survey(specs []desired.SecretSpec) error {
 	var problems Problems
 	for _, spec := range specs {
 		if err := checkSpec(spec); err != nil {
 			return err
 		}
-		value, err := os.ReadFile(e.valuePath(spec.Name))
+		value, err := readFile(e.valuePath(spec.Name))
 		switch {
 		case err == nil && len(value) > 0:
 			err = e.adopt(spec, value)
@@ -142,6 +141,9 @@ func (e *ensuring) survey(specs []desired.SecretSpec) error {
 
 // adopt takes a value that is there.
 func (e *ensuring) adopt(spec desired.SecretSpec, value []byte) error {
+	if err := closeToOthers(e.valuePath(spec.Name)); err != nil {
+		return err
+	}
 	known, ok := e.manifest.Secrets[spec.Name]
 	now := fingerprint(e.key, spec.Name, value)
 	switch {

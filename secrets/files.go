@@ -63,3 +63,26 @@ func fileMode(text string) (fs.FileMode, error) {
 	}
 	return fs.FileMode(mode), nil
 }
+
+// readFile reads a value, a manifest or a key. What is no file, such as a pipe that would never end, and what is larger than any secret is
+// an error.
+func readFile(path string) ([]byte, error) {
+	const limit = 1 << 20
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fmt.Errorf("%s is no file of at most %d bytes", path, limit)
+	}
+	return os.ReadFile(path)
+}
+
+// closeToOthers takes away what a hand, or a backup that was put back, has opened.
+func closeToOthers(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	return os.Chmod(path, 0o600)
+}

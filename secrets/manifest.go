@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"dive-agent/atomicfile"
@@ -31,7 +30,7 @@ type entry struct {
 // readManifest returns false when there is none.
 func (s *Store) readManifest() (manifest, bool, error) {
 	m := manifest{Version: 1, Secrets: map[string]entry{}}
-	data, err := os.ReadFile(s.manifestPath())
+	data, err := readFile(s.manifestPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, false, nil
 	}
@@ -71,7 +70,7 @@ func fingerprint(key []byte, name string, value []byte) string {
 // hostKey reads the key of the fingerprints and makes it when there is none;
 // fresh says that it was made, so that remembered fingerprints mean nothing.
 func (s *Store) hostKey() (key []byte, fresh bool, err error) {
-	key, err = os.ReadFile(s.keyPath())
+	key, err = readFile(s.keyPath())
 	if err == nil && len(key) == sha256.Size {
 		return key, false, nil
 	}

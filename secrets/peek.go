@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"dive-agent/desired"
 )
@@ -18,7 +17,7 @@ func Peek(dir string, specs []desired.SecretSpec) (map[string]desired.Value, err
 		if err := checkSpec(spec); err != nil {
 			return nil, err
 		}
-		value, err := os.ReadFile(s.valuePath(spec.Name))
+		value, err := readFile(s.valuePath(spec.Name))
 		if errors.Is(err, fs.ErrNotExist) || (err == nil && len(value) == 0) {
 			continue
 		}

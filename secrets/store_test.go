@@ -86,6 +86,26 @@ func TestASecretIsMadeOnce(t *testing.T) {
 	require.NotContains(t, fmt.Sprintf("%v %+v", first.Values["TOKEN"], first.LogValue()), first.Values["TOKEN"].Text())
 }
 
+func TestAnOpenSecretIsClosedAndWhatIsNoFileIsToldOf(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "secrets")
+	spec := generate("TOKEN", "token")
+	first := ensure(t, open(t, dir, rand.Reader), spec)
+	path := valuePath(dir, "TOKEN")
+	require.NoError(t, os.Chmod(path, 0o644))
+	again := ensure(t, open(t, dir, rand.Reader), spec)
+	require.Equal(t, first.Values["TOKEN"].Text(), again.Values["TOKEN"].Text())
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	_, err = open(t, dir, rand.Reader).Ensure(t.Context(), []desired.SecretSpec{spec}, secrets.EnsureOptions{HasData: noData})
+	require.ErrorContains(t, err, "is no file", "a pipe would be read for ever")
+	_, err = secrets.Peek(dir, []desired.SecretSpec{spec})
+	require.ErrorContains(t, err, "is no file")
+}
+
 func TestKindsOfSecrets(t *testing.T) {
 	specs := []desired.SecretSpec{
 		generate("PASSWORD", ""), generate("TOKEN", "token"), generate("KEYFILE", "mongodb-keyfile"),
