@@ -14,56 +14,56 @@ import (
 	"dive-agent/state"
 )
 
-// known reads what the store knows of the instance; of a new one, nothing.
-func (w *worker) known(ctx context.Context) (known state.Instance, err error) {
-	known = state.Instance{Name: w.name, Host: w.Host}
-	err = w.Store.View(ctx, func(r state.Reader) error {
-		found, err := r.Instance(w.name)
-		if errors.Is(err, state.ErrNotFound) {
-			return nil
-		}
-		if err == nil {
-			known = found
-		}
+// recall reads what the store knows of the instance.
+func (w *worker) recall(ctx context.Context) (known state.Instance, err error) {
+	err = w.Store.View(ctx, func(r state.Reader) (err error) {
+		known, err = w.recallIn(r)
 		return err
 	})
 	return known, err
 }
 
+// recallIn is recall within a transaction; of a new instance nothing is known.
+func (w *worker) recallIn(r state.Reader) (state.Instance, error) {
+	known, err := r.Instance(w.name)
+	if errors.Is(err, state.ErrNotFound) {
+		return state.Instance{Name: w.name, Host: w.Host}, nil
+	}
+	return known, err
+}
+
 // bind ties the instance to this machine at its first run, and refuses to work on one that belongs to another machine.
-func (w *worker) bind(ctx context.Context, known *state.Instance, next *assignment) error {
-	if declared := next.fleet.Hosts[w.Host]; declared != nil && declared.MachineID != "" && w.MachineID != "" && declared.MachineID != w.MachineID {
+func (r *round) bind(ctx context.Context) error {
+	declared := r.next.fleet.Hosts[r.Host]
+	if declared != nil && declared.MachineID != "" && r.MachineID != "" && declared.MachineID != r.MachineID {
 		return &reconcilers.BlockedError{
 			Reason:  "ForeignMachine",
-			Message: fmt.Sprintf("hosts/%s.yaml names the machine %s, and this is %s", w.Host, declared.MachineID, w.MachineID),
+			Message: fmt.Sprintf("hosts/%s.yaml names the machine %s, and this is %s", r.Host, declared.MachineID, r.MachineID),
 			Do:      "Correct the machine id of the host, or the host's name in this agent's configuration.",
 		}
 	}
-	if known.MachineID == w.MachineID && known.Attempted != "" {
+	if r.known.MachineID == r.MachineID && r.known.Attempted != "" {
 		return nil
 	}
-	bound := *known
-	bound.Host, bound.MachineID, bound.Attempted, bound.Updated = w.Host, w.MachineID, next.revision.Commit, w.Clock.Now()
-	err := w.Store.Update(ctx, func(tx state.Tx) error { return tx.PutInstance(bound) })
+	bound := r.known
+	bound.Host, bound.MachineID, bound.Attempted, bound.Updated = r.Host, r.MachineID, r.next.revision.Commit, r.Clock.Now()
+	err := r.Store.Update(ctx, func(tx state.Tx) error { return tx.PutInstance(bound) })
 	var foreign *state.MachineError
 	if errors.As(err, &foreign) {
-		return &reconcilers.BlockedError{Reason: "ForeignMachine", Message: foreign.Error(), Do: "Nothing was touched.", Err: nil}
+		return &reconcilers.BlockedError{Reason: "ForeignMachine", Message: foreign.Error(), Do: "Nothing was touched."}
 	}
 	if err == nil {
-		*known = bound
+		r.known = bound
 	}
 	return err
 }
 
 // rejected says whether what is declared was tried and did not work: the same commit, or the same content.
-func (w *worker) rejected(known state.Instance, next *assignment) bool {
-	if known.Rejected == nil {
+func (r *round) rejected() bool {
+	if r.known.Rejected == nil {
 		return false
 	}
-	if known.Rejected.Revision == next.revision.Commit {
-		return true
-	}
-	return w.rejectionDetail().Digest == next.instance.Digest
+	return r.known.Rejected.Revision == r.next.revision.Commit || r.rejectionDetail().Digest == r.next.instance.Digest
 }
 
 // rejectionDetail is what the state's rejection does not hold.
@@ -109,18 +109,18 @@ func (w *worker) keepRejection(ctx context.Context, detail rejectionDetail) {
 
 // lastApplied loads the instance as it was last ready, to keep it so while the declared revision is rejected. Before the
 // first success there is none: then the declared one is only looked at.
-func (w *worker) lastApplied(known state.Instance, next *assignment) (*assignment, error) {
-	if known.Applied == "" {
-		return next, nil
+func (r *round) lastApplied() (*assignment, error) {
+	if r.known.Applied == "" {
+		return r.next, nil
 	}
-	revision := Revision{Commit: known.Applied, Branch: next.revision.Branch, Dir: w.snapshotDir(known.Applied)}
-	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: w.Kinds})
+	revision := Revision{Commit: r.known.Applied, Branch: r.next.revision.Branch, Dir: r.snapshotDir(r.known.Applied)}
+	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: r.Kinds})
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the applied revision %s again: %w", revision.Short(), err)
 	}
-	instance := fleet.Instances[w.name]
+	instance := fleet.Instances[r.name]
 	if instance == nil {
-		return nil, fmt.Errorf("the applied revision %s does not hold instance %s", revision.Short(), w.name)
+		return nil, fmt.Errorf("the applied revision %s does not hold instance %s", revision.Short(), r.name)
 	}
 	return &assignment{revision: revision, fleet: fleet, instance: instance}, nil
 }

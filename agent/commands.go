@@ -64,13 +64,10 @@ func (a *Agent) suspension(ctx context.Context, name string, to *state.Suspensio
 	if err != nil {
 		return err
 	}
-	known, err := w.known(ctx)
-	if err != nil {
-		return err
-	}
 	err = a.Store.Update(ctx, func(tx state.Tx) error {
-		if found, err := tx.Instance(name); err == nil {
-			known = found
+		known, err := w.recallIn(tx)
+		if err != nil {
+			return err
 		}
 		known.Suspended, known.Updated = to, a.Clock.Now()
 		return tx.PutInstance(known)

@@ -81,7 +81,7 @@ func (a *Agent) Preview(ctx context.Context, revision Revision, name string) ([]
 
 func (a *Agent) preview(ctx context.Context, next *assignment) (Preview, error) {
 	w := newWorker(a, next.instance.Name)
-	known, err := w.known(ctx)
+	known, err := w.recall(ctx)
 	if err != nil {
 		return Preview{}, err
 	}

@@ -16,19 +16,19 @@ const heartbeat = 15 * time.Minute
 
 // publish computes the status, keeps it with the instance in one transaction, and hands it to the reporter when there
 // is news. It never fails a round: what cannot be kept now is published by the next round.
-func (w *worker) publish(ctx context.Context, known state.Instance, next *assignment, p *pass, trouble error) {
+func (r *round) publish(ctx context.Context, p *pass, trouble error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
 	defer cancel()
-	s := w.situation(known, next, trouble)
+	s := r.situation(r.known, r.next, trouble)
 	if p != nil {
 		s.nodes = p.views()
 	}
 	status := statusOf(s)
-	err := w.Store.Update(ctx, func(tx state.Tx) error { return w.keep(ctx, tx, known, status) })
-	w.see(func(v *view) { v.Unkept = err })
+	err := r.Store.Update(ctx, func(tx state.Tx) error { return r.keep(ctx, tx, r.known, status) })
+	r.see(func(v *view) { v.Unkept = err })
 	if err != nil {
-		w.log.Error("cannot keep the status", "error", err)
-		w.rouseLater()
+		r.log.Error("cannot keep the status", "error", err)
+		r.rouseLater()
 	}
 }
 
@@ -51,11 +51,11 @@ func (w *worker) situation(known state.Instance, next *assignment, trouble error
 
 // keep writes instance, nodes and status, and enqueues the report, all in one transaction.
 func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, status *report.Status) error {
-	if stored, err := tx.Instance(w.name); err == nil {
-		known.Suspended = stored.Suspended // a person may have changed it during the round
-	} else if !errors.Is(err, state.ErrNotFound) {
+	stored, err := w.recallIn(tx)
+	if err != nil {
 		return err
 	}
+	known.Suspended = stored.Suspended // a person may have changed it during the round
 	last, err := lastStatus(tx, w.name)
 	if err != nil {
 		return err
@@ -185,7 +185,7 @@ func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error)
 	known, next, trouble := w.view.State, w.view.Assignment, w.view.Err
 	w.mu.Unlock()
 	if next == nil {
-		if known, err = w.known(ctx); err != nil {
+		if known, err = w.recall(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -205,13 +205,6 @@ func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error)
 		return w.fillRuns(r, status)
 	})
 	return status, err
-}
-
-// gone tells once that the instance's manifest is gone; what runs keeps running.
-func (w *worker) gone(ctx context.Context, known state.Instance, next *assignment) time.Duration {
-	w.watchNothing()
-	w.publish(ctx, known, next, nil, nil)
-	return 0
 }
 
 // rouseLater makes another round due soon.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"dive-agent/reconcilers"
@@ -60,6 +61,19 @@ func (r *run) end(node string, step int64, c reconcilers.Change, err error) {
 		r.worker.log.Error("cannot record the end of a step", "node", node, "run", r.id, "error", err)
 	}
 	r.worker.emit(Event{Node: node, Kind: "change", State: string(outcome), Message: string(c.Action) + " " + c.Address, Run: r.id})
+}
+
+// finish records the end of the run.
+func (r *run) finish(outcome state.Outcome, message string) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
+	defer cancel()
+	message = strings.TrimSpace(r.worker.Redactor.String(message))
+	if err := r.worker.Store.Update(ctx, func(tx state.Tx) error {
+		return tx.FinishRun(r.id, r.worker.Clock.Now(), outcome, message)
+	}); err != nil {
+		r.worker.log.Error("cannot record the end of a run", "run", r.id, "error", err)
+	}
+	r.worker.emit(Event{Kind: "run", State: string(outcome), Message: message, Run: r.id})
 }
 
 // storeLimit bounds a write that must not be cut by the end of a pass.

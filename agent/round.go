@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"dive-agent/desired"
@@ -12,121 +11,119 @@ import (
 	"dive-agent/state"
 )
 
-// round brings the instance as far as it gets now and says when to look again (0: only when something wakes it).
-func (w *worker) round(ctx context.Context, trigger string) time.Duration {
-	known, err := w.known(ctx)
-	if err != nil {
-		return w.unread(ctx, err)
-	}
-	w.mu.Lock()
-	next, removed, retry := w.assigned, w.removed, w.retry
-	w.retry = false
-	w.mu.Unlock()
+// round is one round over an instance, made by the worker's goroutine. Whoever cancels it has made the next one due: it
+// ends at its next safe point and leaves the rest to that one.
+type round struct {
+	*worker
+	trigger   string
+	interrupt <-chan struct{} // closed when its waits should end
+	known     state.Instance  // by the state; publish keeps what the round adds to it
+	next      *assignment     // what is declared
+	work      *assignment     // what is brought about: next, or what was applied last while next is rejected
+	healing   bool            // next is rejected, and what was applied last is kept as it was
+	record    *run
+}
+
+// carryOut brings the instance as far as it gets now and says when to look again (0: only when something wakes it).
+func (r *round) carryOut(ctx context.Context) time.Duration {
+	r.mu.Lock()
+	next, removed, retry := r.assigned, r.removed, r.retry
+	r.retry = false
+	r.mu.Unlock()
 	if next == nil {
 		return 0
 	}
-	w.see(func(v *view) { v.State, v.Assignment, v.Err = known, next, nil })
+	r.next, r.work = next, next
+	var err error
+	if r.known, err = r.recall(ctx); err != nil {
+		return r.unread(ctx, err)
+	}
+	r.see(func(v *view) { v.State, v.Assignment, v.Err = r.known, next, nil })
 	if removed {
-		return w.gone(ctx, known, next)
+		return r.rest(ctx)
 	}
-	if err := w.bind(ctx, &known, next); err != nil {
-		return w.unable(ctx, known, next, err)
+	if err := r.bind(ctx); err != nil {
+		return r.unable(ctx, err)
 	}
-	if known.Suspended != nil {
-		w.watchNothing()
-		w.publish(ctx, known, next, nil, nil)
-		return 0
+	if r.known.Suspended != nil {
+		return r.rest(ctx)
 	}
-	healing := w.rejected(known, next) && !retry
-	if !healing {
-		known.Rejected = nil // another content, or a person asked
+	if r.healing = r.rejected() && !retry; !r.healing {
+		r.known.Rejected = nil // another content, or a person asked
+	} else if r.work, err = r.lastApplied(); err != nil {
+		return r.unable(ctx, err)
 	}
-	work := next
-	if healing {
-		if work, err = w.lastApplied(known, next); err != nil {
-			return w.unable(ctx, known, next, err)
-		}
-	}
-	return w.pass(ctx, known, next, work, healing, trigger)
+	return r.pass(ctx)
 }
 
-// pass makes one pass over the graph of work. next is what is declared; work differs from it while next is rejected.
-func (w *worker) pass(ctx context.Context, known state.Instance, next, work *assignment, healing bool, trigger string) time.Duration {
-	id, err := w.IDs.New()
+// rest is a round over an instance that is suspended, or whose manifest is gone: what runs keeps running, and the status
+// says so.
+func (r *round) rest(ctx context.Context) time.Duration {
+	r.watchNothing()
+	r.publish(ctx, nil, nil)
+	return 0
+}
+
+// pass makes one pass over the graph.
+func (r *round) pass(ctx context.Context) time.Duration {
+	id, err := r.IDs.New()
 	if err != nil {
-		return w.unable(ctx, known, next, err)
+		return r.unable(ctx, err)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	interrupt := make(chan struct{})
-	w.mu.Lock()
-	w.cancel, w.interrupt = cancel, interrupt
-	switch {
-	case w.isStopped():
-		cancel(errDraining)
-	case w.assigned.instance.Digest != next.instance.Digest:
-		cancel(errSuperseded)
-	}
-	w.view.Assignment, w.view.Run, w.view.Since, w.view.Trigger, w.view.State, w.view.Err = next, id, w.Clock.Now(), trigger, known, nil
-	w.mu.Unlock()
-	defer func() {
-		w.mu.Lock()
-		w.cancel, w.interrupt, w.view.Running = nil, nil, false
-		w.mu.Unlock()
-	}()
-	recorder := &run{worker: w, id: id, commit: work.revision.Commit, trigger: trigger}
-	p, err := w.prepare(ctx, known, work, healing, recorder, interrupt)
+	r.record = &run{worker: r.worker, id: id, commit: r.work.revision.Commit, trigger: r.trigger}
+	r.see(func(v *view) { v.Run, v.Since, v.Trigger, v.State = id, r.Clock.Now(), r.trigger, r.known })
+	p, err := r.prepare(ctx)
 	if err != nil {
-		return w.unable(ctx, known, next, err)
+		return r.unable(ctx, err)
 	}
-	w.watch(p)
+	r.watch(p)
 	if p.survey(ctx) && ctx.Err() == nil {
-		if err := recorder.start(ctx); err != nil {
-			return w.unable(ctx, known, next, fmt.Errorf("cannot record the run: %w", err))
+		if err := r.record.start(ctx); err != nil {
+			return r.unable(ctx, fmt.Errorf("cannot record the run: %w", err))
 		}
-		w.see(func(v *view) { v.Running, v.Nodes = true, p.views() })
-		w.emit(Event{Kind: "run", State: "begin", Message: work.revision.Short() + " (" + trigger + ")", Run: id})
-		w.publish(ctx, known, next, p, nil)
+		r.see(func(v *view) { v.Running, v.Nodes = true, p.views() })
+		r.emit(Event{Kind: "run", State: "begin", Message: r.work.revision.Short() + " (" + r.trigger + ")", Run: id})
+		r.publish(ctx, p, nil)
 		p.apply(ctx)
 	} else {
 		p.settle(ctx)
 	}
-	return w.conclude(ctx, known, next, work, healing, p, recorder)
+	return r.conclude(ctx, p)
 }
 
 // prepare makes all that a pass needs: folders, secrets, scope, services.
-func (w *worker) prepare(ctx context.Context, known state.Instance, work *assignment, healing bool, recorder *run, interrupt chan struct{}) (*pass, error) {
-	instance := work.instance
-	folders, err := placesOf(w.Dir, w.name, sourceOf(work))
+func (r *round) prepare(ctx context.Context) (*pass, error) {
+	instance := r.work.instance
+	folders, err := placesOf(r.Dir, r.name, sourceOf(r.work))
 	if err != nil {
 		return nil, err
 	}
-	services, data := w.stack(instance, work.fleet, folders)
-	values, made, err := w.Secrets.Ensure(ctx, instance, folders.secrets, data)
+	services, data := r.stack(instance, r.work.fleet, folders)
+	values, made, err := r.Secrets.Ensure(ctx, instance, folders.secrets, data)
 	if err != nil {
 		return nil, err
 	}
 	for _, value := range values {
-		w.Redactor.AddValue(value)
+		r.Redactor.AddValue(value)
 	}
 	if len(made) > 0 {
-		w.emit(Event{Kind: "secrets", Message: fmt.Sprintf("%d made", len(made)), Run: recorder.id})
-		w.log.Info("secrets made", "count", len(made), "names", made, "run", recorder.id)
+		r.emit(Event{Kind: "secrets", Message: fmt.Sprintf("%d made", len(made)), Run: r.record.id})
+		r.log.Info("secrets made", "count", len(made), "names", made, "run", r.record.id)
 	}
 	options := passOptions{
-		fleet: work.fleet, instance: instance, places: folders, reconcilers: w.Reconcilers, services: services,
+		fleet: r.work.fleet, instance: instance, places: folders, reconcilers: r.Reconcilers, services: services,
 		scope: instance.Scope(values, desired.Builtins{ProjectDir: folders.project, SecretsDir: folders.secrets}),
-		clock: w.Clock, log: w.log.With("run", recorder.id), redact: w.Redactor.String,
-		learn:   func(v desired.Value) { w.Redactor.AddValue(v) },
-		applied: known.Applied != "", interrupt: interrupt, recorder: recorder,
+		clock: r.Clock, log: r.log.With("run", r.record.id), redact: r.Redactor.String,
+		learn:   func(v desired.Value) { r.Redactor.AddValue(v) },
+		applied: r.known.Applied != "", interrupt: r.interrupt, recorder: r.record,
 	}
-	if healing {
+	if r.healing {
 		options.mayApply = func(n *desired.Node) bool {
-			_, ok := w.Reconcilers[n.Component.Kind].(reconcilers.RollsBack)
-			return ok && known.Applied != "" // before the first success there is nothing to keep
+			_, ok := r.Reconcilers[n.Component.Kind].(reconcilers.RollsBack)
+			return ok && r.known.Applied != "" // before the first success there is nothing to keep
 		}
 	}
-	options.onChange = func(n Node) { w.noteNode(recorder.id, n) }
+	options.onChange = func(n Node) { r.noteNode(r.record.id, n) }
 	return newPass(options), nil
 }
 
@@ -183,47 +180,47 @@ func (w *worker) stack(instance *desired.Instance, fleet *desired.Fleet, folders
 }
 
 // conclude turns the end of a pass into state, status and the time of the next one.
-func (w *worker) conclude(ctx context.Context, known state.Instance, next, work *assignment, healing bool, p *pass, recorder *run) time.Duration {
-	if interrupted(ctx) && !recorder.open {
+func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
+	if interrupted(ctx) && !r.record.open {
 		return 0 // nothing was begun; what was told before still holds
 	}
 	outcome, message := p.outcome(ctx)
 	rejected := rejection(p)
-	now := w.Clock.Now()
-	w.counters.rounds.WithLabelValues(w.name, string(outcome)).Inc()
-	w.counters.took.WithLabelValues(w.name).Observe(now.Sub(p.began).Seconds())
-	known.Attempted, known.Updated = next.revision.Commit, now
+	now := r.Clock.Now()
+	r.counters.rounds.WithLabelValues(r.name, string(outcome)).Inc()
+	r.counters.took.WithLabelValues(r.name).Observe(now.Sub(p.began).Seconds())
+	r.known.Attempted, r.known.Updated = r.next.revision.Commit, now
 	switch {
-	case rejected != nil && !healing:
-		known.Rejected = &state.Rejection{Revision: next.revision.Commit, Reason: rejected.Message, Since: now}
-		w.keepRejection(ctx, rejectionDetail{Digest: next.instance.Digest, Logs: rejected.Logs})
-	case outcome == state.Done && !healing:
-		known.Applied, known.AppliedDigest, known.Rejected = next.revision.Commit, next.instance.Digest, nil
+	case rejected != nil && !r.healing:
+		r.known.Rejected = &state.Rejection{Revision: r.next.revision.Commit, Reason: rejected.Message, Since: now}
+		r.keepRejection(ctx, rejectionDetail{Digest: r.next.instance.Digest, Logs: rejected.Logs})
+	case outcome == state.Done && !r.healing:
+		r.known.Applied, r.known.AppliedDigest, r.known.Rejected = r.next.revision.Commit, r.next.instance.Digest, nil
 	case outcome == state.Done:
-		outcome, message = state.Failed, known.Rejected.Reason
+		outcome, message = state.Failed, r.known.Rejected.Reason
 	}
-	w.see(func(v *view) { v.Nodes, v.State, v.Running = p.views(), known, false })
-	if recorder.open {
-		w.finishRun(recorder, outcome, message)
+	r.see(func(v *view) { v.Nodes, v.State, v.Running = p.views(), r.known, false })
+	if r.record.open {
+		r.record.finish(outcome, message)
 	}
 	if interrupted(ctx) && rejected == nil { // a rejection is kept in any case: what was put back is not to be tried again
 		return 0
 	}
-	w.publish(context.WithoutCancel(ctx), known, next, p, nil)
+	r.publish(ctx, p, nil)
 	switch {
-	case rejected != nil && !healing:
-		w.rouse("rejected") // back to what was applied, at once
+	case rejected != nil && !r.healing:
+		r.rouse("rejected") // back to what was applied, at once
 		return 0
-	case healing || outcome == state.Done || outcome == state.Blocked:
-		w.backoff.reset()
-		return w.resync()
+	case r.healing || outcome == state.Done || outcome == state.Blocked:
+		r.backoff.reset()
+		return r.resync()
 	case outcome == state.Waiting:
-		w.backoff.reset()
+		r.backoff.reset()
 		if again := p.again(); again > 0 {
 			return again
 		}
 	}
-	return w.backoff.next()
+	return r.backoff.next()
 }
 
 // interrupted says whether something else takes the place of the round that ctx belongs to.
@@ -242,41 +239,29 @@ func rejection(p *pass) *Node {
 }
 
 // unread is the end of a round that could not read the state. It writes none: what is there is more than it knows.
-func (w *worker) unread(ctx context.Context, err error) time.Duration {
+func (r *round) unread(ctx context.Context, err error) time.Duration {
 	if ctx.Err() != nil {
 		return 0
 	}
 	err = fmt.Errorf("cannot read the agent's state: %w", err)
-	w.log.Error("the instance cannot be worked on", "error", err)
-	w.see(func(v *view) { v.Err = err })
-	return w.backoff.next()
+	r.log.Error("the instance cannot be worked on", "error", err)
+	r.see(func(v *view) { v.Err = err })
+	return r.backoff.next()
 }
 
 // unable is the end of a round that never came to its graph.
-func (w *worker) unable(ctx context.Context, known state.Instance, next *assignment, err error) time.Duration {
+func (r *round) unable(ctx context.Context, err error) time.Duration {
 	if ctx.Err() != nil {
 		return 0
 	}
-	w.log.Error("the instance cannot be worked on", "error", w.Redactor.String(err.Error()))
-	known.Attempted = next.revision.Commit
-	w.see(func(v *view) { v.Err, v.Assignment, v.State = err, next, known })
-	w.publish(ctx, known, next, nil, err)
+	r.log.Error("the instance cannot be worked on", "error", r.Redactor.String(err.Error()))
+	r.known.Attempted = r.next.revision.Commit
+	r.see(func(v *view) { v.Err, v.Assignment, v.State = err, r.next, r.known })
+	r.publish(ctx, nil, err)
 	if stateOf(err) == NodeBlocked {
-		return w.resync()
+		return r.resync()
 	}
-	return w.backoff.next()
-}
-
-func (w *worker) finishRun(r *run, outcome state.Outcome, message string) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
-	defer cancel()
-	message = strings.TrimSpace(w.Redactor.String(message))
-	if err := w.Store.Update(ctx, func(tx state.Tx) error {
-		return tx.FinishRun(r.id, w.Clock.Now(), outcome, message)
-	}); err != nil {
-		w.log.Error("cannot record the end of a run", "run", r.id, "error", err)
-	}
-	w.emit(Event{Kind: "run", State: string(outcome), Message: message, Run: r.id})
+	return r.backoff.next()
 }
 
 func (w *worker) resync() time.Duration {

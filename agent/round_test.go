@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -61,4 +62,26 @@ func TestARejectionIsKeptWhenTheAgentStopsMeanwhile(t *testing.T) {
 	w.round(t.Context(), "test")
 	require.NotNil(t, w.stored(t).Rejected)
 	require.Equal(t, "1111111", w.stored(t).Rejected.Revision)
+}
+
+func TestASuspensionThatFallsIntoTheBeginningOfARoundHoldsForIt(t *testing.T) {
+	world := newWorld(t, [2]string{"a", "one"})
+	w, failing := newHost(t, world)
+	w.workers[w.name] = w
+	w.Store = &afterView{Store: failing, do: func() { require.NoError(t, w.Suspend(t.Context(), w.name, "ann", "by hand")) }}
+	w.round(t.Context(), "test")
+	require.Empty(t, world.ledger.made())
+}
+
+// afterView is a store that does something after its first View.
+type afterView struct {
+	state.Store
+	once sync.Once
+	do   func()
+}
+
+func (s *afterView) View(ctx context.Context, fn func(state.Reader) error) error {
+	err := s.Store.View(ctx, fn)
+	s.once.Do(s.do)
+	return err
 }

@@ -25,7 +25,7 @@ type worker struct {
 	name string
 	log  *slog.Logger
 
-	mu        sync.Mutex
+	mu        sync.Mutex  // guards what follows, up to wake; taken after the agent's, never before it
 	assigned  *assignment // what the fleet repository declares now
 	triggers  []string    // why the next round is due
 	rounds    int64       // begun so far
@@ -35,11 +35,13 @@ type worker struct {
 	interrupt chan struct{}           // of the round that runs; closed to end its waits
 	view      view
 
-	wake    chan struct{}
+	wake    chan struct{} // holds one when a round is due
 	stopped chan struct{} // closed when no further round may begin
-	end     sync.Once
-	watches context.CancelFunc
-	watched string // digest of the instance that is watched
+	end     sync.Once     // closes stopped
+
+	// Of the goroutine that makes the rounds alone:
+	watches context.CancelFunc // ends the watches of live events, and waits for them
+	watched string             // digest of the instance that is watched
 	backoff backoff
 }
 
@@ -143,21 +145,38 @@ func (w *worker) run(ctx context.Context) {
 			<-w.wake
 		}
 		trigger := w.take()
-		if trigger == "" || w.isStopped() {
+		if trigger == "" {
 			continue
 		}
-		w.mu.Lock()
-		w.rounds++
-		number := w.rounds
-		w.mu.Unlock()
-		again := w.round(ctx, trigger)
-		w.emit(Event{Kind: "round", Round: number})
-		if again > 0 {
+		timer = nil
+		if again := w.round(ctx, trigger); again > 0 {
 			timer = w.Clock.After(again)
-		} else {
-			timer = nil
 		}
 	}
+}
+
+// round makes one round and says when to look again (0: only when something wakes it). It can be cancelled from before
+// its first look at what is wanted, so that nothing that is said meanwhile (another revision, a suspension, the agent's
+// end) is passed over.
+func (w *worker) round(ctx context.Context, trigger string) time.Duration {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	interrupt := make(chan struct{})
+	w.mu.Lock()
+	if w.isStopped() {
+		w.mu.Unlock()
+		return 0
+	}
+	w.rounds++
+	number := w.rounds
+	w.cancel, w.interrupt = cancel, interrupt
+	w.mu.Unlock()
+	again := (&round{worker: w, trigger: trigger, interrupt: interrupt}).carryOut(ctx)
+	w.mu.Lock()
+	w.cancel, w.interrupt, w.view.Running = nil, nil, false
+	w.mu.Unlock()
+	w.emit(Event{Kind: "round", Round: number})
+	return again
 }
 
 // stop lets the round that runs come to its safe point and begins no other.
