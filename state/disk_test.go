@@ -9,10 +9,24 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/state"
+	"dive-agent/testbed/disk"
 )
+
+// TestACommitIsOnTheDisk when Update returns: it fails when the disk cannot say so.
+func TestACommitIsOnTheDisk(t *testing.T) {
+	s, _ := open(t, t.TempDir())
+	put(t, s, "before")
+	disk.WithoutSync(t, func() {
+		err := s.Update(t.Context(), func(tx state.Tx) error { return tx.PutValue("key", []byte("lost by a power cut")) })
+		assert.ErrorContains(t, err, "disk I/O error")
+	})
+	put(t, s, "after")
+	require.Equal(t, []string{"after", "before"}, names(t, s))
+}
 
 // TestRealFullDisk works on a small filesystem of its own, in a process with
 // its own mounts so that nothing is left of it.

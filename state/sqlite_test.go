@@ -153,6 +153,7 @@ func TestCorruptFileIsKeptAside(t *testing.T) {
 			require.NoError(t, err)
 			content = spoil(content)
 			require.NoError(t, os.WriteFile(path, content, 0o600))
+			require.NoError(t, os.WriteFile(path+"-wal", []byte("what may be rescued"), 0o600))
 
 			s, notices := open(t, dir)
 			require.Len(t, notices, 1)
@@ -163,6 +164,11 @@ func TestCorruptFileIsKeptAside(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, len(content), len(kept))
 			require.True(t, bytes.Equal(content, kept), "the unreadable file is kept as it was")
+			if name == "empty" { // into any other file SQLite folds its log, as far as it is one
+				log, err := os.ReadFile(notices[0].Path + "-wal")
+				require.NoError(t, err)
+				require.Equal(t, "what may be rescued", string(log))
+			}
 			require.Empty(t, names(t, s))
 			put(t, s, "fra")
 			require.NoError(t, s.Close())
