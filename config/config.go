@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -117,7 +118,7 @@ func Load(path string) (*Config, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("no configuration at %s: write one (see \"On a host\" in the docs) or name it with --config", path)
+			return nil, fmt.Errorf("no configuration at %s: write one after /usr/share/doc/dive-agent/agent.yaml.example (docs/operations.md tells of each option), or name it with --config", path)
 		}
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
 	}
@@ -127,7 +128,7 @@ func Load(path string) (*Config, error) {
 	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
 		var typed *yaml.TypeError
 		if errors.As(err, &typed) {
-			return nil, &Error{path, typed.Errors}
+			return nil, &Error{path, plain(typed.Errors)}
 		}
 		return nil, &Error{path, []string{strings.TrimPrefix(err.Error(), "yaml: ")}}
 	}
@@ -137,6 +138,23 @@ func Load(path string) (*Config, error) {
 		return nil, &Error{path, problems}
 	}
 	return c, nil
+}
+
+var (
+	unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	wrongType    = regexp.MustCompile(`(?s)cannot unmarshal !!(\w+).* into \S+`)
+	yamlTypes    = map[string]string{"str": "a text", "int": "a number", "float": "a number", "bool": "true or false", "seq": "a list", "map": "a map"}
+)
+
+// plain puts what the decoder says of Go's types, and with what it quotes of the file, into the words of the file.
+func plain(complaints []string) []string {
+	for i, text := range complaints {
+		text = unknownField.ReplaceAllString(text, "there is no option $1 here")
+		complaints[i] = wrongType.ReplaceAllStringFunc(text, func(found string) string {
+			return yamlTypes[wrongType.FindStringSubmatch(found)[1]] + " does not fit here"
+		})
+	}
+	return complaints
 }
 
 func (c *Config) setDefaults() {
@@ -150,7 +168,7 @@ func (c *Config) setDefaults() {
 	set(&c.Engine, "unix:///var/run/docker.sock")
 	set(&c.Source.Branch, "main")
 	set(&c.LogLevel, "info")
-	if c.Source.Interval == 0 {
+	if c.Source.Interval == 0 && c.Source.Schedule == "" {
 		c.Source.Interval = Duration(30 * time.Second)
 	}
 	if c.Resync == 0 {
@@ -190,8 +208,11 @@ func (c *Config) problems() (problems []string) {
 		}
 	}
 	need(c.Host, "host", "the name of this host in the fleet repository, as in hosts/<name>.yaml")
-	need(c.Source.URL, "source.url", "the fleet repository, https://..., ssh://... or an absolute path")
+	need(c.Source.URL, "source.url", "the fleet repository, https://..., ssh://..., file:///... or an absolute path")
 	if c.Source.Schedule != "" {
+		if c.Source.Interval != 0 {
+			problems = append(problems, "source.interval and source.schedule exclude each other")
+		}
 		if _, err := cron.ParseStandard(c.Source.Schedule); err != nil {
 			problems = append(problems, fmt.Sprintf("source.schedule %q is no cron expression: %v", c.Source.Schedule, err))
 		}

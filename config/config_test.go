@@ -34,7 +34,9 @@ func TestLoadNamesEveryProblem(t *testing.T) {
 		wants   []string
 	}{
 		"empty":    {"", []string{"host is missing", "source.url is missing"}},
-		"unknown":  {"host: a\nsource: {url: /x}\nhots: b\n", []string{"line 3: field hots not found"}},
+		"unknown":  {"host: a\nsource: {url: /x}\nhots: b\n", []string{"line 3: there is no option hots here"}},
+		"type":     {"host: [a]\nsource: 'https://git:secret@x'\n", []string{"line 1: a list does not fit here; line 2: a text does not fit here"}},
+		"both":     {"host: a\nsource: {url: /x, interval: 1m, schedule: '@hourly'}\n", []string{"source.interval and source.schedule exclude"}},
 		"schedule": {"host: a\nsource: {url: /x, schedule: often}\n", []string{`"often" is no cron expression`}},
 		"duration": {"host: a\nsource: {url: /x, interval: fast}\n", []string{`line 2: "fast" is no duration`}},
 		"listen":   {"host: a\nsource: {url: /x}\nlisten: {address: '0.0.0.0:80'}\n", []string{"public: true"}},

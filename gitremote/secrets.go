@@ -82,7 +82,7 @@ func (c Config) checkHTTPCredentials() error {
 	case token && password:
 		return fmt.Errorf("both a token and a password are configured: keep one")
 	case password && c.Username == "":
-		return fmt.Errorf("a password without a user name is configured: set the user name")
+		return fmt.Errorf("a password without a user name is configured: set username")
 	case (c.ClientCertFile == "") != (c.ClientKeyFile == ""):
 		return fmt.Errorf("a client certificate needs both its certificate and its key file")
 	}

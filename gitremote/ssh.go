@@ -62,10 +62,10 @@ func newSSHWire(r *Remote, u *url.URL) (*sshWire, error) {
 		}
 	}
 	if r.cfg.IdentityFile == "" {
-		return nil, errors.New("SSH needs an identity: name the private key's file")
+		return nil, errors.New("SSH needs an identity: name the private key as identityFile")
 	}
 	if r.cfg.KnownHostsFile == "" {
-		return nil, errors.New("SSH needs known host keys: name a known_hosts file (ssh-keyscan writes the lines; check them)")
+		return nil, errors.New("SSH needs known host keys: name a known_hosts file as knownHostsFile (ssh-keyscan writes the lines; check them)")
 	}
 	if _, err := s.identity(); err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func openIdentity(cfg Config, pem []byte, pass string) (ssh.Signer, error) {
 		key, err := ssh.ParsePrivateKey(pem)
 		var locked *ssh.PassphraseMissingError
 		if errors.As(err, &locked) {
-			return nil, ofKind(Misconfigured, "the SSH identity %s is encrypted: name its passphrase file", cfg.IdentityFile)
+			return nil, ofKind(Misconfigured, "the SSH identity %s is encrypted: name the file of its passphrase as passphraseFile", cfg.IdentityFile)
 		}
 		if err != nil {
 			return nil, ofKind(Misconfigured, "the SSH identity %s cannot be used: %w", cfg.IdentityFile, err)

@@ -140,7 +140,7 @@ func (r *Reporter) commit(ctx context.Context, req gitremote.CommitRequest, pare
 		case rejected.Current == commit:
 			return commit, nil // an answer was lost: it is ours
 		}
-		r.Log.Warn("the status branch is not where it was left", "ref", req.Ref, "left", parent, "found", rejected.Current)
+		r.Log.Warn("the status branch is not where it was left", "ref", req.Ref, "left", parent.String(), "found", rejected.Current.String())
 		parent = rejected.Current
 	}
 }
