@@ -196,7 +196,9 @@ func TestLostLeaseReadsTheBranchAgain(t *testing.T) {
 	// Whoever keeps moving the branch does not hold the agent for ever.
 	moves := 0
 	r.before = func(gitremote.CommitRequest) error {
-		moves++
+		if moves++; moves > 10 {
+			return errors.New("tried for ever")
+		}
 		repo.git("update-ref", "refs/heads/status/deu", repo.git("commit-tree", "-m", fmt.Sprint("move ", moves), "status/deu^{tree}"))
 		return nil
 	}
@@ -207,6 +209,17 @@ func TestLostLeaseReadsTheBranchAgain(t *testing.T) {
 	require.True(t, rejected.LeaseLost)
 	require.Equal(t, 3, moves)
 	require.Equal(t, 1, fresh.pending(state.KindStatus)[0].Attempts)
+}
+
+// TestTheEndOfTheAgentDoesNotUndoADelivery: what was sent is recorded, or it would be sent again.
+func TestTheEndOfTheAgentDoesNotUndoADelivery(t *testing.T) {
+	r := newRemote(t, newRepository(t))
+	f := newFixture(t, toBranches(r))
+	ctx, end := context.WithCancel(t.Context())
+	r.after = func(_ plumbing.Hash, err error) error { end(); return err }
+	f.publish(ready())
+	f.Run(ctx)
+	require.Empty(t, f.pending(state.KindStatus))
 }
 
 func TestPushWhoseRecordWasLostIsNotRepeated(t *testing.T) {

@@ -1,8 +1,10 @@
 package report_test
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -255,6 +257,54 @@ func TestDeliveryOutlivesAStateThatFails(t *testing.T) {
 		f.clock.advance(5 * time.Second)
 		return len(r.all()) == 1
 	})
+}
+
+// readOnly is a store that can be read and not written, as on a full disk.
+type readOnly struct{ state.Store }
+
+func (readOnly) Update(context.Context, func(state.Tx) error) error { return errors.New("disk full") }
+
+func TestWhatCannotBeRecordedIsSentAgainOnlyAfterAPause(t *testing.T) {
+	r := newReceiver(t)
+	f := newFixture(t, hookTo(r))
+	f.publish(ready())
+	reporter, err := report.New(report.Options{
+		Store: readOnly{f.store}, Clock: f.clock, Random: rand.Reader, Log: slog.New(slog.DiscardHandler), Webhooks: f.Webhooks,
+	})
+	require.NoError(t, err)
+	f.Reporter = reporter
+	f.run()
+	for sent := range 3 {
+		eventually(t, "a pause", func() bool {
+			f.clock.mu.Lock()
+			defer f.clock.mu.Unlock()
+			return len(f.clock.alarms) == 1
+		})
+		require.Equal(t, sent+1, r.count())
+		f.clock.advance(5 * time.Second)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestAnAttemptEndsByItself(t *testing.T) {
+	attempts := 0
+	f := newFixture(t, func(o *report.Options) {
+		o.Webhooks = []report.Webhook{{Name: "ops", URL: "http://ops.example", Keys: []string{secretOf(keyOne)}, Client: &http.Client{
+			Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				attempts++
+				limit, ok := r.Context().Deadline()
+				require.True(t, ok, "nothing ends it")
+				require.LessOrEqual(t, time.Until(limit), 15*time.Second)
+				return nil, errors.New("away")
+			}),
+		}}}
+	})
+	f.publish(ready())
+	require.ErrorContains(t, f.Flush(t.Context()), "away")
+	require.Equal(t, 1, attempts)
 }
 
 func TestUnknownTargetsAndBadConfigurations(t *testing.T) {
