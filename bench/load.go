@@ -27,7 +27,7 @@ const (
 // kinds are those that the agent knows.
 func kinds() []desired.Kind {
 	return reconcilers.Registry{
-		{Kind: compose.Kind}, {Kind: mongo.Kind}, keycloak.Registration, registration.SpokeRegistration, registration.SpokeApprovals, {Kind: verify.Kind},
+		compose.Registration, mongo.Registration, keycloak.Registration, registration.SpokeRegistration, registration.SpokeApprovals, verify.Registration,
 	}.Kinds()
 }
 

@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"dive-agent/gitremote"
 	"dive-agent/source"
 	"dive-agent/testbed/gitserver"
 )
@@ -53,19 +52,6 @@ func TestFetchRefusesTheSameTrees(t *testing.T) {
 	_, _, err := b.open().Fetch(t.Context(), "evil")
 	require.ErrorAs(t, err, new(*source.TreeError))
 	require.NoDirExists(t, filepath.Join(b.dir, "checkouts"))
-}
-
-func TestReadBranch(t *testing.T) {
-	b := newBed(t)
-	b.commit("First", gitserver.Files{"a": "1"})
-	id := b.repo.Commit(t, "status/usa", "usa: Ready", gitserver.Files{"README.md": "# usa", "status.yaml": "phase: Ready", "dir/x": ""})
-	s := b.open()
-	rev, files, err := s.ReadBranch(t.Context(), "status/usa")
-	require.NoError(t, err)
-	require.Equal(t, id, rev.Commit)
-	require.Equal(t, map[string][]byte{"README.md": []byte("# usa"), "status.yaml": []byte("phase: Ready"), "dir/x": {}}, files)
-	_, _, err = s.ReadBranch(t.Context(), "status/fra")
-	require.ErrorIs(t, err, gitremote.ErrRefNotFound)
 }
 
 func TestKeepRemovesWhatInterruptedWritesLeft(t *testing.T) {

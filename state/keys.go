@@ -1,9 +1,6 @@
 package state
 
 import (
-	"encoding/binary"
-	"errors"
-	"fmt"
 	"net/url"
 	"strings"
 	"time"
@@ -19,28 +16,6 @@ func Key(parts ...string) string {
 		escaped[i] = url.PathEscape(p)
 	}
 	return strings.Join(escaped, "/")
-}
-
-// PutTime writes a time under a key, for schedules and drift checks.
-func PutTime(tx Tx, key string, t time.Time) error {
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], uint64(nanos(t)))
-	return tx.PutValue(key, b[:])
-}
-
-// Time reads a time that PutTime wrote; the zero time when there is none.
-func Time(r Reader, key string) (time.Time, error) {
-	b, err := r.Value(key)
-	if errors.Is(err, ErrNotFound) {
-		return time.Time{}, nil
-	}
-	if err != nil {
-		return time.Time{}, err
-	}
-	if len(b) != 8 {
-		return time.Time{}, fmt.Errorf("state value %q is not a time", key)
-	}
-	return fromNanos(int64(binary.BigEndian.Uint64(b))), nil
 }
 
 // nanos and fromNanos keep the zero time apart from 1970.

@@ -11,10 +11,10 @@ import (
 
 // registry is the list of reconcilers: a line each.
 var registry = reconcilers.Registry{
-	{Kind: compose.Kind, New: compose.New},
-	{Kind: mongo.Kind, New: mongo.New},
+	compose.Registration,
+	mongo.Registration,
 	keycloak.Registration,
 	registration.SpokeRegistration,
 	registration.SpokeApprovals,
-	{Kind: verify.Kind, New: verify.New},
+	verify.Registration,
 }

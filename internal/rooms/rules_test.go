@@ -133,7 +133,7 @@ func (r rules) judgeOther(i imported, folder string, free bool, used map[string]
 	for _, p := range r.permissions {
 		for _, pattern := range p.packages {
 			prefix, below := strings.CutSuffix(pattern, "/...")
-			if i.path != prefix && !(below && strings.HasPrefix(i.path, prefix+"/")) {
+			if i.path != prefix && (!below || !strings.HasPrefix(i.path, prefix+"/")) {
 				continue
 			}
 			named = true

@@ -51,9 +51,7 @@ func New(deps reconcilers.Deps) reconcilers.Reconciler {
 }
 
 // Registration is this kind's line in the program's list of reconcilers.
-func Registration() reconcilers.Registration {
-	return reconcilers.Registration{Kind: Kind, New: New}
-}
+var Registration = reconcilers.Registration{Kind: Kind, New: New}
 
 // RollsBack marks that a service is put back to its last good version by the apply that found the new one bad.
 func (r *Reconciler) RollsBack() {}

@@ -91,20 +91,15 @@ func getConfig(ctx context.Context, client *driver.Client, askCommitted bool) (c
 
 // status is the set as one member sees it.
 type status struct {
-	Set     string         `bson:"set"`
-	State   int            `bson:"myState"`
 	Members []memberStatus `bson:"members"`
 }
 
 type memberStatus struct {
-	ID            int       `bson:"_id"`
 	Host          string    `bson:"name"`
 	Health        float64   `bson:"health"`
 	State         int       `bson:"state"`
 	StateName     string    `bson:"stateStr"`
-	Self          bool      `bson:"self"`
 	Optime        time.Time `bson:"optimeDate"`
-	Message       string    `bson:"lastHeartbeatMessage"`
 	Authenticated *bool     `bson:"authenticated"`
 }
 

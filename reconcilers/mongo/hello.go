@@ -29,7 +29,6 @@ type hello struct {
 	Secondary         bool             `bson:"secondary"`
 	Me                string           `bson:"me"`
 	Primary           string           `bson:"primary"`
-	Hosts             []string         `bson:"hosts"`
 	Version           *topologyVersion `bson:"topologyVersion"`
 	OK                float64          `bson:"ok"`
 	ErrorMessage      string           `bson:"errmsg"`

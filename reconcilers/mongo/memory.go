@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"dive-agent/atomicfile"
 )
 
 // memoryFile lies in the component's private folder.
@@ -62,24 +64,11 @@ func (m *memory) save() error {
 	if string(raw) == m.saved {
 		return nil
 	}
-	if err := writeFile(m.path(), raw); err != nil {
+	if _, err := atomicfile.Write(m.path(), raw, atomicfile.Options{}); err != nil {
 		return fmt.Errorf("remember the replica set: %w", err)
 	}
 	m.saved = string(raw)
 	return nil
-}
-
-func writeFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }()
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // passwordIs says whether the password is the one last known to be in the server.

@@ -26,7 +26,6 @@ type issued struct {
 // registered is the hub's word on a spoke. Name is empty in a status answer.
 type registered struct {
 	SpokeID      string    `json:"spokeId"`
-	Code         string    `json:"instanceCode"`
 	Name         string    `json:"name"`
 	Status       string    `json:"status"`
 	RegisteredAt time.Time `json:"registeredAt"`
@@ -81,11 +80,10 @@ func (c *hubClient) checked(err error, call string, answer registered) error {
 	return err
 }
 
-// record is what the hub's side sees of a spoke. Fields holds everything as it came.
+// record is what the hub's side sees of a spoke; fields holds everything as it came.
 type record struct {
 	SpokeID        string   `json:"spokeId"`
 	Code           string   `json:"instanceCode"`
-	Name           string   `json:"name"`
 	Status         string   `json:"status"`
 	Scopes         []string `json:"allowedPolicyScopes"`
 	Trust          string   `json:"trustLevel"`

@@ -42,9 +42,7 @@ func New(deps reconcilers.Deps) reconcilers.Reconciler {
 }
 
 // Registration is this kind's line in the program's list of reconcilers.
-func Registration() reconcilers.Registration {
-	return reconcilers.Registration{Kind: Kind, New: New}
-}
+var Registration = reconcilers.Registration{Kind: Kind, New: New}
 
 // Close ends all connections. The reconciler must not be used afterwards.
 func (r *Reconciler) Close() error {

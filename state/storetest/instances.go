@@ -202,23 +202,3 @@ func valuesByPrefix(t *testing.T, f *fixture) {
 		return err
 	})
 }
-
-func timesAsValues(t *testing.T, f *fixture) {
-	key := state.Key("deu", "identity", "drift")
-	f.view(func(r state.Reader) error {
-		got, err := state.Time(r, key)
-		require.True(t, got.IsZero())
-		return err
-	})
-	f.update(func(tx state.Tx) error {
-		require.NoError(t, tx.PutValue("text", []byte("soon")))
-		return state.PutTime(tx, key, clock)
-	})
-	f.view(func(r state.Reader) error {
-		_, err := state.Time(r, "text")
-		require.ErrorContains(t, err, "not a time")
-		got, err := state.Time(r, key)
-		require.Equal(t, at(0), got)
-		return err
-	})
-}

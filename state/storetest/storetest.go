@@ -33,7 +33,6 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		"outbox wakes":                      outboxWakes,
 		"pushed status":                     pushedStatus,
 		"values by prefix":                  valuesByPrefix,
-		"times as values":                   timesAsValues,
 		"update is all or nothing":          updateIsAtomic,
 		"update sees its own writes":        updateSeesItself,
 		"cancelled context changes nothing": cancelledChangesNothing,
