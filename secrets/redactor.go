@@ -1,8 +1,6 @@
 package secrets
 
 import (
-	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -19,14 +17,15 @@ const Mark = "(secret)"
 // Store.Set takes none.
 const minHidden = 6
 
-// Redactor takes secret values out of texts, byte streams and log records: as
-// they are, and in the forms in which they travel (base64, URL and JSON
-// escapes, hexadecimal, single lines of longer ones). Values shorter than 6
-// bytes are not looked for.
+// Redactor takes secret values out of texts and log records: as they are, and
+// in the forms in which they travel (base64, escapes of URLs, JSON, YAML and
+// HTML, hexadecimal, single lines of longer ones, the password of a URL). Values
+// shorter than 6 bytes are not looked for. What was redacted stays as it is when
+// it is redacted again.
 //
 // It is safe for concurrent use; what is added counts for everything that is
-// redacted from then on, by streams and handlers made before as well. The zero
-// Redactor knows nothing and is ready for use.
+// redacted from then on, by handlers made before as well. The zero Redactor
+// knows nothing and is ready for use.
 type Redactor struct {
 	mu      sync.Mutex // serialises Add
 	known   map[string]bool
@@ -48,12 +47,12 @@ func (r *Redactor) Add(values ...string) {
 		r.known = map[string]bool{}
 	}
 	grown := false
-	for _, v := range values {
-		if len(v) < minHidden || r.known[v] {
-			continue
+	for _, value := range values {
+		for _, v := range []string{value, passwordOf(value)} {
+			if len(v) >= minHidden && !r.known[v] {
+				r.known[v], grown = true, true
+			}
 		}
-		r.known[v] = true
-		grown = true
 	}
 	if !grown {
 		return
@@ -106,20 +105,11 @@ func (r *Redactor) String(s string) string {
 	if p == nil {
 		return s
 	}
-	spans := p.find([]byte(s), 0)
+	spans := p.find(s)
 	if len(spans) == 0 {
 		return s
 	}
-	return string(replace([]byte(s), spans))
-}
-
-// Bytes is String for bytes; it does not change b.
-func (r *Redactor) Bytes(b []byte) []byte {
-	p := r.current.Load()
-	if p == nil {
-		return slices.Clone(b)
-	}
-	return replace(b, p.find(b, 0))
+	return replace(s, spans)
 }
 
 // Error gives an error whose text is redacted and whose chain is the old one,
@@ -147,8 +137,5 @@ func (e *redactedError) Unwrap() error { return e.err }
 // Contains says whether a text holds a secret, in any of the forms.
 func (r *Redactor) Contains(text string) bool {
 	p := r.current.Load()
-	return p != nil && len(p.find([]byte(text), 0)) > 0
+	return p != nil && len(p.find(text)) > 0
 }
-
-// errClosed is what a Writer answers after Close.
-var errClosed = errors.New("write to a closed redacting writer")

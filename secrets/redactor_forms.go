@@ -5,18 +5,24 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"html"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 )
 
 // forms gives the ways in which a value may appear in a text.
 func forms(v string) []string {
+	component := strings.ReplaceAll(url.QueryEscape(v), "+", "%20")
 	out := []string{
-		v,
-		url.QueryEscape(v), url.PathEscape(v), url.UserPassword("", v).String()[1:],
-		jsonText(v, true), jsonText(v, false),
+		v, jsonText(v, true), jsonText(v, false), strings.ReplaceAll(v, "'", "''"), html.EscapeString(v),
 		hex.EncodeToString([]byte(v)), strings.ToUpper(hex.EncodeToString([]byte(v))),
+	}
+	for _, escaped := range []string{
+		url.QueryEscape(v), url.PathEscape(v), url.UserPassword("", v).String()[1:], component, unescapedMarks.Replace(component),
+	} {
+		out = append(out, escaped, lowerEscapes.ReplaceAllStringFunc(escaped, strings.ToLower))
 	}
 	out = append(out, base64Forms(v)...)
 	// A text of several lines is logged line by line.
@@ -31,6 +37,22 @@ func forms(v string) []string {
 	}
 	slices.Sort(out)
 	return slices.DeleteFunc(slices.Compact(out), func(s string) bool { return len(s) < minHidden })
+}
+
+var (
+	// unescapedMarks undoes what JavaScript's encodeURIComponent does not escape.
+	unescapedMarks = strings.NewReplacer("%21", "!", "%27", "'", "%28", "(", "%29", ")", "%2A", "*")
+	lowerEscapes   = regexp.MustCompile(`%[0-9A-F]{2}`)
+)
+
+// passwordOf gives the password in a value that is a URL, such as a connection
+// string, or "".
+func passwordOf(v string) string {
+	if u, err := url.Parse(v); err == nil && u.Host != "" && u.User != nil {
+		password, _ := u.User.Password()
+		return password
+	}
+	return ""
 }
 
 // jsonText is the value inside the quotes of a JSON string.
