@@ -52,8 +52,11 @@ func New(lifetime context.Context, o Options) *Agent {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Agent{Options: o, bus: newBus(), counters: newCounters(), workers: map[string]*worker{}, lifetime: lifetime}
+	return &Agent{Options: o, bus: newBus(o.Redactor.String), counters: newCounters(), workers: map[string]*worker{}, lifetime: lifetime}
 }
+
+// learn makes the redactor know a secret that came up during a pass.
+func (a *Agent) learn(v desired.Value) { a.Redactor.AddValue(v) }
 
 // Recover closes the runs that a crash left open, and tells of them. To be called once, by the one process that holds
 // the state folder's lock, before the first revision is taken.
@@ -120,7 +123,7 @@ func (a *Agent) worker(name string) *worker {
 
 // refuse remembers a revision that is not a valid fleet and makes all statuses say so.
 func (a *Agent) refuse(revision Revision, err error) {
-	refusal := &Refusal{Revision: revision, Message: err.Error(), Since: a.Clock.Now()}
+	refusal := &Refusal{Revision: revision, Message: a.Redactor.String(err.Error()), Since: a.Clock.Now()}
 	errors.As(err, &refusal.Problems)
 	a.mu.Lock()
 	if a.refused == nil || a.refused.Revision.Commit != revision.Commit {
@@ -134,6 +137,7 @@ func (a *Agent) refuse(revision Revision, err error) {
 
 // SourceIs tells the agent how the fleet repository can be reached.
 func (a *Agent) SourceIs(health SourceHealth) {
+	health.Err = a.Redactor.String(health.Err)
 	a.mu.Lock()
 	changed := a.source.Reason != health.Reason
 	if !changed {

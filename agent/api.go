@@ -40,6 +40,7 @@ func (a *Agent) Overview(ctx context.Context) (*Overview, error) {
 // API serves the agent to the commands on the same host. The socket's permissions are its only protection; it tells no
 // secret. poll polls the source once and returns when its answer was taken.
 func (a *Agent) API(version string, started time.Time, poll func(context.Context) error) http.Handler {
+	answer := func(rw http.ResponseWriter, body any, err error) { answer(rw, body, a.Redactor.Error(err)) }
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/overview", func(rw http.ResponseWriter, r *http.Request) {
 		overview, err := a.Overview(r.Context())
@@ -79,7 +80,7 @@ func (a *Agent) order(r *http.Request, poll func(context.Context) error) (accept
 	switch r.PathValue("order") {
 	case "sync":
 		if err := poll(r.Context()); err != nil {
-			accepted.Source = err.Error()
+			accepted.Source = a.Redactor.String(err.Error())
 		}
 		accepted.After, err = a.Sync(name, r.FormValue("retry") == "true")
 	case "suspend":

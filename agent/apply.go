@@ -63,7 +63,7 @@ func (p *pass) work(ctx context.Context, n *nodeRun, slots chan struct{}) {
 		if stateOf(n.err) != NodeWaiting || p.clock.Now().After(limit) {
 			return
 		}
-		p.update(n, func(v *Node) { v.State = NodeWaiting; v.explain(n.err, p.redact) })
+		p.update(n, func(v *Node) { v.State = NodeWaiting; v.explain(n.err) })
 		var wait *reconcilers.WaitError
 		if errors.As(n.err, &wait) && wait.Again > 0 {
 			pause = wait.Again
@@ -92,7 +92,7 @@ func (p *pass) step(ctx context.Context, n *nodeRun) error {
 		err = p.observeAndPlan(ctx, n)
 	}
 	p.update(n, func(v *Node) {
-		v.Facts, v.Plan = p.redactFacts(n.observed.Facts), p.redactChanges(n.plan.Changes)
+		v.Facts, v.Plan = n.observed.Facts, n.plan.Changes
 	})
 	if n.observed.Started && len(n.plan.Changes) == 0 {
 		n.release()
@@ -116,7 +116,7 @@ func (p *pass) step(ctx context.Context, n *nodeRun) error {
 	if err != nil {
 		return err
 	}
-	p.update(n, func(v *Node) { v.Facts = p.redactFacts(applied.Facts) })
+	p.update(n, func(v *Node) { v.Facts = applied.Facts })
 	return nil
 }
 
@@ -146,7 +146,7 @@ func (p *pass) buildsOnDirty(n *nodeRun, seen map[string]bool) bool {
 func (p *pass) awaitNeeds(ctx context.Context, n *nodeRun) error {
 	for _, edge := range p.needs(n) {
 		on := p.nodes[edge.On]
-		p.update(n, func(v *Node) { v.Message = "waits for " + edgeName(edge) })
+		p.update(n, func(v *Node) { v.Message = "waits for " + p.edgeName(edge) })
 		arrived := on.ended
 		if edge.Started {
 			arrived = on.started
@@ -168,23 +168,15 @@ func (p *pass) awaitNeeds(ctx context.Context, n *nodeRun) error {
 // builds on is not ready now, as long as the values it uses are known.
 func (p *pass) unmet(edge desired.Edge, on *nodeRun) error {
 	if edge.Output != "" {
-		if !p.outputKnown(edge.On, edge.Output) {
-			return &reconcilers.WaitError{For: edgeName(edge)}
+		if !p.outputKnown(edge) {
+			return &reconcilers.WaitError{For: p.edgeName(edge)}
 		}
 		return nil
 	}
 	if p.isMet(on, edge) || (p.applied && !strings.HasPrefix(on.node.Part, "@")) {
 		return nil
 	}
-	return &reconcilers.WaitError{For: edgeName(edge)}
-}
-
-func edgeName(edge desired.Edge) string {
-	if edge.Output != "" {
-		component, _, _ := strings.Cut(edge.On, "/")
-		return component + "." + edge.Output
-	}
-	return edge.On
+	return &reconcilers.WaitError{For: p.edgeName(edge)}
 }
 
 // needs are the node's edges, and one more for every node that could change something beside a stack: parts named @
@@ -233,7 +225,7 @@ func (g *progress) Begin(ctx context.Context, c reconcilers.Change) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	clean := g.pass.redactChanges([]reconcilers.Change{c})[0]
+	clean := cleanChange(c, g.pass.redact)
 	step, err := g.pass.recorder.begin(ctx, g.node.node.ID, clean)
 	if err != nil {
 		return fmt.Errorf("cannot record the step before it is done: %w", err)
@@ -246,7 +238,7 @@ func (g *progress) Begin(ctx context.Context, c reconcilers.Change) error {
 	g.mu.Unlock()
 	g.pass.update(g.node, func(v *Node) {
 		g.node.touched = true
-		v.Message = strings.TrimSpace(string(clean.Action) + " " + clean.Address)
+		v.Message = string(c.Action) + " " + c.Address
 	})
 	return nil
 }
@@ -255,13 +247,13 @@ func (g *progress) End(c reconcilers.Change, err error) {
 	g.mu.Lock()
 	step := g.steps[string(c.Action)+" "+c.Address]
 	g.mu.Unlock()
-	clean := g.pass.redactChanges([]reconcilers.Change{c})[0]
+	clean := cleanChange(c, g.pass.redact)
 	g.pass.update(g.node, func(v *Node) { v.Changed++ })
 	g.pass.recorder.end(g.node.node.ID, step, clean, err)
 }
 
 func (g *progress) Say(format string, args ...any) {
-	text := g.pass.redact(fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
 	g.pass.update(g.node, func(v *Node) { v.Message = text })
 }
 

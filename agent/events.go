@@ -25,19 +25,21 @@ const ring = 1000
 // bus hands events to all who listen. A slow reader misses nothing within the last 1,000 events and never holds up the
 // agent.
 type bus struct {
+	redact func(string) string
+
 	mu     sync.Mutex
 	last   int64
 	events []Event // the newest, oldest first
 	more   chan struct{}
 }
 
-func newBus() *bus { return &bus{more: make(chan struct{})} }
+func newBus(redact func(string) string) *bus { return &bus{redact: redact, more: make(chan struct{})} }
 
 func (b *bus) emit(e Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.last++
-	e.Seq = b.last
+	e.Seq, e.Message = b.last, b.redact(e.Message)
 	b.events = append(b.events, e)
 	if len(b.events) > ring {
 		b.events = append([]Event(nil), b.events[len(b.events)-ring:]...)

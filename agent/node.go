@@ -3,6 +3,9 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"dive-agent/desired"
@@ -26,7 +29,8 @@ const (
 // Ended says whether nothing more happens to the node in this pass.
 func (s NodeState) Ended() bool { return s != NodePending && s != NodeWorking }
 
-// Node is what a pass knows of one node of the graph. It is a value: what is handed out does not change any more.
+// Node is what a pass knows of one node of the graph. It is a value: what is handed out does not change any more, and it
+// holds no secret.
 type Node struct {
 	ID        string
 	Component string
@@ -36,7 +40,8 @@ type Node struct {
 	Needs     []desired.Edge
 
 	State    NodeState
-	Message  string // what it does, waits for, or why it failed; redacted
+	Message  string // what it does, waits for, or why it failed
+	Waits    string // what it waits for, by name, when it waits
 	Do       string // the way out, when blocked
 	Reason   string // CamelCase, when blocked
 	Logs     []string
@@ -69,8 +74,8 @@ func stateOf(err error) NodeState {
 }
 
 // explain fills the node's words from an error.
-func (n *Node) explain(err error, redact func(string) string) {
-	n.Message, n.Do, n.Reason, n.Logs = "", "", "", nil
+func (n *Node) explain(err error) {
+	n.Message, n.Do, n.Reason, n.Waits, n.Logs = "", "", "", "", nil
 	var (
 		wait     *reconcilers.WaitError
 		blocked  *reconcilers.BlockedError
@@ -79,18 +84,58 @@ func (n *Node) explain(err error, redact func(string) string) {
 	switch {
 	case err == nil:
 	case errors.As(err, &rejected):
-		n.Message, n.Reason = redact(rejected.Error()), "Rejected"
-		for _, line := range rejected.Logs {
-			n.Logs = append(n.Logs, redact(line))
-		}
+		n.Message, n.Reason, n.Logs = rejected.Error(), "Rejected", rejected.Logs
 	case errors.As(err, &blocked):
-		n.Reason, n.Do = blocked.Reason, redact(blocked.Do)
-		n.Message = redact((&reconcilers.BlockedError{Message: blocked.Message, Err: blocked.Err}).Error())
+		n.Reason, n.Do = blocked.Reason, blocked.Do
+		n.Message = (&reconcilers.BlockedError{Message: blocked.Message, Err: blocked.Err}).Error()
 	case errors.As(err, &wait):
-		n.Message = redact(wait.Error())
+		n.Message, n.Waits = wait.Error(), wait.For
 	default:
-		n.Message = redact(err.Error())
+		n.Message = err.Error()
 	}
+}
+
+// waitsFor says whether a component, or an output or part of it, is what the node waits for.
+func (n *Node) waitsFor(component string) bool {
+	rest, ok := strings.CutPrefix(n.Waits, component)
+	return ok && (rest == "" || rest[0] == '/' || rest[0] == '.')
+}
+
+// clean takes secrets out of all that reconcilers say of a node. Names are the manifest's and stay.
+func (n *Node) clean(redact func(string) string) {
+	n.Message, n.Do, n.Waits, n.Logs = redact(n.Message), redact(n.Do), redact(n.Waits), cleanTexts(n.Logs, redact)
+	n.Plan = slices.Clone(n.Plan)
+	for i, c := range n.Plan {
+		n.Plan[i] = cleanChange(c, redact)
+	}
+	f := &n.Facts
+	f.Summary, f.Notes, f.Checks, f.Values = redact(f.Summary), cleanTexts(f.Notes, redact), slices.Clone(f.Checks), maps.Clone(f.Values)
+	for i := range f.Checks {
+		f.Checks[i].Saw = redact(f.Checks[i].Saw)
+	}
+	for name, value := range f.Values {
+		if text, ok := value.(string); ok {
+			f.Values[name] = redact(text)
+		}
+	}
+	if f.Service != nil {
+		service := *f.Service
+		service.Image = redact(service.Image)
+		f.Service = &service
+	}
+}
+
+func cleanChange(c reconcilers.Change, redact func(string) string) reconcilers.Change {
+	c.Address, c.Reason, c.Details = redact(c.Address), redact(c.Reason), cleanTexts(c.Details, redact)
+	return c
+}
+
+func cleanTexts(texts []string, redact func(string) string) []string {
+	texts = slices.Clone(texts)
+	for i := range texts {
+		texts[i] = redact(texts[i])
+	}
+	return texts
 }
 
 // superseded is the cause of a pass's end when something newer takes its place.

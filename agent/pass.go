@@ -5,8 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -97,10 +95,11 @@ func (p *pass) views() []Node {
 	return views
 }
 
-// update changes what is seen of a node and tells of it.
+// update changes what is seen of a node and tells of it. It is the one way there, so that no secret gets through.
 func (p *pass) update(n *nodeRun, change func(*Node)) {
 	p.mu.Lock()
 	change(&n.view)
+	n.view.clean(p.redact)
 	view := n.view
 	p.mu.Unlock()
 	if p.onChange != nil {
@@ -114,12 +113,9 @@ func (p *pass) target(n *nodeRun) (reconcilers.Target, error) {
 	if err != nil {
 		return reconcilers.Target{}, err
 	}
-	return reconcilers.Target{
-		Instance: p.instance, Component: n.node.Component, Part: n.node.Part, Fleet: p.fleet,
-		Scope: p.currentScope(), SourceDir: p.places.source, ProjectDir: p.places.project,
-		SecretsDir: p.places.secrets, Dir: dir, Services: p.services,
-		Log: p.log.With("node", n.node.ID),
-	}, nil
+	t := p.places.target(p.fleet, p.instance, n.node.Component, p.currentScope())
+	t.Part, t.Dir, t.Services, t.Log = n.node.Part, dir, p.services, p.log.With("node", n.node.ID)
+	return t, nil
 }
 
 func (p *pass) currentScope() *desired.Scope {
@@ -152,32 +148,20 @@ func (p *pass) publish(n *nodeRun, outputs map[string]desired.Value) {
 	p.outputs[n.node.Component.Name] = merged
 }
 
-func (p *pass) outputKnown(node, output string) bool {
-	component, _, _ := strings.Cut(node, "/")
+// outputKnown says whether the output that an edge uses is there.
+func (p *pass) outputKnown(edge desired.Edge) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	value, ok := p.outputs[component][output]
+	value, ok := p.outputs[p.nodes[edge.On].node.Component.Name][edge.Output]
 	return ok && value.Known()
 }
 
-// redactFacts cleans what reconcilers say of a component before anyone sees it.
-func (p *pass) redactFacts(f reconcilers.Facts) reconcilers.Facts {
-	f.Summary = p.redact(f.Summary)
-	f.Notes = slices.Clone(f.Notes)
-	for i, note := range f.Notes {
-		f.Notes[i] = p.redact(note)
+// edgeName is what a node waits for, as people know it.
+func (p *pass) edgeName(edge desired.Edge) string {
+	if edge.Output != "" {
+		return p.nodes[edge.On].node.Component.Name + "." + edge.Output
 	}
-	f.Checks = slices.Clone(f.Checks)
-	for i := range f.Checks {
-		f.Checks[i].Saw = p.redact(f.Checks[i].Saw)
-	}
-	f.Values = maps.Clone(f.Values)
-	for name, value := range f.Values {
-		if text, ok := value.(string); ok {
-			f.Values[name] = p.redact(text)
-		}
-	}
-	return f
+	return edge.On
 }
 
 // outcome sums a pass up.

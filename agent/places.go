@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
 )
 
 // placesOf makes the folders of an instance: below dir/instances/<name>, each 0700.
@@ -21,6 +24,18 @@ func placesOf(dir, instance, source string) (places, error) {
 		}
 	}
 	return p, nil
+}
+
+func (p places) builtins() desired.Builtins {
+	return desired.Builtins{ProjectDir: p.project, SecretsDir: p.secrets}
+}
+
+// target is a component as every call about it has it.
+func (p places) target(fleet *desired.Fleet, instance *desired.Instance, component *desired.Component, scope *desired.Scope) reconcilers.Target {
+	return reconcilers.Target{
+		Fleet: fleet, Instance: instance, Component: component, Scope: scope,
+		SourceDir: p.source, ProjectDir: p.project, SecretsDir: p.secrets,
+	}
 }
 
 // component makes the private folder of a component.

@@ -93,14 +93,12 @@ func (a *Agent) preview(ctx context.Context, next *assignment) (Preview, error) 
 	if err != nil {
 		return Preview{}, err
 	}
-	for _, value := range values {
-		a.Redactor.AddValue(value)
-	}
+	a.Redactor.AddValue(slices.Collect(maps.Values(values))...)
 	services, _ := w.stack(next.instance, next.fleet, folders)
 	p := newPass(passOptions{
 		fleet: next.fleet, instance: next.instance, places: folders, reconcilers: a.Reconcilers, services: services,
-		scope: next.instance.Scope(values, desired.Builtins{ProjectDir: folders.project, SecretsDir: folders.secrets}),
-		clock: a.Clock, log: w.log, redact: a.Redactor.String, learn: func(v desired.Value) { a.Redactor.AddValue(v) },
+		scope: next.instance.Scope(values, folders.builtins()).Telling(a.learn),
+		clock: a.Clock, log: w.log, redact: a.Redactor.String, learn: a.learn,
 		applied: known.Applied != "",
 	})
 	p.survey(ctx)

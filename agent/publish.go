@@ -65,7 +65,10 @@ func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, st
 		return err
 	}
 	status.Conditions = append(status.Conditions, delivered)
-	changed := carry(status, last)
+	changed, err := carry(status, last)
+	if err != nil {
+		return err
+	}
 	if !changed && last != nil && status.Updated.Sub(last.Updated) < heartbeat {
 		return tx.PutInstance(known)
 	}
@@ -201,7 +204,9 @@ func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error)
 			status = last
 			return nil
 		}
-		carry(status, last)
+		if _, err := carry(status, last); err != nil {
+			return err
+		}
 		return w.fillRuns(r, status)
 	})
 	return status, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"dive-agent/desired"
@@ -103,18 +105,15 @@ func (r *round) prepare(ctx context.Context) (*pass, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, value := range values {
-		r.Redactor.AddValue(value)
-	}
+	r.Redactor.AddValue(slices.Collect(maps.Values(values))...)
 	if len(made) > 0 {
 		r.emit(Event{Kind: "secrets", Message: fmt.Sprintf("%d made", len(made)), Run: r.record.id})
 		r.log.Info("secrets made", "count", len(made), "names", made, "run", r.record.id)
 	}
 	options := passOptions{
 		fleet: r.work.fleet, instance: instance, places: folders, reconcilers: r.Reconcilers, services: services,
-		scope: instance.Scope(values, desired.Builtins{ProjectDir: folders.project, SecretsDir: folders.secrets}),
-		clock: r.Clock, log: r.log.With("run", r.record.id), redact: r.Redactor.String,
-		learn:   func(v desired.Value) { r.Redactor.AddValue(v) },
+		scope: instance.Scope(values, folders.builtins()).Telling(r.learn),
+		clock: r.Clock, log: r.log.With("run", r.record.id), redact: r.Redactor.String, learn: r.learn,
 		applied: r.known.Applied != "", interrupt: r.interrupt, recorder: r.record,
 	}
 	if r.healing {
@@ -153,12 +152,11 @@ func (w *worker) stack(instance *desired.Instance, fleet *desired.Fleet, folders
 		services reconcilers.Services = noServices{}
 		keepers  []func(context.Context) ([]string, error)
 	)
+	scope := instance.Scope(nil, folders.builtins())
 	for _, component := range instance.Components {
 		engine := w.Reconcilers[component.Kind]
-		target := reconcilers.Target{
-			Instance: instance, Component: component, Fleet: fleet, SourceDir: folders.source, Log: w.log,
-			ProjectDir: folders.project, SecretsDir: folders.secrets, Scope: instance.Scope(nil, desired.Builtins{ProjectDir: folders.project, SecretsDir: folders.secrets}),
-		}
+		target := folders.target(fleet, instance, component, scope)
+		target.Log = w.log
 		if finder, ok := engine.(reconcilers.ServiceFinder); ok {
 			services = finder.Services(target)
 		}

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -61,7 +60,8 @@ func (s situation) phase(st *report.Status) {
 		st.Why = []string{"its manifest is gone from the fleet repository; what runs was left running"}
 	case s.err != nil:
 		n := Node{ID: s.instance}
-		n.explain(s.err, s.redact)
+		n.explain(s.err)
+		n.clean(s.redact)
 		st.Phase, st.News = troublePhase(stateOf(s.err), s.known.Applied != ""), n.Message
 		st.Why, st.Next = add(nil, n.Message), add(nil, n.Do)
 	case s.known.Rejected != nil:
@@ -129,7 +129,7 @@ func (s situation) explainNodes(st *report.Status) {
 // explained says whether a node waits only for another node of the graph that is itself in trouble.
 func (s situation) explained(n Node) bool {
 	for _, other := range s.nodes {
-		if other.ID != n.ID && other.State != NodeDone && strings.HasPrefix(n.Message, "waits for "+other.Component) {
+		if other.ID != n.ID && other.State != NodeDone && n.waitsFor(other.Component) {
 			return true
 		}
 	}
@@ -273,12 +273,12 @@ func serviceSummary(nodes []Node, component string) string {
 // conditions states what must hold. A cause hides what follows from it.
 func (s situation) conditions(st *report.Status) {
 	ready := report.Condition{Type: "Ready", Status: st.Phase == report.Ready, Reason: string(st.Phase), Message: st.News}
-	source := report.Condition{Type: "SourceFollowed", Status: s.source.Err == "", Reason: s.source.Reason, Message: s.redact(s.source.Err), Since: s.source.Since}
+	source := report.Condition{Type: "SourceFollowed", Status: s.source.Err == "", Reason: s.source.Reason, Message: s.source.Err, Since: s.source.Since}
 	accepted := report.Condition{Type: "RevisionAccepted", Status: s.refused == nil, DependsOn: []string{"SourceFollowed"}}
 	if s.refused != nil {
 		accepted.Reason, accepted.Since = "InvalidManifests", s.refused.Since
 		accepted.Message = fmt.Sprintf("%s is refused as a whole, %s stays in force: %s",
-			s.refused.Revision.Short(), short(st.Attempted), s.redact(s.refused.Message))
+			s.refused.Revision.Short(), short(st.Attempted), s.refused.Message)
 		st.Why = add(st.Why, accepted.Message)
 	}
 	if s.source.Err != "" {
@@ -296,8 +296,9 @@ func (s situation) conditions(st *report.Status) {
 	}
 }
 
-// carry takes over what the last status knew: since when things are as they are, and the generation.
-func carry(st *report.Status, last *report.Status) (changed bool) {
+// carry takes over what the last status knew: since when things are as they are, and the generation, which grows when the
+// content changed.
+func carry(st *report.Status, last *report.Status) (changed bool, err error) {
 	st.Since = st.Updated
 	if last != nil && last.Phase == st.Phase {
 		st.Since = last.Since
@@ -316,31 +317,20 @@ func carry(st *report.Status, last *report.Status) (changed bool) {
 			}
 		}
 	}
-	changed = last == nil || content(st) != content(last)
-	if last != nil {
-		st.Generation = last.Generation
+	if last == nil {
+		st.Generation++
+		return true, nil
 	}
-	if changed {
+	before, err := last.Digest()
+	if err != nil {
+		return false, err
+	}
+	plain := *st
+	plain.Runs = last.Runs // the phase tells when one begins or ends
+	now, err := plain.Digest()
+	st.Generation = last.Generation
+	if before != now {
 		st.Generation++
 	}
-	return changed
-}
-
-// content is a status without what changes from look to look.
-func content(st *report.Status) string {
-	plain := *st
-	plain.Updated, plain.Since, plain.Generation, plain.Runs = time.Time{}, time.Time{}, 0, nil
-	plain.Nodes = append([]report.Node(nil), st.Nodes...)
-	for i := range plain.Nodes {
-		plain.Nodes[i].Duration = 0
-	}
-	plain.Conditions = append([]report.Condition(nil), st.Conditions...)
-	for i := range plain.Conditions {
-		plain.Conditions[i].Since = time.Time{}
-	}
-	text, err := json.Marshal(plain)
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
+	return before != now, err
 }

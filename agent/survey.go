@@ -54,8 +54,7 @@ func (p *pass) look(ctx context.Context, n *nodeRun) {
 		n.planned = p.clock.Now()
 	}
 	p.update(n, func(v *Node) {
-		v.Facts = p.redactFacts(n.observed.Facts)
-		v.Plan = p.redactChanges(n.plan.Changes)
+		v.Facts, v.Plan = n.observed.Facts, n.plan.Changes
 		if !n.dirty {
 			v.State, v.Message, v.Started, v.Duration = NodeDone, "", started, p.clock.Now().Sub(started)
 		}
@@ -103,7 +102,7 @@ func (p *pass) finish(ctx context.Context, n *nodeRun) {
 	}
 	p.update(n, func(v *Node) {
 		v.State = stateOf(n.err)
-		v.explain(n.err, p.redact)
+		v.explain(n.err)
 		if n.err == nil && len(n.plan.Changes) > 0 && !n.touched {
 			v.State = NodePending // planned, and not for this pass to apply
 		}
@@ -119,8 +118,8 @@ func (p *pass) finish(ctx context.Context, n *nodeRun) {
 // heldUp says what of a node's needs is not there: the first node by the graph's order that it waits for.
 func (p *pass) heldUp(n *nodeRun) error {
 	for _, edge := range n.node.Needs {
-		if edge.Output != "" && !p.outputKnown(edge.On, edge.Output) {
-			return &reconcilers.WaitError{For: edge.On + "." + edge.Output}
+		if edge.Output != "" && !p.outputKnown(edge) {
+			return &reconcilers.WaitError{For: p.edgeName(edge)}
 		}
 		on := p.nodes[edge.On]
 		if edge.Output == "" && !p.applied && !p.isMet(on, edge) {
@@ -135,18 +134,4 @@ func (p *pass) isMet(on *nodeRun, edge desired.Edge) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return on.view.State == NodeDone || (edge.Started && on.running)
-}
-
-func (p *pass) redactChanges(changes []reconcilers.Change) []reconcilers.Change {
-	clean := make([]reconcilers.Change, len(changes))
-	for i, change := range changes {
-		change.Address, change.Reason = p.redact(change.Address), p.redact(change.Reason)
-		details := make([]string, len(change.Details))
-		for j, detail := range change.Details {
-			details[j] = p.redact(detail)
-		}
-		change.Details = details
-		clean[i] = change
-	}
-	return clean
 }

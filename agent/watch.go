@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"dive-agent/desired"
 	"dive-agent/reconcilers"
 )
 
@@ -26,10 +27,8 @@ func (w *worker) watch(p *pass) {
 			w.log.Warn("cannot watch a component", "component", component.Name, "error", err)
 			continue
 		}
-		target := reconcilers.Target{
-			Instance: p.instance, Component: component, Fleet: p.fleet, Scope: p.scope, Dir: dir, Services: p.services,
-			SourceDir: p.places.source, ProjectDir: p.places.project, SecretsDir: p.places.secrets, Log: w.log.With("component", component.Name),
-		}
+		target := p.places.target(p.fleet, p.instance, component, p.scope)
+		target.Dir, target.Services, target.Log = dir, p.services, w.log.With("component", component.Name)
 		all.Go(func() { w.keepWatching(ctx, watcher, target) })
 	}
 	w.watched = p.instance.Digest
@@ -50,10 +49,11 @@ func (w *worker) keepWatching(ctx context.Context, watcher reconcilers.Watcher, 
 	for {
 		opened := w.Clock.Now()
 		err := watcher.Watch(ctx, target, func(part string) {
+			id := ""
 			if part != "" {
-				part = target.Component.Name + "/" + part
+				id = desired.NodeID(target.Component.Name, part)
 			}
-			w.rouseNode(part)
+			w.rouseNode(id)
 		})
 		if ctx.Err() != nil {
 			return

@@ -46,9 +46,9 @@ func TestDecodeValues(t *testing.T) {
 	require.InDelta(t, 0.5, *d.Ratio, 0)
 	require.Equal(t, "12", d.Password.Source())
 	require.Len(t, d.Extra, 2)
-	b, err := d.Extra["b"].(desired.Tree).Go(nil)
+	b, err := d.Extra["b"].(desired.Tree).Eval(nil)
 	require.NoError(t, err)
-	require.Equal(t, int64(3), b)
+	require.Equal(t, int64(3), b.Go())
 }
 
 func TestTree(t *testing.T) {
@@ -59,16 +59,14 @@ func TestTree(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, v.Secret())
 	require.Equal(t, "(secret)", v.Display())
-	plain, err := tree.Go(scope)
-	require.NoError(t, err)
 	require.Equal(t, map[string]any{
 		"hello": int64(1), "on": true, "none": nil, "f": 1.5, "list": []any{"a", int64(5), "x-4"}, "s": "hush", "at": "2024-01-01",
-	}, plain)
+	}, v.Go())
 	require.Equal(t, "hello", tree.Fields()[0].Name)
 	require.True(t, tree.Get("list").IsList())
 	require.True(t, tree.Get("nothing").IsZero())
 
-	_, err = tree.Go(desired.NewScope(nil))
+	_, err = tree.Eval(desired.NewScope(nil))
 	require.ErrorContains(t, err, "f:1:55")
 }
 

@@ -129,6 +129,23 @@ func (e Expr) Eval(scope *Scope) (Value, error) {
 	return ValueOf(v), nil
 }
 
+// Missing names what the expression waits for in a scope, such as "registration.token": the references that are not
+// known, or its source when it names none.
+func (e Expr) Missing(scope *Scope) []string {
+	var names []string
+	if e.template != nil {
+		for _, traversal := range e.template.Variables() {
+			if v, diags := traversal.TraverseAbs(scope.context()); diags.HasErrors() || !v.IsWhollyKnown() {
+				names = append(names, strings.Join(pathOf(traversal), "."))
+			}
+		}
+	}
+	if len(names) == 0 {
+		names = []string{e.source}
+	}
+	return names
+}
+
 func (e Expr) problemsOf(diags hcl.Diagnostics) Problems {
 	var problems Problems
 	for _, d := range diags {

@@ -122,6 +122,14 @@ type Node struct {
 	Needs     []Edge
 }
 
+// NodeID is the ID of the node of a component, or of a part of one.
+func NodeID(component, part string) string {
+	if part == "" {
+		return component
+	}
+	return component + "/" + part
+}
+
 // Edge says that a node waits for another one.
 type Edge struct {
 	On      string // ID of the node that is needed

@@ -42,7 +42,7 @@ func (g *grapher) add(c *Component, check *Check) {
 		return
 	}
 	for _, part := range parts {
-		if part.Name == "" || g.index[c.Name+"/"+part.Name] != nil {
+		if part.Name == "" || g.index[NodeID(c.Name, part.Name)] != nil {
 			continue // the kind's own check reports parts that stand twice
 		}
 		g.common(c, check, g.node(c, part))
@@ -50,9 +50,8 @@ func (g *grapher) add(c *Component, check *Check) {
 }
 
 func (g *grapher) node(c *Component, part Part) *Node {
-	n := &Node{ID: c.Name, Component: c, Part: part.Name, Title: part.Title}
+	n := &Node{ID: NodeID(c.Name, part.Name), Component: c, Part: part.Name, Title: part.Title}
 	if part.Name != "" {
-		n.ID += "/" + part.Name
 		g.services[part.Name] = append(g.services[part.Name], n)
 	}
 	if n.Title == "" {
@@ -146,7 +145,7 @@ func (g *grapher) resolve(p pending) []*Node {
 	case need.Part == "":
 		return g.parts[need.Component]
 	}
-	if on := g.index[need.Component+"/"+need.Part]; on != nil {
+	if on := g.index[NodeID(need.Component, need.Part)]; on != nil {
 		return []*Node{on}
 	}
 	if g.unknownParts(need.Component) {

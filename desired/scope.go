@@ -15,23 +15,60 @@ import (
 // and per component the object of its outputs. A Scope is immutable; With makes a new one.
 type Scope struct {
 	names     map[string]cty.Value
+	functions map[string]function.Function
 	evaluator *hcl.EvalContext
 }
 
 // NewScope makes a scope of plain names.
 func NewScope(names map[string]Value) *Scope {
-	s := &Scope{names: map[string]cty.Value{}}
+	s := &Scope{names: map[string]cty.Value{}, functions: functions}
 	return s.With(names)
 }
 
 // With gives a scope in which the names are added or replaced.
 func (s *Scope) With(names map[string]Value) *Scope {
-	next := &Scope{names: maps.Clone(s.names)}
+	next := &Scope{names: maps.Clone(s.names), functions: s.functions}
 	for name, value := range names {
 		next.names[name] = value.Cty()
 	}
-	next.evaluator = &hcl.EvalContext{Variables: next.names, Functions: functions}
+	next.evaluator = &hcl.EvalContext{Variables: next.names, Functions: next.functions}
 	return next
+}
+
+// Telling gives a scope that tells of every secret that a function makes of secrets, such as ${upper(PASSWORD)}: who looks
+// for secrets in texts would not know it. tell must be safe for concurrent use.
+func (s *Scope) Telling(tell func(Value)) *Scope {
+	next := &Scope{names: s.names, functions: make(map[string]function.Function, len(s.functions))}
+	for name, f := range s.functions {
+		next.functions[name] = telling(f, tell)
+	}
+	return next.With(nil)
+}
+
+// telling wraps a function without a change of what it takes and gives.
+func telling(f function.Function, tell func(Value)) function.Function {
+	open := func(p function.Parameter) function.Parameter {
+		p.AllowNull, p.AllowUnknown, p.AllowDynamicType, p.AllowMarked = true, true, true, true
+		return p
+	}
+	spec := &function.Spec{
+		Type: f.ReturnTypeForValues,
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			result, err := f.Call(args)
+			if err == nil && result.ContainsMarked() {
+				tell(Value{result})
+			}
+			return result, err
+		},
+	}
+	for _, p := range f.Params() {
+		spec.Params = append(spec.Params, open(p))
+	}
+	if p := f.VarParam(); p != nil {
+		more := open(*p)
+		spec.VarParam = &more
+	}
+	return function.New(spec)
 }
 
 // WithObject gives a scope in which name is an object of the values, such as the outputs of a component.

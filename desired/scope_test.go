@@ -43,3 +43,41 @@ func TestScope(t *testing.T) {
 	require.True(t, eval("${database.uri}", scope).Secret())
 	require.Equal(t, "a%40b%20c", eval(`${urlencode("a@b c")}`, scope).Text())
 }
+
+// What a function makes of a secret is told; what it makes of other values is not, and values stay what they were.
+func TestSecretsMadeByFunctionsAreTold(t *testing.T) {
+	var told []string
+	scope := desired.NewScope(map[string]desired.Value{
+		"password": desired.Secret("hunter-hunter"), "name": desired.String("deu"), "offset": desired.ValueOf(cty.NumberIntVal(5)),
+		"later": desired.UnknownSecret(),
+	}).Telling(func(v desired.Value) { told = append(told, v.Text()) }).With(nil)
+	for source, want := range map[string]string{
+		"mongodb://admin:${upper(password)}@db": "mongodb://admin:HUNTER-HUNTER@db",
+		"${upper(name)}-${upper(offset)}":       "DEU-5",
+		"${join(\"\", split(\"-\", password))}": "hunterhunter",
+		"${password}":                           "hunter-hunter",
+		"${upper(later)}":                       "",
+		"${coalesce(null, name)}":               "deu",
+	} {
+		e, problems := desired.ParseExpr(source, desired.Position{})
+		require.Empty(t, problems)
+		v, err := e.Eval(scope)
+		require.NoError(t, err, source)
+		require.Equal(t, want, v.Text(), source)
+	}
+	require.Contains(t, told, "HUNTER-HUNTER")
+	require.Contains(t, told, "hunterhunter")
+	require.NotContains(t, told, "DEU")
+	wrong, problems := desired.ParseExpr("${upper()}", desired.Position{})
+	require.Empty(t, problems)
+	_, err := wrong.Eval(scope)
+	require.ErrorContains(t, err, `Missing value for "str"`)
+}
+
+func TestAnExpressionNamesWhatItWaitsFor(t *testing.T) {
+	scope := desired.NewScope(map[string]desired.Value{"offset": desired.String("1")}).
+		WithObject("registration", map[string]desired.Value{"token": desired.UnknownSecret(), "spoke_id": desired.String("x")})
+	e, problems := desired.ParseExpr("${offset}-${registration.spoke_id}-${registration.token}", desired.Position{})
+	require.Empty(t, problems)
+	require.Equal(t, []string{"registration.token"}, e.Missing(scope))
+}

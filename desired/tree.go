@@ -113,16 +113,6 @@ func (t Tree) Eval(scope *Scope) (Value, error) {
 	return ValueOf(v), nil
 }
 
-// Go gives the value of the piece as plain Go: nil, bool, int64, float64, string, []any, map[string]any. Unknown parts
-// are nil. Secrets are in it: the caller decides where it may go. The error is a Problems.
-func (t Tree) Go(scope *Scope) (any, error) {
-	v, err := t.Eval(scope)
-	if err != nil {
-		return nil, err
-	}
-	return v.Go(), nil
-}
-
 // Go gives the value as plain Go: nil, bool, int64, float64, string, []any, map[string]any; unknown parts are nil.
 // Secrets are in it: the caller decides where it may go.
 func (v Value) Go() any {

@@ -46,12 +46,7 @@ type Target struct {
 }
 
 // ID is the target's node in the graph: "component" or "component/part".
-func (t Target) ID() string {
-	if t.Part == "" {
-		return t.Component.Name
-	}
-	return t.Component.Name + "/" + t.Part
-}
+func (t Target) ID() string { return desired.NodeID(t.Component.Name, t.Part) }
 
 // Observed is what Observe saw.
 type Observed struct {

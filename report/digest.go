@@ -10,22 +10,14 @@ import (
 )
 
 // Digest is of the content of a status without what changes from look to look:
-// times, durations, the lag of members and the generation. Two statuses with
-// one digest tell the same.
+// since when it is so, durations and the generation. Two statuses with one
+// digest tell the same.
 func (s *Status) Digest() (string, error) {
 	plain := *s
 	plain.Since, plain.Updated, plain.Generation = time.Time{}, time.Time{}, 0
 	plain.Conditions = slices.Clone(s.Conditions)
 	for i := range plain.Conditions {
 		plain.Conditions[i].Since = time.Time{}
-	}
-	plain.Services = slices.Clone(s.Services)
-	for i := range plain.Services {
-		plain.Services[i].Since = time.Time{}
-	}
-	plain.Members = slices.Clone(s.Members)
-	for i := range plain.Members {
-		plain.Members[i].Lag = 0
 	}
 	plain.Nodes = slices.Clone(s.Nodes)
 	for i := range plain.Nodes {

@@ -125,7 +125,7 @@ func (r *Reconciler) look(ctx context.Context, st *serviceState, id string, stab
 		return verdict{ready: true}, nil
 	case state.Health.Status == container.Unhealthy && st.record.Good != nil && !st.known():
 		// With an earlier version at hand the engine's word is enough; on a first start the whole time is given.
-		return verdict{}, &fault{message: r.redact(fmt.Sprintf("service %s is unhealthy%s", st.name, lastProbe(c)))}
+		return verdict{}, &fault{message: fmt.Sprintf("service %s is unhealthy%s", st.name, r.lastProbe(c))}
 	}
 	return verdict{waitsFor: "runs, waiting until it is healthy", lacks: "healthy"}, nil
 }
@@ -134,13 +134,13 @@ func hasHealthCheck(c *container.InspectResponse) bool {
 	return c.State.Health != nil && c.State.Health.Status != container.NoHealthcheck && c.State.Health.Status != ""
 }
 
-// lastProbe gives what the last health check printed, in one line.
-func lastProbe(c *container.InspectResponse) string {
+// lastProbe gives what the last health check printed, redacted, in one line.
+func (r *Reconciler) lastProbe(c *container.InspectResponse) string {
 	if c.State.Health == nil || len(c.State.Health.Log) == 0 {
 		return ""
 	}
 	probe := c.State.Health.Log[len(c.State.Health.Log)-1]
-	words := strings.Join(strings.Fields(probe.Output), " ")
+	words := strings.Join(strings.Fields(r.redact(probe.Output)), " ") // before it is cut: half a secret is none to the redactor
 	if len(words) > 200 {
 		words = words[:200] + "..."
 	}

@@ -3,7 +3,6 @@ package compose
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -341,7 +340,7 @@ func (r *Reconciler) notReady(ctx context.Context, st *serviceState) error {
 	case container.Starting:
 		return &reconcilers.WaitError{For: "service " + st.name + " to become healthy", Again: 2 * time.Second}
 	case container.Unhealthy:
-		return errors.New(r.redact(fmt.Sprintf("service %s is unhealthy%s", st.name, lastProbe(c))))
+		return fmt.Errorf("service %s is unhealthy%s", st.name, r.lastProbe(c))
 	}
 	return nil
 }

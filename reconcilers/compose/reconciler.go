@@ -108,13 +108,7 @@ func (s *stack) environment() (map[string]string, error) {
 			env[name] = value.Text()
 			continue
 		}
-		env[name] = standIn
-		for _, ref := range expr.References() {
-			s.unknown[name] = append(s.unknown[name], ref.String())
-		}
-		if len(s.unknown[name]) == 0 {
-			s.unknown[name] = []string{name}
-		}
+		env[name], s.unknown[name] = standIn, expr.Missing(s.target.Scope)
 	}
 	return env, nil
 }

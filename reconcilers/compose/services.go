@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
+	"dive-agent/desired"
 	"dive-agent/reconcilers"
 )
 
@@ -147,7 +148,7 @@ func (s *services) inspect(ctx context.Context, service string) (*container.Insp
 }
 
 func (s *services) wait(service string, err error) error {
-	return &reconcilers.WaitError{For: s.component + "/" + service, Again: 2 * time.Second, Err: err}
+	return &reconcilers.WaitError{For: desired.NodeID(s.component, service), Again: 2 * time.Second, Err: err}
 }
 
 // Logs is reconcilers.Services.

@@ -159,7 +159,8 @@ func (w *world) set(name string, v desired.Value) {
 }
 
 func (w *world) reconciler() *Reconciler {
-	return New(reconcilers.Deps{Clock: w.clock, Terraform: reconcilers.Terraform{Path: w.tool, CLIConfig: w.bed.mirror.ConfigFile}})
+	redact := strings.NewReplacer(adminPassword, "(secret)", clientSecret, "(secret)").Replace
+	return New(reconcilers.Deps{Clock: w.clock, Redact: redact, Terraform: reconcilers.Terraform{Path: w.tool, CLIConfig: w.bed.mirror.ConfigFile}})
 }
 
 func (w *world) processes() int {

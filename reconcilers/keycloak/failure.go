@@ -23,10 +23,10 @@ func (l *look) failed(what string, s *stream, err error) error {
 			lines = append(lines, fmt.Sprintf("and %d more", len(told)-5))
 			break
 		}
-		lines = append(lines, l.clean(d.String()))
+		lines = append(lines, l.deps.Redact(d.String()))
 	}
 	if len(lines) == 0 {
-		lines = []string{l.clean(brief(err))}
+		lines = []string{l.deps.Redact(brief(err))}
 	}
 	text := fmt.Sprintf("terraform %s of module %s: %s", what, l.spec.Module, strings.Join(lines, "; "))
 	for _, d := range told {
@@ -78,8 +78,6 @@ func wrongPasswordError(text string) error {
 		Do: "Check keycloak_admin_user and keycloak_admin_password against the server's administrator (a locked account answers the same)",
 	}
 }
-
-func (l *look) clean(text string) string { return l.deps.Redact(l.in.redact(text)) }
 
 // policyOf knows the errors that are no mere failures. Nothing is typed there, so it reads the texts of Terraform 1.x
 // and of the provider.

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
@@ -18,7 +17,6 @@ import (
 // inputs is what a module is run with.
 type inputs struct {
 	variables map[string]any
-	secrets   []string // values that may stand nowhere
 	unknown   []string // what is not known yet, by name
 	digest    string   // keyed; of variables, module and the tool's configuration
 	url, ca   string   // url is empty where the service tells
@@ -34,13 +32,14 @@ func gather(t reconcilers.Target, s *Spec, w *workspace) (*inputs, error) {
 			return nil, err
 		}
 		if !v.Known() {
-			in.unknown = append(in.unknown, missing(name, tree.Exprs(), t.Scope)...)
+			for _, expr := range tree.Exprs() {
+				if v, err := expr.Eval(t.Scope); err == nil && !v.Known() {
+					in.unknown = append(in.unknown, expr.Missing(t.Scope)...)
+				}
+			}
 			continue
 		}
 		in.variables[name] = v.Go()
-		if v.Secret() {
-			in.secrets = append(in.secrets, leaves(in.variables[name])...)
-		}
 	}
 	for name, expr := range map[string]desired.Expr{"url": s.URL, "ca": s.CA} {
 		if expr.IsZero() {
@@ -51,7 +50,7 @@ func gather(t reconcilers.Target, s *Spec, w *workspace) (*inputs, error) {
 			return nil, err
 		}
 		if !v.Known() {
-			in.unknown = append(in.unknown, missing(name, []desired.Expr{expr}, t.Scope)...)
+			in.unknown = append(in.unknown, expr.Missing(t.Scope)...)
 			continue
 		}
 		if name == "url" {
@@ -65,58 +64,6 @@ func gather(t reconcilers.Target, s *Spec, w *workspace) (*inputs, error) {
 	var err error
 	in.digest, err = digest(w.key, []any{in.variables, in.url, w.moduleHash, fileHash(w.tool.CLIConfig), w.tool.Path})
 	return in, err
-}
-
-// missing names the references of expressions that have no value yet.
-func missing(name string, exprs []desired.Expr, scope *desired.Scope) []string {
-	var names []string
-	for _, expr := range exprs {
-		if v, err := expr.Eval(scope); err == nil && v.Known() {
-			continue
-		}
-		for _, reference := range expr.References() {
-			text := reference.String()
-			single, problems := desired.ParseExpr("${"+text+"}", expr.Position())
-			if v, err := single.Eval(scope); len(problems) > 0 || err != nil || !v.Known() {
-				names = append(names, text)
-			}
-		}
-	}
-	if len(names) == 0 {
-		names = []string{name}
-	}
-	return names
-}
-
-// leaves lists the texts in a value.
-func leaves(v any) []string {
-	switch value := v.(type) {
-	case string:
-		return []string{value}
-	case []any:
-		var all []string
-		for _, e := range value {
-			all = append(all, leaves(e)...)
-		}
-		return all
-	case map[string]any:
-		var all []string
-		for _, e := range value {
-			all = append(all, leaves(e)...)
-		}
-		return all
-	}
-	return nil
-}
-
-// redact takes the secrets among the variables out of a text.
-func (in *inputs) redact(text string) string {
-	for _, secret := range in.secrets {
-		if len(secret) >= 4 {
-			text = strings.ReplaceAll(text, secret, "(secret)")
-		}
-	}
-	return text
 }
 
 // locate finds the server. The address of a container is no part of the digest: a container that was made anew is no

@@ -22,7 +22,7 @@ func (l *look) plan(ctx context.Context) (*planned, error) {
 		p, err := a.adopt(ctx, l.work, l.in, l.spec)
 		switch {
 		case errors.Is(err, errRefused):
-			policy := wrongPasswordError(l.clean(err.Error()))
+			policy := wrongPasswordError(l.deps.Redact(err.Error()))
 			err = errors.Join(policy, l.remember(policy))
 		case p != nil && err != nil:
 			err = l.failed("plan", p.stream, err)

@@ -134,12 +134,8 @@ func (e *evaluator) host(m Member) string {
 }
 
 func (e *evaluator) note(x desired.Expr) {
-	if *e.unknown != "" {
-		return
-	}
-	*e.unknown = x.Source()
-	if refs := x.References(); len(refs) > 0 {
-		*e.unknown = refs[0].String()
+	if *e.unknown == "" {
+		*e.unknown = x.Missing(e.scope)[0]
 	}
 }
 

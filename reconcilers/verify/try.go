@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -21,7 +20,6 @@ import (
 const (
 	maxSaw     = 300     // characters of what was seen
 	maxCABytes = 1 << 20 // of a file of certificate authorities
-	minHidden  = 4       // shorter values would hide too much of a text
 )
 
 // try is one run of one check.
@@ -29,7 +27,6 @@ type try struct {
 	r      *Reconciler
 	target reconcilers.Target
 	check  Check
-	hidden []string // secret values that were used
 }
 
 func (t *try) run(ctx context.Context) outcome {
@@ -53,23 +50,13 @@ func (t *try) run(ctx context.Context) outcome {
 	return fail("the check names nothing to look at")
 }
 
-// text evaluates an expression. Secrets in it are taken out of whatever the check says.
+// text evaluates an expression.
 func (t *try) text(e desired.Expr) (string, error) {
 	value, err := e.Eval(t.target.Scope)
-	if err != nil {
-		return "", err
+	if err == nil && !value.Known() {
+		err = &reconcilers.WaitError{For: e.Missing(t.target.Scope)[0]}
 	}
-	if !value.Known() {
-		name := e.Source()
-		if refs := e.References(); len(refs) > 0 {
-			name = refs[0].String()
-		}
-		return "", &reconcilers.WaitError{For: name}
-	}
-	if value.Secret() {
-		t.hide(value.Text())
-	}
-	return value.Text(), nil
+	return value.Text(), err
 }
 
 // texts evaluates several, up to the first error.
@@ -87,31 +74,20 @@ func (t *try) texts(expressions ...desired.Expr) ([]string, error) {
 
 // tree evaluates a piece of the manifest to plain Go.
 func (t *try) tree(tree desired.Tree) (any, error) {
+	value, err := tree.Eval(t.target.Scope)
+	if err != nil || value.Known() {
+		return value.Go(), err
+	}
 	for _, e := range tree.Exprs() {
 		if _, err := t.text(e); err != nil {
 			return nil, err
 		}
 	}
-	return tree.Go(t.target.Scope)
-}
-
-// hide remembers a secret; of a connection string also the password in it.
-func (t *try) hide(secret string) {
-	t.hidden = append(t.hidden, secret)
-	if u, err := url.Parse(secret); err == nil && u.User != nil {
-		if password, has := u.User.Password(); has {
-			t.hidden = append(t.hidden, password, url.QueryEscape(password))
-		}
-	}
+	return nil, fmt.Errorf("the value at %s is not known", tree.Position())
 }
 
 // clean makes a text fit for the status: no secrets, one line, not too long.
 func (t *try) clean(text string) string {
-	for _, secret := range t.hidden {
-		if len(secret) >= minHidden {
-			text = strings.ReplaceAll(text, secret, "(secret)")
-		}
-	}
 	if t.r.deps.Redact != nil {
 		text = t.r.deps.Redact(text)
 	}

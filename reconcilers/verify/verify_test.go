@@ -285,7 +285,7 @@ checks:
 		return &conformance.World{
 			Target: w.target, NoChanges: true, Secrets: []string{mongoPassword, postgresPassword},
 			New: func(*testing.T) reconcilers.Reconciler {
-				return verify.New(reconcilers.Deps{Clock: reconcilers.SystemClock{}})
+				return verify.New(reconcilers.Deps{Clock: reconcilers.SystemClock{}, Redact: redact})
 			},
 			State: func(t *testing.T) string {
 				c, err := w.lab.Find(t.Context(), "mongodb")

@@ -48,7 +48,7 @@ func (t *try) http(ctx context.Context, spec *HTTP) outcome {
 		return fail("status %d, expected %d: %s", status, want, firstLine(body))
 	}
 	if contains != "" && !strings.Contains(string(body), contains) {
-		return fail("status %d without %q: %s", status, t.clean(contains), firstLine(body))
+		return fail("status %d without %q: %s", status, contains, firstLine(body))
 	}
 	return pass("status %d", status)
 }

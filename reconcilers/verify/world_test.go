@@ -120,8 +120,18 @@ func (w *world) checks(text string) {
 	w.target.Component.Spec = spec
 }
 
+// redact is what the agent's redactor does.
+func redact(text string) string {
+	for _, secret := range secretForms {
+		text = strings.ReplaceAll(text, secret, "(secret)")
+	}
+	return text
+}
+
+var secretForms = []string{mongoPassword, "m0ngo-Secret%2Fwith%3Fsigns", postgresPassword}
+
 func (w *world) reconciler() reconcilers.Reconciler {
-	r := verify.New(reconcilers.Deps{Clock: w.clock, Rand: rand.Reader})
+	r := verify.New(reconcilers.Deps{Clock: w.clock, Rand: rand.Reader, Redact: redact})
 	w.t.Cleanup(func() { require.NoError(w.t, r.(interface{ Close() error }).Close()) })
 	return r
 }
@@ -146,7 +156,7 @@ func (w *world) saw(r reconcilers.Reconciler) (map[string]string, reconcilers.Ob
 	saw := map[string]string{}
 	for _, c := range o.Facts.Checks {
 		saw[c.Name] = fmt.Sprintf("%t %s", c.Passed, c.Saw)
-		for _, secret := range []string{mongoPassword, "m0ngo-Secret%2Fwith%3Fsigns", postgresPassword} {
+		for _, secret := range secretForms {
 			require.False(w.t, strings.Contains(c.Saw, secret), "a secret is in what %s saw", c.Name)
 		}
 	}
