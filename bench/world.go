@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -107,19 +105,18 @@ func (w *world) writeFleet() error {
 	if err != nil {
 		return err
 	}
-	values := examples.TestbedValues()
+	values := testbed.ExampleValues()
 	values["hubURL"] = fmt.Sprintf("https://host.docker.internal:%d", 4000+hubOffset)
-	dir := w.path("fleet")
-	err = examples.Write(dir, examples.Options{
+	example, err := examples.Files(examples.Options{
 		Name: "bench", Instances: []string{}, Hosts: []string{}, Values: values, HubCA: ca.PEM(),
 		HubURL: fmt.Sprintf("https://localhost:%d", 4000+hubOffset),
 	})
 	if err != nil {
 		return err
 	}
-	files, err := readTree(dir)
-	if err != nil {
-		return err
+	files := gitserver.Files{}
+	for name, text := range example {
+		files[name] = string(text)
 	}
 	addSmallBlueprints(files)
 	if err := prepareSpoke(files); err != nil {
@@ -130,22 +127,6 @@ func (w *world) writeFleet() error {
 	files["instances/usa.yaml"] = instanceManifest("usa", "small-hub", "usa-01", "code: USA", "project: "+hubProject, fmt.Sprintf("portOffset: %d", hubOffset))
 	_, err = w.merge("The fleet", files)
 	return err
-}
-
-func readTree(dir string) (gitserver.Files, error) {
-	files := gitserver.Files{}
-	return files, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		files[filepath.ToSlash(name)] = string(text)
-		return err
-	})
 }
 
 // merge commits files on main and remembers them.

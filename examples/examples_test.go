@@ -2,7 +2,6 @@ package examples_test
 
 import (
 	"bytes"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -18,13 +17,14 @@ import (
 	"dive-agent/reconcilers/mongo"
 	"dive-agent/reconcilers/registration"
 	"dive-agent/reconcilers/verify"
+	"dive-agent/testbed"
 )
 
 var kinds = []desired.Kind{compose.Kind, mongo.Kind, keycloak.Kind, registration.SpokeKind, registration.ApprovalsKind, verify.Kind}
 
 // The example fleet is valid with the real kinds, as it is and with the test bed's images.
 func TestExamplesLoad(t *testing.T) {
-	for name, o := range map[string]examples.Options{"as it is": {}, "test bed": {Values: examples.TestbedValues()}} {
+	for name, o := range map[string]examples.Options{"as it is": {}, "test bed": {Values: testbed.ExampleValues()}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			require.NoError(t, examples.Write(dir, o))
@@ -61,17 +61,16 @@ func TestExamplesFitTheSchema(t *testing.T) {
 	schema, err := c.Compile("schema.json")
 	require.NoError(t, err)
 	checked := 0
-	require.NoError(t, fs.WalkDir(examples.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || filepath.Ext(name) != ".yaml" || filepath.Base(name) == "compose.yaml" {
-			return err
+	files, err := examples.Files(examples.Options{})
+	require.NoError(t, err)
+	for name, text := range files {
+		if filepath.Ext(name) != ".yaml" || filepath.Base(name) == "compose.yaml" {
+			continue
 		}
-		text, err := fs.ReadFile(examples.FS(), name)
-		require.NoError(t, err)
 		var manifest any
 		require.NoError(t, yaml.Unmarshal(text, &manifest))
 		require.NoError(t, schema.Validate(manifest), name)
 		checked++
-		return nil
-	}))
+	}
 	require.GreaterOrEqual(t, checked, 11)
 }

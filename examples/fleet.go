@@ -16,16 +16,7 @@ import (
 //go:generate env UPDATE=1 go test -run TestManual .
 
 //go:embed all:desired
-var files embed.FS
-
-// FS is the example fleet, a desired-state repository.
-func FS() fs.FS {
-	sub, err := fs.Sub(files, "desired")
-	if err != nil {
-		panic("examples: " + err.Error()) // the path is a constant
-	}
-	return sub
-}
+var embedded embed.FS
 
 // Options say what of the example is written and how it differs.
 type Options struct {
@@ -37,31 +28,42 @@ type Options struct {
 	HubCA     []byte            // PEM in place of hub-ca.pem, when not nil
 }
 
-// Write puts the example fleet in a folder, which is made when it is not there.
-func Write(dir string, o Options) error {
-	return fs.WalkDir(FS(), ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil {
+// Files gives the example fleet by the files' paths, with slashes.
+func Files(o Options) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	return out, fs.WalkDir(embedded, "desired", func(path string, entry fs.DirEntry, err error) error {
+		name := strings.TrimPrefix(path, "desired/")
+		if err != nil || entry.IsDir() || !wanted(name, "instances/", o.Instances) || !wanted(name, "hosts/", o.Hosts) {
 			return err
 		}
-		target := filepath.Join(dir, filepath.FromSlash(name))
-		if entry.IsDir() {
-			return os.MkdirAll(target, 0o755)
-		}
-		if !wanted(name, "instances/", o.Instances) || !wanted(name, "hosts/", o.Hosts) {
-			return nil
-		}
-		text, err := fs.ReadFile(FS(), name)
-		if err != nil {
-			return err
-		}
+		text, err := embedded.ReadFile(path)
 		switch {
 		case name == "fleet.yaml":
 			text = o.fleet(text)
 		case name == "hub-ca.pem" && o.HubCA != nil:
 			text = o.HubCA
 		}
-		return os.WriteFile(target, text, 0o644)
+		out[name] = text
+		return err
 	})
+}
+
+// Write puts the example fleet in a folder, which is made when it is not there; what else is in the folder stays.
+func Write(dir string, o Options) error {
+	files, err := Files(o)
+	if err != nil {
+		return err
+	}
+	for name, text := range files {
+		target := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(target, text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wanted says whether a file of a folder is in a list of names; nil means all.
@@ -94,23 +96,6 @@ func (o Options) fleet(text []byte) []byte {
 		lines = append(lines, fmt.Sprintf("    %s: %s", name, o.Values[name]))
 	}
 	return []byte(strings.Join(lines, "\n") + "\n")
-}
-
-// TestbedValues are the values of fleet.yaml with which the example runs on the images of the test bed.
-func TestbedValues() map[string]string {
-	return map[string]string{
-		"mongoImage":        "dive-testbed/mongod:6.0.5",
-		"postgresImage":     "dive-testbed/postgres:15",
-		"keycloakImage":     "dive-testbed/keycloak:26.4.7",
-		"keycloakArguments": "--optimized",
-		"redisImage":        "dive-testbed/redis:7",
-		"opaImage":          "dive-testbed/opa:1.22.2",
-		"opalServerImage":   "dive-testbed/opal-server:0.9.9",
-		"opalClientImage":   "dive-testbed/opal-client:0.9.9",
-		"backendImage":      "dive-testbed/services:1",
-		"kasImage":          "dive-testbed/services:1",
-		"frontendImage":     "dive-testbed/services:1",
-	}
 }
 
 // WriteMany puts a fleet of the example's hub and n spokes in a folder, each spoke on a host of its own: for benchmarks.

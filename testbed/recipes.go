@@ -30,6 +30,23 @@ const (
 	bullseye   ImageName = "dive-testbed/base:11"     // for servers that need OpenSSL 1.1
 )
 
+// ExampleValues are the values of fleet.yaml with which the example fleet runs on these images, as YAML text.
+func ExampleValues() map[string]string {
+	return map[string]string{
+		"mongoImage":        string(Mongod605),
+		"postgresImage":     string(Postgres15),
+		"keycloakImage":     string(Keycloak),
+		"keycloakArguments": "--optimized",
+		"redisImage":        string(Redis7),
+		"opaImage":          string(OPA),
+		"opalServerImage":   string(OPALServer),
+		"opalClientImage":   string(OPALClient),
+		"backendImage":      string(Services),
+		"kasImage":          string(Services),
+		"frontendImage":     string(Services),
+	}
+}
+
 // recipes are all images; the order of the list is the order in which `up` starts on them.
 var recipes = []recipe{
 	{name: Base, prepare: debian("bookworm", "ca-certificates", "curl", "postgresql", "redis-server", "openjdk-17-jre-headless",

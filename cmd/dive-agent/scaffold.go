@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,18 +36,10 @@ func newInit(g *globals) *cobra.Command {
 
 // initialFiles are those of the example fleet, with the hub alone.
 func initialFiles() (files []desired.File, err error) {
-	err = fs.WalkDir(examples.FS(), ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		folder, name, _ := strings.Cut(path, "/")
-		if (folder == "instances" && name != "usa.yaml") || (folder == "hosts" && name != "usa-01.yaml") {
-			return nil
-		}
-		content, err := fs.ReadFile(examples.FS(), path)
-		files = append(files, desired.File{Path: path, Text: content})
-		return err
-	})
+	all, err := examples.Files(examples.Options{Instances: []string{"usa"}, Hosts: []string{"usa-01"}})
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		files = append(files, desired.File{Path: path, Text: all[path]})
+	}
 	return files, err
 }
 

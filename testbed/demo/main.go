@@ -27,11 +27,10 @@ func main() {
 
 func run(ctx context.Context) error {
 	var (
-		agent  = flag.String("agent", "bin/dive-agent", "the agent's program")
-		desire = flag.String("examples", "examples/desired", "the fleet to start from")
-		dir    = flag.String("dir", story.DefaultDir(), "folder of the demo's world")
-		keep   = flag.Bool("keep", os.Getenv("KEEP") == "1", "leave everything running at the end")
-		clean  = flag.Bool("clean", false, "remove what a demo left, and nothing else")
+		agent = flag.String("agent", "bin/dive-agent", "the agent's program")
+		dir   = flag.String("dir", story.DefaultDir(), "folder of the demo's world")
+		keep  = flag.Bool("keep", os.Getenv("KEEP") == "1", "leave everything running at the end")
+		clean = flag.Bool("clean", false, "remove what a demo left, and nothing else")
 	)
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -39,5 +38,5 @@ func run(ctx context.Context) error {
 	if *clean {
 		return story.Remove(ctx, *dir)
 	}
-	return story.Tell(ctx, story.Options{Agent: *agent, Examples: *desire, Dir: *dir, Keep: *keep})
+	return story.Tell(ctx, story.Options{Agent: *agent, Dir: *dir, Keep: *keep})
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -35,7 +34,7 @@ func TestKilledAtEveryChangeOfASpoke(t *testing.T) {
 func walk(t *testing.T, limit time.Duration, kill func(context.Context, *world)) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	w := newWorld(Options{Agent: agenttest.Binary(t, "failpoint"), Examples: filepath.Join("..", "..", "examples", "desired"), Dir: shortDir(t)})
+	w := newWorld(Options{Agent: agenttest.Binary(t, "failpoint"), Dir: shortDir(t)})
 	t.Cleanup(func() {
 		if t.Failed() {
 			w.lastWords()

@@ -13,10 +13,9 @@ import (
 
 // Options say where the story takes place.
 type Options struct {
-	Agent    string // the agent's program
-	Examples string // the fleet to start from
-	Dir      string // folder of the world; what an earlier story left there is removed
-	Keep     bool   // leave everything running at the end
+	Agent string // the agent's program
+	Dir   string // folder of the world; what an earlier story left there is removed
+	Keep  bool   // leave everything running at the end
 }
 
 // DefaultDir is the demo's folder.
@@ -39,5 +38,5 @@ func Tell(ctx context.Context, o Options) error {
 func Remove(ctx context.Context, dir string) error { return newWorld(Options{Dir: dir}).remove(ctx) }
 
 func newWorld(o Options) *world {
-	return &world{dir: o.Dir, agentPath: o.Agent, examples: o.Examples}
+	return &world{dir: o.Dir, agentPath: o.Agent}
 }

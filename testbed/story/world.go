@@ -14,6 +14,7 @@ import (
 
 	"github.com/moby/moby/client"
 
+	"dive-agent/examples"
 	"dive-agent/testbed"
 	"dive-agent/testbed/gitserver"
 	"dive-agent/testbed/pki"
@@ -26,7 +27,6 @@ var projects = []string{"dive-hub", "dive-spoke-deu", "dive-spoke-fra"}
 type world struct {
 	dir       string
 	agentPath string
-	examples  string
 
 	engine    *client.Client
 	host      string // DOCKER_HOST
@@ -130,51 +130,11 @@ func (w *world) makeFleet(ctx context.Context) error {
 	if _, err := w.command(ctx, w.dir, "git", "clone", "-q", bare, clone); err != nil {
 		return err
 	}
-	if err := os.CopyFS(clone, os.DirFS(w.examples)); err != nil {
-		return err
-	}
-	for _, later := range []string{"deu", "fra", "gbr"} {
-		if err := os.Remove(filepath.Join(clone, "instances", later+".yaml")); err != nil {
-			return err
-		}
-	}
 	ca, err := pki.LoadOrCreate(w.path("pki"), "DIVE demo")
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(clone, "hub-ca.pem"), ca.PEM(), 0o644); err != nil {
-		return err
-	}
-	if err := w.useTestbedImages(filepath.Join(clone, "fleet.yaml")); err != nil {
-		return err
-	}
-	return nil
-}
-
-// useTestbedImages names the test bed's images where the examples name public ones.
-func (w *world) useTestbedImages(fleet string) error {
-	content, err := os.ReadFile(fleet)
-	if err != nil {
-		return err
-	}
-	lines := "  values:\n"
-	for _, image := range [][2]string{
-		{"mongoImage", string(testbed.Mongod605)},
-		{"postgresImage", string(testbed.Postgres15)},
-		{"keycloakImage", string(testbed.Keycloak)},
-		{"keycloakArguments", "--optimized"},
-		{"redisImage", string(testbed.Redis7)},
-		{"opaImage", string(testbed.OPA)},
-		{"opalClientImage", string(testbed.OPALClient)},
-		{"opalServerImage", string(testbed.OPALServer)},
-	} {
-		lines += fmt.Sprintf("    %s: %q\n", image[0], image[1])
-	}
-	changed := strings.Replace(string(content), "  values:\n", lines, 1)
-	if changed == string(content) {
-		return errors.New("fleet.yaml of the examples has no values to add the test bed's images to")
-	}
-	return os.WriteFile(fleet, []byte(changed), 0o644)
+	return examples.Write(clone, examples.Options{Instances: []string{"usa"}, Values: testbed.ExampleValues(), HubCA: ca.PEM()})
 }
 
 // remove ends the processes and removes the containers, volumes, networks and folder of a demo: those that its record
