@@ -34,7 +34,7 @@ func newLedger() *ledger {
 
 // entry is the spec of one entry of the ledger.
 type entry struct {
-	Value    desired.Expr
+	Value    desired.Expr `yaml:"value"`
 	Destroys bool
 	Parts    []string
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -84,4 +85,100 @@ func (s *afterView) View(ctx context.Context, fn func(state.Reader) error) error
 	err := s.Store.View(ctx, fn)
 	s.once.Do(s.do)
 	return err
+}
+
+// inTheMiddle makes an instance of two entries, of which the second is made of the first, and does something while the
+// first is being made.
+func inTheMiddle(t *testing.T, do func(*worker) error) (*worker, *ledger) {
+	world := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "after ${a.value}"})
+	w, _ := newHost(t, world)
+	w.workers[w.name] = w
+	world.ledger.hook["a"] = func(context.Context, reconcilers.Progress) error { return do(w) }
+	w.round(t.Context(), "test")
+	require.Equal(t, []string{"a"}, world.ledger.made(), "what had begun was finished, no other change begun")
+	return w, world.ledger
+}
+
+func TestASuspensionEndsTheRoundAndHoldsUntilResumed(t *testing.T) {
+	w, ledger := inTheMiddle(t, func(w *worker) error { return w.Suspend(t.Context(), w.name, "ann", "by hand") })
+	require.Zero(t, w.round(t.Context(), "test"))
+	require.Equal(t, []string{"a"}, ledger.made())
+	require.Equal(t, "Suspended", w.stored(t).Phase)
+	require.Equal(t, "ann", w.stored(t).Suspended.By)
+	require.NoError(t, w.Resume(t.Context(), w.name))
+	w.round(t.Context(), "test")
+	require.Equal(t, []string{"a", "b"}, ledger.made())
+	require.Equal(t, "Ready", w.stored(t).Phase)
+}
+
+func TestWhatARoundPublishesKeepsASuspensionThatCameMeanwhile(t *testing.T) {
+	w, _ := inTheMiddle(t, func(w *worker) error {
+		return errors.Join(w.Suspend(t.Context(), w.name, "ann", "by hand"), &reconcilers.RejectedError{Message: "exited with 3"})
+	})
+	require.NotNil(t, w.stored(t).Rejected)
+	require.NotNil(t, w.stored(t).Suspended)
+}
+
+func TestAnotherContentEndsTheRound(t *testing.T) {
+	w, ledger := inTheMiddle(t, func(w *worker) error { w.declare("2222222", "second", "two"); return nil })
+	w.round(t.Context(), "test")
+	require.Equal(t, []string{"a", "a"}, ledger.made())
+	require.Equal(t, "2222222", w.stored(t).Applied)
+}
+
+func TestADrainEndsTheRoundAndBeginsNoOther(t *testing.T) {
+	w, ledger := inTheMiddle(t, func(w *worker) error { return w.Drain(t.Context()) })
+	w.round(t.Context(), "test")
+	require.Equal(t, []string{"a"}, ledger.made())
+	require.NoError(t, w.Store.View(t.Context(), func(r state.Reader) error {
+		runs, err := r.Runs(w.name, 0)
+		require.Len(t, runs, 1)
+		require.Equal(t, state.Cancelled, runs[0].Outcome)
+		return err
+	}))
+}
+
+func TestAForeignMachineTouchesNothing(t *testing.T) {
+	for name, spoil := range map[string]func(*worker){
+		"by the manifest": func(w *worker) {
+			w.assigned.fleet.Hosts = map[string]*desired.Host{"host-01": {MachineID: "another"}}
+		},
+		"by the state": func(w *worker) {
+			bound := state.Instance{Name: w.name, Host: w.Host, MachineID: "another", Attempted: "1111111"}
+			require.NoError(t, w.Store.Update(t.Context(), func(tx state.Tx) error { return tx.PutInstance(bound) }))
+		},
+	} {
+		world := newWorld(t, [2]string{"a", "one"})
+		w, _ := newHost(t, world)
+		spoil(w)
+		require.Equal(t, w.resync(), w.round(t.Context(), "test"), name)
+		require.Empty(t, world.ledger.made(), name)
+		require.ErrorContains(t, w.view.Err, "another", name)
+	}
+}
+
+func TestFailuresAreTriedAgainEverLaterUntilASuccess(t *testing.T) {
+	world := newWorld(t, [2]string{"a", "one"})
+	w, _ := newHost(t, world)
+	fail := func(want ...time.Duration) {
+		t.Helper()
+		world.ledger.errs["a"] = errors.New("away")
+		for _, pause := range want {
+			require.Equal(t, pause, w.round(t.Context(), "test"))
+		}
+		delete(world.ledger.errs, "a")
+	}
+	require.Equal(t, w.resync(), w.round(t.Context(), "test"))
+	fail(backoffFirst, 2*backoffFirst, 4*backoffFirst)
+	require.Equal(t, w.resync(), w.round(t.Context(), "test"))
+	fail(backoffFirst)
+}
+
+func TestTheSnapshotOfWhatWasAppliedIsInUse(t *testing.T) {
+	w, _ := newHost(t, newWorld(t, [2]string{"a", "one"}))
+	w.round(t.Context(), "test")
+	w.revision = &Revision{Commit: "2222222"}
+	commits, err := w.InUse(t.Context())
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{"1111111", "2222222"}, commits)
 }

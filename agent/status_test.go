@@ -1,0 +1,54 @@
+package agent
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+	"dive-agent/report"
+	"dive-agent/state"
+)
+
+// TestPhases: what matters more hides what matters less, and nothing but a graph whose nodes are all done is Ready.
+func TestPhases(t *testing.T) {
+	nodes := func(states ...NodeState) (all []Node) {
+		for _, s := range states {
+			all = append(all, Node{ID: string(s), Component: string(s), State: s, Message: "is " + string(s)})
+		}
+		return all
+	}
+	applied := state.Instance{Applied: "1111111"}
+	rejected := state.Instance{Applied: "1111111", Rejected: &state.Rejection{Revision: "2222222", Reason: "exited with 3"}}
+	suspended := rejected
+	suspended.Suspended = &state.Suspension{By: "ann"}
+	blocked := &reconcilers.BlockedError{Message: "a secret is lost"}
+	for name, c := range map[string]struct {
+		situation
+		phase report.Phase
+		news  string
+	}{
+		"nothing was looked at":          {situation{}, report.Pending, ""},
+		"all is done":                    {situation{nodes: nodes(NodeDone, NodeDone)}, report.Ready, ""},
+		"under way":                      {situation{nodes: nodes(NodeDone, NodeWorking), running: true}, report.Progressing, ""},
+		"begun, and cut off":             {situation{nodes: nodes(NodeDone, NodePending)}, report.Progressing, "pending is pending"},
+		"waits at first":                 {situation{nodes: nodes(NodeDone, NodeWaiting)}, report.Progressing, "waiting is waiting"},
+		"waits again":                    {situation{nodes: nodes(NodeDone, NodeWaiting), known: applied}, report.Degraded, "waiting is waiting"},
+		"waits for a person":             {situation{nodes: nodes(NodeWaiting, NodeBlocked)}, report.Blocked, "blocked is blocked"},
+		"failed":                         {situation{nodes: nodes(NodeBlocked, NodeFailed, NodeWaiting)}, report.Degraded, "failed is failed"},
+		"rejected":                       {situation{nodes: nodes(NodeDone), known: rejected}, report.Degraded, "exited with 3"},
+		"rejected, and healing":          {situation{nodes: nodes(NodeWorking), known: rejected, running: true}, report.Degraded, "exited with 3"},
+		"could not begin":                {situation{err: errors.New("no engine"), nodes: nodes(NodeDone)}, report.Degraded, "no engine"},
+		"may not begin":                  {situation{err: blocked, known: rejected}, report.Blocked, "a secret is lost"},
+		"its manifest is gone":           {situation{removed: true, known: rejected, nodes: nodes(NodeDone)}, report.Removing, "its manifest is gone, what runs was left running"},
+		"suspended, whatever else is so": {situation{removed: true, known: suspended, err: blocked}, report.Suspended, "suspended by ann"},
+	} {
+		c.instance, c.redact, c.next = "deu", func(s string) string { return s }, &assignment{instance: &desired.Instance{}}
+		status := statusOf(c.situation)
+		require.Equal(t, c.phase, status.Phase, name)
+		require.Equal(t, c.news, status.News, name)
+		require.Equal(t, c.phase == report.Ready, status.Conditions[0].Status, name)
+	}
+}
