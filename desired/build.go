@@ -295,8 +295,8 @@ func (b *builder) makeSecret(d *Decoder, f field, spec secretSpec) {
 	if g := spec.Generate; g != nil && f.value.get("generate").kind == mappingNode {
 		at := f.value.get("generate").at
 		switch {
-		case (g.Kind == "password" || g.Kind == "token") && (g.Length < 8 || g.Length > 1024):
-			d.Errorf(at, "length of secret %s must be 8 to 1024", f.name)
+		case (g.Kind == "password" || g.Kind == "token") && (g.Length < 12 || g.Length > 1024):
+			d.Errorf(at, "length of secret %s must be 12 to 1024", f.name)
 		case g.Kind == "rsa" && (g.Bits < 2048 || g.Bits > 8192):
 			d.Errorf(at, "bits of secret %s must be 2048 to 8192", f.name)
 		}

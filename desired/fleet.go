@@ -81,8 +81,8 @@ type SecretSpec struct {
 // Generate says how a secret is made, once.
 type Generate struct {
 	Kind   string `yaml:"kind" default:"password" enum:"password,token,mongodb-keyfile,rsa,ed25519" doc:"What is made."`
-	Length int    `yaml:"length" default:"24" doc:"Characters of a password or token."`
-	Bits   int    `yaml:"bits" default:"3072" doc:"Bits of an RSA key."`
+	Length int    `yaml:"length" default:"24" doc:"Characters of a password or token, 12 to 1024."`
+	Bits   int    `yaml:"bits" default:"3072" doc:"Bits of an RSA key, 2048 to 8192."`
 }
 
 // SecretFile says where containers find a secret as a file, under the instance's secrets folder.
