@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,7 +20,7 @@ type Event struct {
 	Duration time.Duration `json:"duration,omitempty"`
 }
 
-// ring is how many events a late reader still gets.
+// ring is how many events a late reader still gets, at least.
 const ring = 1000
 
 // bus hands events to all who listen. A slow reader misses nothing within the last 1,000 events and never holds up the
@@ -27,10 +28,10 @@ const ring = 1000
 type bus struct {
 	redact func(string) string
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards what follows
 	last   int64
-	events []Event // the newest, oldest first
-	more   chan struct{}
+	events []Event       // the newest, oldest first
+	more   chan struct{} // closed at the next event
 }
 
 func newBus(redact func(string) string) *bus { return &bus{redact: redact, more: make(chan struct{})} }
@@ -41,8 +42,8 @@ func (b *bus) emit(e Event) {
 	b.last++
 	e.Seq, e.Message = b.last, b.redact(e.Message)
 	b.events = append(b.events, e)
-	if len(b.events) > ring {
-		b.events = append([]Event(nil), b.events[len(b.events)-ring:]...)
+	if len(b.events) == 2*ring { // not at each event: all that are kept are copied
+		b.events = slices.Clone(b.events[ring:])
 	}
 	close(b.more)
 	b.more = make(chan struct{})
@@ -54,7 +55,7 @@ func (b *bus) after(seq int64) ([]Event, <-chan struct{}) {
 	defer b.mu.Unlock()
 	for i, e := range b.events {
 		if e.Seq > seq {
-			return append([]Event(nil), b.events[i:]...), b.more
+			return slices.Clone(b.events[i:]), b.more
 		}
 	}
 	return nil, b.more
