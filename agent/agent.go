@@ -22,13 +22,14 @@ type Agent struct {
 	counters counters
 	lifetime context.Context // ends when the agent gives up its workers
 
-	mu       sync.Mutex
+	all sync.WaitGroup // the workers' goroutines, and what they left to be done later
+
+	mu       sync.Mutex // guards what follows; taken before a worker's, never after it
 	workers  map[string]*worker
-	all      sync.WaitGroup
 	revision *Revision // in force
-	refused  *Refusal
+	refused  *Refusal  // of what the branch points to; nil when that is in force
 	source   SourceHealth
-	draining bool
+	draining bool // no worker is started any more
 }
 
 // Refusal says which revision is not taken, and why.
@@ -73,7 +74,7 @@ func (a *Agent) Recover(ctx context.Context) error {
 }
 
 // Take makes a revision the one in force, when its tree is a valid fleet. A Problems error means that it was refused as
-// a whole and the one before stays in force.
+// a whole and the one before stays in force. Revisions are taken one at a time.
 func (a *Agent) Take(revision Revision) error {
 	if a.inForce(revision) {
 		return nil
@@ -85,7 +86,7 @@ func (a *Agent) Take(revision Revision) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.revision, a.refused = &revision, nil
+	a.revision = &revision
 	a.Log.Info("revision in force", "commit", revision.Short(), "subject", revision.Subject)
 	a.bus.emit(Event{Time: a.Clock.Now(), Kind: "revision", State: "taken", Message: revision.Short() + " " + revision.Subject})
 	for name, instance := range fleet.Instances {
@@ -101,11 +102,25 @@ func (a *Agent) Take(revision Revision) error {
 	return nil
 }
 
-// inForce says whether a revision is the one in force, and the newest.
+// inForce says whether a revision is the one in force.
 func (a *Agent) inForce(revision Revision) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.revision != nil && a.revision.Commit == revision.Commit && a.refused == nil
+	return a.revision != nil && a.revision.Commit == revision.Commit
+}
+
+// HeadIs tells the agent where the branch points: the refusal of another revision is past then.
+func (a *Agent) HeadIs(commit string) {
+	a.mu.Lock()
+	past := a.refused != nil && a.refused.Revision.Commit != commit
+	if past {
+		a.refused = nil
+	}
+	back := past && a.revision != nil && a.revision.Commit == commit
+	a.mu.Unlock()
+	if back { // to what is in force: nothing else tells that it is accepted again
+		a.RouseAll("accepted")
+	}
 }
 
 // worker gives the instance's worker, started when new. a.mu is held.

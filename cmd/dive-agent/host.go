@@ -210,9 +210,9 @@ func newLogger(s streams, level string, redactor *secrets.Redactor) *slog.Logger
 	return slog.New(redactor.Handler(handler))
 }
 
-// note logs what went wrong beside the matter itself.
-func (h *host) note(err error) {
+// note logs what went wrong beside the matter itself; what says what was tried.
+func (h *host) note(what string, err error) {
 	if err != nil {
-		h.log.Warn("cannot clean up", "error", err)
+		h.log.Warn("cannot "+what, "error", err)
 	}
 }

@@ -41,10 +41,11 @@ func runOnce(ctx context.Context, g *globals) error {
 	if err := h.agent.Recover(ctx); err != nil {
 		return err
 	}
+	h.judgeAnew()
 	revision, changed, err := h.source.Poll(ctx)
 	refused := h.handle(ctx, source.Outcome{Revision: revision, Changed: changed, Err: err, State: h.source.State()})
-	if current, ok := h.source.Current(); ok && (refused != nil || !changed) {
-		h.note(h.agent.Take(current))
+	if refused != nil || !changed {
+		h.takeCurrent()
 	}
 	if err := h.settle(ctx, g); err != nil {
 		return err

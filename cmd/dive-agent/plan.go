@@ -88,5 +88,5 @@ func (h *host) revision(ctx context.Context, what string) (agent.Revision, func(
 	if err != nil {
 		return agent.Revision{}, nothing, fmt.Errorf("cannot fetch %q: %w", what, err)
 	}
-	return found, func() { h.note(remove()) }, nil
+	return found, func() { h.note("remove the temporary snapshot", remove()) }, nil
 }

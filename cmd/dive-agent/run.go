@@ -44,22 +44,25 @@ func runDaemon(ctx context.Context, g *globals) error {
 		return err
 	}
 	defer h.close()
+	schedule, err := h.schedule()
+	if err != nil {
+		return err
+	}
 	if err := h.agent.Recover(ctx); err != nil {
 		return err
 	}
 	d := &serving{host: h, wake: make(chan struct{}, 1)}
-	if revision, ok := h.source.Current(); ok {
-		h.note(h.agent.Take(revision)) // what was valid when it was accepted; a new agent may see it otherwise and says so
-	}
+	h.judgeAnew()
+	h.takeCurrent()
 	servers, err := d.listen(lifetime)
 	if err != nil {
 		return errors.Join(err, h.drain())
 	}
 	h.log.Info("dive-agent runs", "version", versionText(), "host", h.config.Host, "source", h.remote.String())
-	following := make(chan error, 1)
+	following := make(chan struct{})
 	follow, unfollow := context.WithCancel(lifetime)
 	defer unfollow()
-	go func() { following <- d.follow(follow) }()
+	go func() { d.follow(follow, schedule); close(following) }()
 	reporting := make(chan struct{})
 	go func() { h.deliver(lifetime); close(reporting) }()
 	d.tell(daemon.SdNotifyReady)
@@ -69,19 +72,28 @@ func runDaemon(ctx context.Context, g *globals) error {
 	d.tell(daemon.SdNotifyStopping)
 	stopAtOnce(h)
 	unfollow()
-	if err := <-following; err != nil && !errors.Is(err, context.Canceled) {
-		h.log.Warn("following the fleet repository ended", "error", err)
-	}
+	<-following
 	err = h.drain()
 	endOfLife()
 	<-reporting
 	h.flush()
 	for _, server := range servers {
-		h.note(server.Close())
+		h.note("close a listener", server.Close())
 	}
 	h.log.Info("stopped")
 	return err
 }
+
+// takeCurrent takes what was valid when it was accepted. A new agent may see it otherwise, and says so.
+func (h *host) takeCurrent() {
+	if revision, ok := h.source.Current(); ok {
+		h.note("take the revision that was in force", h.agent.Take(revision))
+	}
+}
+
+// judgeAnew lets the next poll bring what an earlier run of this program refused: this one says why in its status, or takes
+// it.
+func (h *host) judgeAnew() { h.note("forget what was refused", h.source.Retry()) }
 
 // drain lets what has begun come to its end.
 func (h *host) drain() error {
@@ -195,12 +207,8 @@ func (d *serving) told(err error) {
 }
 
 // follow polls the fleet repository until ctx ends.
-func (d *serving) follow(ctx context.Context) error {
-	schedule, err := d.schedule()
-	if err != nil {
-		return err
-	}
-	return d.source.Watch(ctx, source.WatchOptions{
+func (d *serving) follow(ctx context.Context, schedule source.Schedule) {
+	_ = d.source.Watch(ctx, source.WatchOptions{ // the error is the context's
 		Schedule: schedule, Wake: d.wake,
 		Handle: func(ctx context.Context, o source.Outcome) { d.told(d.handle(ctx, o)) },
 	})
@@ -221,6 +229,9 @@ var errOvertaken = errors.New("another poll was taken in between")
 func (h *host) handle(ctx context.Context, o source.Outcome) (err error) {
 	h.taking.Lock()
 	defer h.taking.Unlock()
+	if o.Err == nil {
+		h.agent.HeadIs(h.source.State().Head)
+	}
 	if o.Err == nil && o.Changed && h.source.State().Head == o.Revision.Commit { // a poll beside this one may have brought a newer one
 		err = h.take(ctx, o.Revision)
 	}
@@ -231,7 +242,7 @@ func (h *host) handle(ctx context.Context, o source.Outcome) (err error) {
 	}
 	h.agent.SourceIs(health)
 	if h.reporter != nil {
-		h.note(h.reporter.GitAnswers(ctx, health.Err == ""))
+		h.note("tell the reports that Git answers", h.reporter.GitAnswers(ctx, health.Err == ""))
 	}
 	if o.Err != nil {
 		return o.Err
@@ -246,7 +257,7 @@ func (h *host) take(ctx context.Context, revision source.Revision) error {
 	if err := h.agent.Take(revision); err != nil {
 		var problems desired.Problems
 		if errors.As(err, &problems) {
-			h.note(h.source.Refuse(revision, err.Error()))
+			h.note("remember the refusal", h.source.Refuse(revision, err.Error()))
 		}
 		return err
 	}
