@@ -18,6 +18,11 @@ import (
 // mutationLimit bounds a change that has begun: it is finished even when the call is cancelled.
 const mutationLimit = 2 * time.Minute
 
+// begun is the context of a change that has begun. A wait for health, which may take longer, is no part of it.
+func begun(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
+}
+
 // fault is a new version that does not work: the engine refuses it, it exits, or it is not healthy in time.
 type fault struct {
 	message string
@@ -60,7 +65,7 @@ func (r *Reconciler) bring(ctx context.Context, st *serviceState, change reconci
 	if grace := st.service.StopGracePeriod; grace != nil {
 		limit += time.Duration(*grace)
 	}
-	safe, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	safe, cancel := begun(ctx, limit)
 	defer cancel()
 	w, err := r.change(safe, st, change, progress)
 	if w != nil {
@@ -71,7 +76,7 @@ func (r *Reconciler) bring(ctx context.Context, st *serviceState, change reconci
 		err = r.await(ctx, st, w, progress)
 	}
 	if err == nil {
-		return r.commit(safe, st, w.id)
+		return r.commit(ctx, st, w.id)
 	}
 	var bad *fault
 	if !errors.As(err, &bad) || ctx.Err() != nil {
@@ -250,6 +255,8 @@ func (r *Reconciler) start(ctx context.Context, st *serviceState, id string) (*w
 
 // commit notes a service that is ready: how its container looks, and what is needed to make it again.
 func (r *Reconciler) commit(ctx context.Context, st *serviceState, id string) (reconcilers.Applied, error) {
+	ctx, cancel := begun(ctx, mutationLimit)
+	defer cancel()
 	result, err := r.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		return reconcilers.Applied{}, fmt.Errorf("inspect container %s: %w", st.wantName, err)

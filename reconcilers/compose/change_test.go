@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -76,6 +77,22 @@ func TestBadVersionIsPutBack(t *testing.T) {
 }
 
 // A tag that leads to an image that does not work is not tried again and again.
+// TestWhatIsReadyIsNotedHoweverLongItTook: a wait for health may outlast both the call and the limit of its changes.
+func TestWhatIsReadyIsNotedHoweverLongItTook(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "services: {web: {image: '${IMAGE}', init: true, command: [bash, -c, '${RUN}']}}")
+	w.up("web")
+	st := w.observe("web").State.(*serviceState)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := w.r.commit(over, st, st.container.ID)
+	require.NoError(t, err)
+	good, err := st.readGood()
+	require.NoError(t, err)
+	require.NoError(t, w.r.noteBack(over, st, good, st.container.ID))
+	w.inSync("web")
+}
+
 func TestMovedTagThatDoesNotWork(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `services: {web: {image: "${WEB_IMAGE}", init: true, restart: unless-stopped}}`)

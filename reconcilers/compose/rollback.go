@@ -169,7 +169,7 @@ func (st *serviceState) readGood() (*good, error) {
 // putBack makes the last good version again, in place of what is there, and waits until it is ready. When the call is
 // cancelled meanwhile, that wait is left out.
 func (r *Reconciler) putBack(ctx context.Context, st *serviceState, g *good, progress reconcilers.Progress) error {
-	safe, cancel := context.WithTimeout(context.WithoutCancel(ctx), mutationLimit)
+	safe, cancel := begun(ctx, mutationLimit)
 	defer cancel()
 	if err := r.clear(safe, st); err != nil {
 		return err
@@ -200,12 +200,14 @@ func (r *Reconciler) putBack(ctx context.Context, st *serviceState, g *good, pro
 	if err := r.await(ctx, &old, w, progress); err != nil && ctx.Err() == nil {
 		return err
 	}
-	return r.noteBack(safe, st, g, id)
+	return r.noteBack(ctx, st, g, id)
 }
 
 // noteBack records the version that was put back, so that its container is no drift, and the image that was refused when
 // the definition is the same and only its tag had moved.
 func (r *Reconciler) noteBack(ctx context.Context, st *serviceState, g *good, id string) error {
+	ctx, cancel := begun(ctx, mutationLimit)
+	defer cancel()
 	result, err := r.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		return fmt.Errorf("inspect container %s: %w", g.Name, err)

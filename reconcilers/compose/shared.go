@@ -371,7 +371,7 @@ func (r *Reconciler) applyShared(ctx context.Context, st *sharedState, p reconci
 // step does one change. A pull may be broken off at any time; all else is finished once begun.
 func (r *Reconciler) step(ctx context.Context, s step) error {
 	if s.change.Action != reconcilers.Run {
-		safe, cancel := context.WithTimeout(context.WithoutCancel(ctx), mutationLimit)
+		safe, cancel := begun(ctx, mutationLimit)
 		defer cancel()
 		ctx = safe
 	}
