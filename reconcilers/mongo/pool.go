@@ -27,7 +27,7 @@ const (
 
 // pool keeps logged-in clients between calls: a login costs more than all questions of an observation together.
 type pool struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows; never held over the network
 	clients map[clientKey]*pooled
 	closed  bool
 }
@@ -43,63 +43,65 @@ type pooled struct {
 
 func newPool() *pool { return &pool{clients: map[clientKey]*pooled{}} }
 
-// get returns the client for a member and login, a new one when credentials or container changed.
+// get returns the client for a member and login, a new one when credentials or container changed. open must not wait.
 func (p *pool) get(key clientKey, l login, container string, now time.Time, open func() (*driver.Client, error)) (*driver.Client, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+	have := p.clients[key]
+	switch {
+	case p.closed:
+		p.mu.Unlock()
 		return nil, errors.New("the reconciler is closed")
-	}
-	if have := p.clients[key]; have != nil {
-		if have.login == l && have.container == container && now.Sub(have.since) < clientAge {
-			return have.client, nil
-		}
-		p.drop(key)
+	case have != nil && have.login == l && have.container == container && now.Sub(have.since) < clientAge:
+		p.mu.Unlock()
+		return have.client, nil
 	}
 	client, err := open()
-	if err != nil {
-		return nil, err
+	delete(p.clients, key)
+	if err == nil {
+		p.clients[key] = &pooled{client, l, container, now}
 	}
-	p.clients[key] = &pooled{client, l, container, now}
-	return client, nil
+	p.mu.Unlock()
+	if have != nil {
+		disconnect(have.client)
+	}
+	return client, err
 }
 
 // forget closes a client that did not work.
 func (p *pool) forget(key clientKey) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.drop(key)
+	p.drop(func(k clientKey) bool { return k == key })
 }
 
 // keep closes the component's clients of members that are not in hosts.
 func (p *pool) keep(component string, hosts map[string]bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for key := range p.clients {
-		if key.component == component && !hosts[key.host] {
-			p.drop(key)
-		}
-	}
+	p.drop(func(k clientKey) bool { return k.component == component && !hosts[k.host] })
 }
 
-func (p *pool) drop(key clientKey) {
-	have := p.clients[key]
-	if have == nil {
-		return
-	}
-	delete(p.clients, key)
-	disconnect(have.client)
-}
-
+// close closes all clients; get gives none any more.
 func (p *pool) close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.closed = true
-	for key := range p.clients {
-		p.drop(key)
+	p.mu.Unlock()
+	p.drop(func(clientKey) bool { return true })
+}
+
+// drop takes clients out and closes them with the lock free: a server that is away holds up nobody else.
+func (p *pool) drop(which func(clientKey) bool) {
+	var out []*driver.Client
+	p.mu.Lock()
+	for key, have := range p.clients {
+		if which(key) {
+			out = append(out, have.client)
+			delete(p.clients, key)
+		}
+	}
+	p.mu.Unlock()
+	for _, client := range out {
+		disconnect(client)
 	}
 }
 
+// disconnect takes up to closeLimit.
 func disconnect(client *driver.Client) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
