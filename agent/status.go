@@ -57,7 +57,8 @@ func (s situation) phase(st *report.Status) {
 		st.Next = []string{"nothing is changed until: dive-agent resume " + s.instance}
 	case s.removed:
 		st.Phase, st.News = report.Removing, "its manifest is gone, what runs was left running"
-		st.Why = []string{"its manifest is gone from the fleet repository; what runs was left running"}
+		st.Why = []string{st.News}
+		st.Next = []string{"merge the manifest again, or take away by hand what runs (\"Taking an instance away\" in docs/operations.md)"}
 	case s.err != nil:
 		n := Node{ID: s.instance}
 		n.explain(s.err)
@@ -76,7 +77,7 @@ func (s situation) phase(st *report.Status) {
 		st.Phase = report.Pending
 	default:
 		st.Phase = troublePhase(worst.State, s.known.Applied != "")
-		st.News = worst.ID + " " + worst.Message
+		st.News = worst.ID + ": " + worst.Message
 	}
 	if !s.running {
 		s.explainNodes(st)
@@ -138,7 +139,7 @@ func (s situation) explained(n Node) bool {
 
 func (s situation) afterRejection() []string {
 	rejected := short(s.known.Rejected.Revision)
-	next := rejected + " is not tried again until it changes, or: dive-agent sync --retry " + s.instance
+	next := rejected + " is not tried again until something new is merged, or: dive-agent sync --retry " + s.instance
 	if s.next != nil && s.next.instance.Position.File != "" {
 		next += ". See " + s.next.instance.Position.String()
 	}

@@ -71,7 +71,7 @@ func (e *ChangedError) Reason() string { return "SecretChanged" }
 
 // Do is the way out.
 func (e *ChangedError) Do() string {
-	return fmt.Sprintf("Restore the file, or, if the new value is the right one, set it with: %s", setCommand(e.Instance, e.Name))
+	return fmt.Sprintf("Restore the file, or, if the new value is the right one, set it with: %s --replace", setCommand(e.Instance, e.Name))
 }
 
 // Resolvable is an error of this package with a way out for people.

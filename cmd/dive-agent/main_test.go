@@ -2,16 +2,21 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/agent"
+	"dive-agent/desired"
 	"dive-agent/reconcilers"
+	"dive-agent/report"
+	"dive-agent/secrets"
 )
 
 // do runs a command line and gives its exit code and what it wrote.
@@ -127,6 +132,68 @@ func TestCommandsWithoutAnAgentSayWhatToDo(t *testing.T) {
 	code, out, _ = do(t, "--config", config, "secrets", "list")
 	require.Equal(t, exitDone, code)
 	require.Empty(t, out)
+}
+
+func TestASecretThatWasMadeIsNotReplacedByASlip(t *testing.T) {
+	dir := t.TempDir()
+	c := filepath.Join(dir, "agent.yaml")
+	require.NoError(t, os.WriteFile(c, []byte("host: deu-01\nsource: {url: /nowhere.git}\nstateDir: state\n"), 0o600))
+	store, err := secrets.Open(secrets.Options{Instance: "deu", Dir: filepath.Join(dir, "state/instances/deu/secrets"), Random: rand.Reader, Now: time.Now})
+	require.NoError(t, err)
+	made, err := store.Ensure(t.Context(), []desired.SecretSpec{{Name: "PASSWORD", Generate: &desired.Generate{Length: 24}}}, secrets.EnsureOptions{})
+	require.NoError(t, err)
+	require.Equal(t, []string{"PASSWORD"}, made.Made)
+
+	set := func(args ...string) (int, string) {
+		var out, errs bytes.Buffer
+		root := newRoot(streams{&out, &errs})
+		root.SetIn(strings.NewReader("another value\n"))
+		root.SetArgs(append([]string{"--config", c, "secrets", "set"}, args...))
+		if err := root.ExecuteContext(t.Context()); err != nil {
+			return exitFailed, err.Error()
+		}
+		return exitDone, out.String()
+	}
+	code, said := set("deu", "PASSWORD")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, said, "--replace")
+	code, said = set("deu", "PASSWORD", "--replace")
+	require.Equal(t, exitDone, code, said)
+	code, said = set("deu", "CERTIFICATE")
+	require.Equal(t, exitDone, code, said)
+	code, said = set("deu", "CERTIFICATE")
+	require.Equal(t, exitDone, code, "what an operator gave he may replace: %s", said)
+
+	code, _, errs := do(t, "--config", c, "secrets", "list", "due")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, `no secrets of instance "due" on this host (has: deu)`)
+	require.NoDirExists(t, filepath.Join(dir, "state/instances/due"))
+}
+
+func TestOverviewSaysEachThingOnce(t *testing.T) {
+	var out bytes.Buffer
+	refusal := "5d6e7f8 is refused as a whole, 1a2b3c4 stays in force: instances/deu.yaml:7:3: no value"
+	writeOverview(&globals{streams: streams{&out, &out}}, agent.Overview{
+		Host: "deu-01", Refused: &agent.Refusal{Revision: agent.Revision{Commit: "5d6e7f8a9b"}, Message: "instances/deu.yaml:7:3: no value"},
+		Instances: []*report.Status{
+			{Instance: "deu", Phase: report.Ready, News: "9/9 services", Why: []string{refusal}},
+			{Instance: "fra", Phase: report.Progressing, Nodes: []report.Node{{ID: "stack/web", State: "working", Message: "create web"}}},
+		},
+	})
+	require.Equal(t, "deu-01  no revision yet\n\n"+
+		"  git   5d6e7f8 is refused, what was in force stays so:\n          instances/deu.yaml:7:3: no value\n"+
+		"  deu        Ready        9/9 services\n  fra        Progressing  stack/web: create web\n", out.String())
+}
+
+func TestProgressOfSeveralInstances(t *testing.T) {
+	var out bytes.Buffer
+	view := newProgressView(streams{&out, &out})
+	status := func(name, state string) report.Status {
+		return report.Status{Instance: name, Nodes: []report.Node{{ID: "stack/web", State: state}}}
+	}
+	view.draw(status("deu", "done"), status("fra", "done"))
+	view.draw(status("deu", "done"), status("fra", "failed"))
+	require.Equal(t, "deu ✓ stack/web\nfra ✓ stack/web\nfra ✗ stack/web\n", out.String())
 }
 
 func preview() []agent.Preview {

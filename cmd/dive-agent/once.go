@@ -76,11 +76,12 @@ func (h *host) settle(ctx context.Context, g *globals) error {
 		if err != nil {
 			return err
 		}
-		settled := true
+		settled, all := true, make([]report.Status, 0, len(overview.Instances))
 		for _, status := range overview.Instances {
-			view.draw(*status)
+			all = append(all, *status)
 			settled = settled && looked[status.Instance] && status.Phase != report.Progressing && status.Phase != report.Pending
 		}
+		view.draw(all...)
 		if settled {
 			return nil
 		}

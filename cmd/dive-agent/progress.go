@@ -12,7 +12,7 @@ import (
 type progressView struct {
 	streams
 	lines int               // drawn in place last time
-	told  map[string]string // node -> what was told of it
+	told  map[string]string // instance and node -> what was told of it
 }
 
 func newProgressView(s streams) *progressView {
@@ -23,15 +23,11 @@ var nodeSigns = map[string]string{
 	"done": "✓", "working": "⠼", "waiting": "…", "pending": "·", "blocked": "!", "failed": "✗", "rejected": "✗",
 }
 
-// draw shows the nodes of a status.
-func (v *progressView) draw(status report.Status) {
+// draw shows the nodes of all statuses that are watched.
+func (v *progressView) draw(all ...report.Status) {
 	if !v.terminal() {
-		for _, node := range status.Nodes {
-			text := nodeLine(node)
-			if key := node.State + node.Message; v.told[node.ID] != key && node.State != "pending" {
-				v.told[node.ID] = key
-				v.printf("%s %s\n", status.Instance, strings.TrimRight(text, " "))
-			}
+		for _, status := range all {
+			v.tell(status)
 		}
 		return
 	}
@@ -39,12 +35,26 @@ func (v *progressView) draw(status report.Status) {
 	if v.lines > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", v.lines)
 	}
-	fmt.Fprintf(&b, "\x1b[K%s  %s\n", status.Instance, status.Attempted[:min(7, len(status.Attempted))])
-	for _, node := range status.Nodes {
-		fmt.Fprintf(&b, "\x1b[K  %s\n", cut(nodeLine(node), 100))
+	v.lines = 0
+	for _, status := range all {
+		fmt.Fprintf(&b, "\x1b[K%s  %s\n", status.Instance, status.Attempted[:min(7, len(status.Attempted))])
+		for _, node := range status.Nodes {
+			fmt.Fprintf(&b, "\x1b[K  %s\n", cut(nodeLine(node), 100))
+		}
+		v.lines += len(status.Nodes) + 1
 	}
-	v.lines = len(status.Nodes) + 1
 	v.printf("%s", b.String())
+}
+
+// tell writes a line for each node that is not as it was told last.
+func (v *progressView) tell(status report.Status) {
+	for _, node := range status.Nodes {
+		id, now := status.Instance+" "+node.ID, node.State+node.Message
+		if v.told[id] != now && node.State != "pending" {
+			v.told[id] = now
+			v.printf("%s %s\n", status.Instance, strings.TrimRight(nodeLine(node), " "))
+		}
+	}
 }
 
 // end leaves the picture as it is.

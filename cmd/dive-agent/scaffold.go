@@ -85,6 +85,10 @@ func writeNew(dir string, files []desired.File) error {
 		}
 	}
 	if len(there) > 0 {
+		const most = 3
+		if len(there) > most {
+			there = append(there[:most], fmt.Sprintf("%d more", len(there)-most))
+		}
 		return fmt.Errorf("%s has %s already: nothing was written", dir, strings.Join(there, ", "))
 	}
 	for _, file := range files {

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,11 +31,15 @@ func newSecretsList(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			names := args
-			if len(names) == 0 {
-				if names, err = instancesOf(c); err != nil {
-					return err
+			names, err := instancesOf(c)
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				if !slices.Contains(names, args[0]) {
+					return fmt.Errorf("no secrets of instance %q on this host (has: %s)", args[0], cmp.Or(strings.Join(names, ", "), "none"))
 				}
+				names = args
 			}
 			all := map[string][]secrets.Info{}
 			for _, name := range names {
@@ -67,9 +74,14 @@ func writeSecrets(g *globals, names []string, all map[string][]secrets.Info) err
 }
 
 func newSecretsSet(g *globals) *cobra.Command {
-	return &cobra.Command{
+	replace := false
+	cmd := &cobra.Command{
 		Use: "set INSTANCE NAME", Short: "Keep a secret that an operator provides; the value is read from standard input",
-		Args: cobra.ExactArgs(2),
+		Long: `Keeps a secret that the manifest wants provided, or puts back one that was lost. The value is read from standard input;
+a line break that ends a single line is no part of it. A secret that the agent made, and that is there, is replaced only
+with --replace: what was set up with the former value (a database, a realm) must know the new one first.`,
+		Example: "  dive-agent secrets set usa HUB_TLS_KEY < key.pem",
+		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := config.Load(g.config)
 			if err != nil {
@@ -83,6 +95,9 @@ func newSecretsSet(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := mayReplace(store, args[0], args[1], replace); err != nil {
+				return err
+			}
 			if err := store.Set(cmd.Context(), args[1], value); err != nil {
 				return err
 			}
@@ -90,6 +105,23 @@ func newSecretsSet(g *globals) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&replace, "replace", false, "replace a secret that the agent made")
+	return cmd
+}
+
+// mayReplace keeps a slip from destroying the only copy of a secret that data was made with.
+func mayReplace(store *secrets.Store, instance, name string, replace bool) error {
+	all, err := store.List()
+	if err != nil || replace {
+		return err
+	}
+	for _, info := range all {
+		if info.Name == name && info.Present && info.Kind != "provided" {
+			return fmt.Errorf("%s of %s was made by the agent and is there: what was set up with it would not open with another value. "+
+				"Change it there first, then set it with --replace; the former value is not kept", name, instance)
+		}
+	}
+	return nil
 }
 
 func openSecrets(c *config.Config, instance string) (*secrets.Store, error) {

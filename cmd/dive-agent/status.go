@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -65,13 +66,29 @@ func writeOverview(g *globals, o agent.Overview) {
 		g.printf("  no instance is bound to this host yet\n")
 	}
 	for _, status := range o.Instances {
-		g.printf("  %-10s %-12s %s\n", status.Instance, status.Phase, status.News)
+		line := fmt.Sprintf("  %-10s %-12s %s", status.Instance, status.Phase, cmp.Or(status.News, atWork(*status)))
+		g.printf("%s\n", strings.TrimRight(line, " "))
 		for _, why := range status.Why {
-			if why != status.News && !strings.HasPrefix(why, "the fleet repository is not followed") {
+			if why != status.News && !strings.HasPrefix(why, "the fleet repository is not followed") && !told(o.Refused, why) {
 				g.printf("%s\n", indent(why, "             "))
 			}
 		}
 	}
+}
+
+// atWork is what an instance that is on its way does now.
+func atWork(status report.Status) string {
+	for _, node := range status.Nodes {
+		if node.State == "working" {
+			return strings.TrimSuffix(node.ID+": "+node.Message, ": ")
+		}
+	}
+	return ""
+}
+
+// told says whether a reason is the refusal that stands above all instances already.
+func told(refused *agent.Refusal, why string) bool {
+	return refused != nil && strings.HasPrefix(why, refused.Revision.Short()+" is refused")
 }
 
 func newHistory(g *globals) *cobra.Command {
@@ -108,8 +125,9 @@ func writeHistory(g *globals, runs []report.Run) {
 		if outcome == "" {
 			outcome = "running"
 		}
-		g.printf("%s  %-9s %-8s %7.1f s  %s  %s\n", run.Started.Format(time.DateTime), run.Revision[:min(7, len(run.Revision))],
+		line := fmt.Sprintf("%s  %-9s %-8s %7.1f s  %s  %s", run.Started.Format(time.DateTime), run.Revision[:min(7, len(run.Revision))],
 			outcome, run.Duration.Seconds(), run.Trigger, run.Message)
+		g.printf("%s\n", strings.TrimRight(line, " "))
 		for _, step := range run.Steps {
 			g.printf("    %7.1f s  %-9s %-26s %s\n", step.Duration.Seconds(), step.Outcome, step.Node, step.Change)
 		}
@@ -151,9 +169,13 @@ func writeEvent(g *globals, e agent.Event) {
 		_ = g.streams.jsonLine(e) // a closed pipe ends the program
 		return
 	}
+	if e.Kind == "round" {
+		return // for programs, which wait for it
+	}
 	took := ""
 	if e.Duration > 0 {
 		took = fmt.Sprintf(" (%.1f s)", e.Duration.Seconds())
 	}
-	g.printf("%s %-8s %-9s %-22s %-10s %s%s\n", e.Time.Format("15:04:05.000"), e.Instance, e.Kind, e.Node, e.State, e.Message, took)
+	line := fmt.Sprintf("%s %-8s %-9s %-22s %-10s %s%s", e.Time.Format("15:04:05.000"), e.Instance, e.Kind, e.Node, e.State, e.Message, took)
+	g.printf("%s\n", strings.TrimRight(line, " "))
 }

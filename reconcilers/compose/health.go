@@ -144,5 +144,5 @@ func (r *Reconciler) lastProbe(c *container.InspectResponse) string {
 	if len(words) > 200 {
 		words = words[:200] + "..."
 	}
-	return fmt.Sprintf(": its check exits with %d: %s", probe.ExitCode, words)
+	return strings.TrimSuffix(fmt.Sprintf(": its check exits with %d: %s", probe.ExitCode, words), ": ")
 }
