@@ -32,6 +32,11 @@ func (w *worker) recallIn(r state.Reader) (state.Instance, error) {
 	return known, err
 }
 
+// movedIn is the way out for a machine that replaces another.
+func movedIn(old string) string {
+	return "If this machine took the other's place, with its volumes and its state folder, set machineID: " + old + " in agent.yaml"
+}
+
 // bind ties the instance to this machine at its first run, and refuses to work on one that belongs to another machine.
 func (r *round) bind(ctx context.Context) error {
 	declared := r.next.fleet.Hosts[r.Host]
@@ -39,7 +44,7 @@ func (r *round) bind(ctx context.Context) error {
 		return &reconcilers.BlockedError{
 			Reason:  "ForeignMachine",
 			Message: fmt.Sprintf("hosts/%s.yaml names the machine %s, and this is %s", r.Host, declared.MachineID, r.MachineID),
-			Do:      "Correct the machine id of the host, or the host's name in this agent's configuration.",
+			Do:      "Correct the machine id of the host, or the host's name in this agent's configuration. " + movedIn(declared.MachineID),
 		}
 	}
 	if r.known.MachineID == r.MachineID && r.known.Attempted != "" {
@@ -50,7 +55,7 @@ func (r *round) bind(ctx context.Context) error {
 	err := r.Store.Update(ctx, func(tx state.Tx) error { return tx.PutInstance(bound) })
 	var foreign *state.MachineError
 	if errors.As(err, &foreign) {
-		return &reconcilers.BlockedError{Reason: "ForeignMachine", Message: foreign.Error(), Do: "Nothing was touched."}
+		return &reconcilers.BlockedError{Reason: "ForeignMachine", Message: foreign.Error(), Do: "Nothing was touched. " + movedIn(foreign.Bound)}
 	}
 	if err == nil {
 		r.known = bound

@@ -58,7 +58,7 @@ func (s situation) phase(st *report.Status) {
 	case s.removed:
 		st.Phase, st.News = report.Removing, "its manifest is gone, what runs was left running"
 		st.Why = []string{st.News}
-		st.Next = []string{"merge the manifest again, or take away by hand what runs (\"Taking an instance away\" in docs/operations.md)"}
+		st.Next = []string{"merge the manifest again, or take away by hand what runs (\"Take an instance away\" in docs/operations.md)"}
 	case s.err != nil:
 		n := Node{ID: s.instance}
 		n.explain(s.err)

@@ -78,6 +78,10 @@ func TestInitNewValidate(t *testing.T) {
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, errs, "nothing was written")
 
+	code, _, errs = do(t, "validate", dir+"/nowhere")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, dir+"/nowhere")
+
 	file := filepath.Join(dir, "instances", "deu.yaml")
 	content, err := os.ReadFile(file)
 	require.NoError(t, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +18,9 @@ func newValidate(g *globals) *cobra.Command {
 			dir := "."
 			if len(args) == 1 {
 				dir = args[0]
+			}
+			if _, err := os.Stat(dir); err != nil {
+				return fmt.Errorf("cannot read the fleet repository: %w", err)
 			}
 			fleet, err := desired.Load(dir, desired.Options{Kinds: registry.Kinds()})
 			var problems desired.Problems

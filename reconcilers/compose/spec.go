@@ -19,7 +19,7 @@ var Kind = desired.Kind{
 type Spec struct {
 	Project       desired.Expr            `yaml:"project" doc:"Compose project name; default dive-<instance>. Containers, networks and volumes carry it, so it must not change."`
 	Files         []string                `yaml:"files" doc:"Compose files relative to the source folder, later ones override earlier ones; default compose.yaml."`
-	Environment   map[string]desired.Expr `yaml:"environment" doc:"Variables for the interpolation of the Compose files. A service whose definition uses one waits for the outputs it is made of."`
+	Environment   map[string]desired.Expr `yaml:"environment" doc:"Variables for the interpolation of the Compose files. A service whose definition uses one waits for the outputs it is made of. SECRETS_DIR, the folder of the secret files, is always set."`
 	Profiles      []string                `yaml:"profiles" doc:"Active Compose profiles."`
 	After         map[string][]string     `yaml:"after" doc:"Service -> components it waits for, where the data does not say so already."`
 	HealthTimeout desired.Duration        `yaml:"healthTimeout" default:"3m" doc:"How long a new container may take to become healthy before the last good version is put back."`
