@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -107,14 +108,27 @@ func unknownApproved(t *testing.T, mongod *hubtest.Mongo) {
 
 func moreThanDeclared(t *testing.T, mongod *hubtest.Mongo) {
 	w := newWorld(t, mongod, hub.Config{})
-	w.spoke("deu", "Germany")
-	h := w.approvals("")
-	w.register("DEU", map[string]any{"name": "Germany", "partnerPreApproved": true, "partnerMaxClassification": "TOP_SECRET"})
-	p := h.plan()
-	require.Contains(t, p.Changes[0].Reason, "classification TOP_SECRET (the manifest grants SECRET)")
-	h.ready()
-	require.Equal(t, "suspended", w.record("DEU").Status)
-	require.Empty(t, w.tokens("DEU"))
+	s, h := w.spoke("deu", "Germany"), w.approvals("")
+	s.waits("approval by the hub")
+	w.approve("DEU")
+	granted := *w.record("DEU")
+	for says, raise := range map[string]func(*hub.Record){
+		"classification TOP_SECRET (the manifest grants SECRET)": func(r *hub.Record) { r.MaxClassification = "TOP_SECRET" },
+		"trust bilateral (the manifest grants partner)":          func(r *hub.Record) { r.TrustLevel = "bilateral" },
+		"isolation full (the manifest grants filtered)":          func(r *hub.Record) { r.DataIsolationLevel = "full" },
+		"scope policy:nato": func(r *hub.Record) {
+			r.AllowedPolicyScopes = append(slices.Clone(r.AllowedPolicyScopes), "policy:nato")
+		},
+	} {
+		require.NoError(t, w.hub.Store.Save(t.Context(), &granted))
+		raised := granted
+		raise(&raised)
+		require.NoError(t, w.hub.Store.Save(t.Context(), &raised))
+		require.Contains(t, h.plan().Changes[0].Reason, "holds more than the manifest grants: "+says)
+		h.ready()
+		require.Equal(t, "suspended", w.record("DEU").Status, says)
+		require.Empty(t, w.tokens("DEU"), says)
+	}
 }
 
 func loweredGrant(t *testing.T, mongod *hubtest.Mongo) {
@@ -162,19 +176,27 @@ func heartbeatRace(t *testing.T, mongod *hubtest.Mongo) {
 	h := w.approvals("unknownSpokes: suspend")
 	w.register("XXX", map[string]any{"partnerPreApproved": true})
 	before := w.record("XXX")
-	var undone atomic.Int32
+	var suspensions, undone atomic.Int32
+	undo := func(r *http.Request) { // what a heartbeat on its way does
+		if err := w.hub.Store.Save(r.Context(), before); err != nil {
+			t.Error(err)
+		}
+	}
 	w.hub.Front(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			next.ServeHTTP(rw, r)
-			if strings.HasSuffix(r.URL.Path, "/suspend") && undone.Add(1) <= 2 {
-				if err := w.hub.Store.Save(r.Context(), before); err != nil { // what a heartbeat on its way does
-					t.Error(err)
+			switch {
+			case strings.HasSuffix(r.URL.Path, "/suspend"):
+				if suspensions.Add(1) == 1 {
+					undo(r) // before anybody looks
 				}
+			case suspensions.Load() == 2 && undone.Add(1) == 1:
+				undo(r) // after the first look
 			}
 		})
 	})
 	h.ready()
-	require.EqualValues(t, 3, undone.Load())
+	require.EqualValues(t, 3, suspensions.Load())
 	require.Equal(t, "suspended", w.record("XXX").Status)
 }
 
@@ -245,20 +267,37 @@ func cannotCompare(t *testing.T, mongod *hubtest.Mongo) {
 	require.Equal(t, "approved", w.record("DEU").Status, "what cannot be judged is left alone")
 }
 
+// changesBeforeApproval: no field of a record can be changed between its judgement and its approval.
 func changesBeforeApproval(t *testing.T, mongod *hubtest.Mongo) {
 	w := newWorld(t, mongod, hub.Config{})
 	s, h := w.spoke("deu", "Germany"), w.approvals("")
 	s.waits("approval by the hub")
-	p := h.plan()
-	record := w.record("DEU")
-	record.APIURL = "https://evil.test"
-	require.NoError(t, w.hub.Store.Save(t.Context(), record))
-	_, err := h.reconciler.Apply(t.Context(), h.target, p, silent{})
-	var wait *reconcilers.WaitError
-	require.ErrorAs(t, err, &wait)
-	require.Equal(t, "pending", w.record("DEU").Status)
-	h.ready()
-	require.Equal(t, "pending", w.record("DEU").Status)
+	judged := *w.record("DEU")
+	for name, change := range map[string]func(*hub.Record){
+		"name":           func(r *hub.Record) { r.Name = "Germani" },
+		"description":    func(r *hub.Record) { r.Description = new("another") },
+		"baseUrl":        func(r *hub.Record) { r.BaseURL = "https://evil.test" },
+		"apiUrl":         func(r *hub.Record) { r.APIURL = "https://evil.test" },
+		"idpUrl":         func(r *hub.Record) { r.IDPURL = "https://evil.test" },
+		"idpPublicUrl":   func(r *hub.Record) { r.IDPPublicURL = new("https://evil.test") },
+		"contactEmail":   func(r *hub.Record) { r.ContactEmail = "eve@evil.test" },
+		"publicKey":      func(r *hub.Record) { r.PublicKey = new("ssh-ed25519 EVIL") },
+		"certificatePEM": func(r *hub.Record) { r.CertificatePEM = new("EVIL") },
+	} {
+		p := h.plan()
+		require.Len(t, p.Changes, 1, name)
+		changed := judged
+		change(&changed)
+		require.NoError(t, w.hub.Store.Save(t.Context(), &changed))
+		_, err := h.reconciler.Apply(t.Context(), h.target, p, silent{})
+		var wait *reconcilers.WaitError
+		require.ErrorAs(t, err, &wait, name)
+		require.Equal(t, "pending", w.record("DEU").Status, name)
+		_, facts := h.ready()
+		require.Contains(t, strings.Join(facts.Notes, "\n"), name+": the hub has", name)
+		require.Equal(t, "pending", w.record("DEU").Status, name)
+		require.NoError(t, w.hub.Store.Save(t.Context(), &judged))
+	}
 }
 
 func approvalsWatch(t *testing.T, mongod *hubtest.Mongo) {
