@@ -1,9 +1,8 @@
 package compose
 
 import (
-	"crypto/sha256"
 	"io/fs"
-	"sync"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 
@@ -21,46 +20,19 @@ type placedFile struct {
 	root *yaml.Node
 }
 
+// places reads the files once for all instances that share them. What is no YAML is left out.
 func (s *Spec) places(c *desired.Check) places {
-	p := places{other: c.Component.Position}
-	for _, file := range s.files() {
-		content, err := fs.ReadFile(c.Files, file)
-		if err != nil {
-			continue
+	files := desired.Once(c, "places of "+strings.Join(s.files(), "\x00"), func() (files []placedFile) {
+		for _, file := range s.files() {
+			content, err := fs.ReadFile(c.Files, file)
+			var doc yaml.Node
+			if err == nil && yaml.Unmarshal(content, &doc) == nil && len(doc.Content) > 0 {
+				files = append(files, placedFile{repositoryPath(c, file), doc.Content[0]})
+			}
 		}
-		if root := parsed.root(content); root != nil {
-			p.files = append(p.files, placedFile{repositoryPath(c, file), root})
-		}
-	}
-	return p
-}
-
-// parsed keeps the nodes of the Compose files that were looked at last: many instances share one.
-var parsed nodeCache
-
-type nodeCache struct {
-	mu    sync.Mutex
-	roots map[[32]byte]*yaml.Node
-}
-
-// root gives the top node of a file, which nobody changes, or nil when it is no YAML.
-func (n *nodeCache) root(content []byte) *yaml.Node {
-	key := sha256.Sum256(content)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if root, ok := n.roots[key]; ok {
-		return root
-	}
-	if len(n.roots) >= 64 || n.roots == nil {
-		n.roots = map[[32]byte]*yaml.Node{}
-	}
-	var doc yaml.Node
-	if yaml.Unmarshal(content, &doc) != nil || len(doc.Content) == 0 {
-		n.roots[key] = nil
-		return nil
-	}
-	n.roots[key] = doc.Content[0]
-	return doc.Content[0]
+		return files
+	})
+	return places{files: files, other: c.Component.Position}
 }
 
 // find gives the place of the value at a path of keys, or of the nearest key above it that is there. A later file

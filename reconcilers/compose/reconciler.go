@@ -27,6 +27,10 @@ type Reconciler struct {
 	sdk    sdkHolder
 }
 
+// modelsKept is how many models stay in memory, some 65 kB each: a stack has one for each state of its environment within a
+// round (nothing known yet, the database's outputs, the token), and a host has several stacks.
+const modelsKept = 64
+
 var (
 	_ reconcilers.Reconciler    = (*Reconciler)(nil)
 	_ reconcilers.Watcher       = (*Reconciler)(nil)
@@ -37,7 +41,7 @@ var (
 
 // New makes the reconciler. It does not talk to the engine yet.
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
-	r := &Reconciler{engine: deps.Engine, clock: deps.Clock, log: deps.Log, redact: deps.Redact, models: newCache(6)}
+	r := &Reconciler{engine: deps.Engine, clock: deps.Clock, log: deps.Log, redact: deps.Redact, models: newCache(modelsKept)}
 	if r.clock == nil {
 		r.clock = reconcilers.SystemClock{}
 	}
