@@ -77,7 +77,8 @@ func (r *Reconciler) await(ctx context.Context, st *serviceState, w *watched, pr
 			return &fault{message: fmt.Sprintf("service %s is not %s after %s", st.name, v.lacks, limit.Round(time.Second))}
 		case <-settled:
 			stable = true
-		case <-w.events:
+		case <-w.events: // one that is started over and over runs at times, and never steadily
+			stable, settled = false, r.clock.After(stableTime)
 		case err := <-w.broken:
 			r.log.Debug("the event stream broke, looking now and then", "service", st.name, "error", err)
 			w.broken = nil
