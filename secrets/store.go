@@ -101,7 +101,8 @@ func (s *Store) storeDir() string             { return filepath.Join(s.dir, ".st
 func (s *Store) valuesDir() string            { return filepath.Join(s.storeDir(), "values") }
 func (s *Store) valuePath(name string) string { return filepath.Join(s.valuesDir(), name) }
 func (s *Store) manifestPath() string         { return filepath.Join(s.storeDir(), "manifest.json") }
-func (s *Store) keyPath() string              { return filepath.Join(s.storeDir(), "fingerprint.key") }
+
+func (s *Store) keyPath() string { return filepath.Join(s.storeDir(), "fingerprint.key") }
 
 var validName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,127}$`)
 
