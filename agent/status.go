@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,7 +78,10 @@ func (s situation) phase(st *report.Status) {
 		st.Phase = report.Pending
 	default:
 		st.Phase = troublePhase(worst.State, s.known.Applied != "")
-		st.News = worst.ID + ": " + worst.Message
+		st.News = worst.ID + " " + worst.Message
+		if slices.Contains([]NodeState{NodeFailed, NodeBlocked, NodeRejected}, worst.State) {
+			st.News = worst.ID + ": " + worst.Message // as explainNodes says it
+		}
 	}
 	if !s.running {
 		s.explainNodes(st)
