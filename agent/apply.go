@@ -68,9 +68,13 @@ func (p *pass) work(ctx context.Context, n *nodeRun, slots chan struct{}) {
 		if errors.As(n.err, &wait) && wait.Again > 0 {
 			pause = wait.Again
 		}
+		interrupt := p.interrupt
+		if n.queues { // what it waits for happens in this pass
+			interrupt = nil
+		}
 		select {
 		case <-p.clock.After(pause):
-		case <-p.interrupt:
+		case <-interrupt:
 			return
 		case <-ctx.Done():
 			n.err = context.Cause(ctx)
@@ -111,13 +115,18 @@ func (p *pass) step(ctx context.Context, n *nodeRun) error {
 	if err != nil {
 		return err
 	}
+	turn, err := p.takeTurn(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer turn.release()
 	applied, err := n.engine.Apply(ctx, n.target, n.plan, &progress{pass: p, node: n})
 	p.publish(n, applied.Outputs)
 	if err != nil {
 		return err
 	}
 	p.update(n, func(v *Node) { v.Facts = applied.Facts })
-	return nil
+	return turn.back(ctx)
 }
 
 // stillPlanned says whether the survey's plan of a node can be applied as it is: it is fresh, and nothing that the node

@@ -66,6 +66,9 @@ type nodeRun struct {
 	started  chan struct{} // closed when it runs, and at its end
 	ended    chan struct{} // closed when nothing more happens to it in this pass
 	once     sync.Once
+
+	queues bool          // other parts are to be interrupted in this pass, before this one
+	turn   chan struct{} // holds one while a part that this node lives on has its turn (takeTurn)
 }
 
 func newPass(o passOptions) *pass {
@@ -75,6 +78,7 @@ func newPass(o passOptions) *pass {
 			node:     node,
 			engine:   o.reconcilers[node.Component.Kind],
 			surveyed: make(chan struct{}), started: make(chan struct{}), ended: make(chan struct{}),
+			turn: make(chan struct{}, 1),
 			view: Node{
 				ID: node.ID, Component: node.Component.Name, Part: node.Part, Title: node.Title, Kind: node.Component.Kind,
 				Needs: node.Needs, State: NodePending,

@@ -72,6 +72,8 @@ func (s situation) phase(st *report.Status) {
 		st.Next = s.afterRejection()
 	case s.running:
 		st.Phase = report.Progressing
+	case worst == nil && len(s.nodes) > 0 && s.next != nil && s.known.AppliedDigest != s.next.instance.Digest:
+		st.Phase, st.News = report.Progressing, "looks at what is to change" // the nodes are still those of the revision before
 	case worst == nil && len(s.nodes) > 0:
 		st.Phase, st.News = report.Ready, news(st)
 	case worst == nil:

@@ -9,6 +9,7 @@ import (
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
 	"dive-agent/report"
+	"dive-agent/source"
 	"dive-agent/state"
 )
 
@@ -51,4 +52,18 @@ func TestPhases(t *testing.T) {
 		require.Equal(t, c.news, status.News, name)
 		require.Equal(t, c.phase == report.Ready, status.Conditions[0].Status, name)
 	}
+}
+
+// TestReadyIsSaidOnlyOfWhatWasLookedAt: while a new content is surveyed, what is known of the nodes is of the one before.
+func TestReadyIsSaidOnlyOfWhatWasLookedAt(t *testing.T) {
+	t.Parallel()
+	s := situation{
+		known:  state.Instance{Applied: "1111111", AppliedDigest: "old"},
+		next:   &assignment{revision: source.Revision{Commit: "2222222"}, instance: &desired.Instance{Digest: "new"}},
+		nodes:  []Node{{ID: "stack/backend", Component: "stack", State: NodeDone}},
+		redact: func(text string) string { return text },
+	}
+	require.Equal(t, report.Progressing, statusOf(s).Phase)
+	s.known.AppliedDigest = "new"
+	require.Equal(t, report.Ready, statusOf(s).Phase)
 }

@@ -24,6 +24,16 @@ type (
 	DataKeeper interface {
 		Data(ctx context.Context, t Target) ([]string, error)
 	}
+	// Roller has a say in when a part that its component needs directly is interrupted (Change.Interrupts): a replica set
+	// lets its members go one at a time, its primary last. Turn is called right before such a part is changed, with the
+	// roller's own target; a WaitError or BlockedError of it means that the part is left alone for now. After Turn said
+	// yes no other part under the same roller gets a turn before Back has returned, which is called right after the change
+	// and waits until the part serves again. Both may change the engine (a step-down), record it with progress as Apply
+	// does, and may be called again after a crash in between.
+	Roller interface {
+		Turn(ctx context.Context, t Target, turn Turn, progress Progress) error
+		Back(ctx context.Context, t Target, turn Turn, progress Progress) error
+	}
 	// RollsBack marks a reconciler that puts the last good version back by itself; while a revision is rejected its
 	// components are kept at the last applied revision, all others are only observed.
 	RollsBack interface{ RollsBack() }
@@ -38,6 +48,13 @@ type Services interface {
 	// Exec runs a command in the service's container without a terminal. stdin may be nil. Secrets go through stdin or
 	// environment, never the argument list.
 	Exec(ctx context.Context, service string, argv, env []string, stdin io.Reader) (stdout []byte, exitCode int, err error)
+}
+
+// Turn is what a Roller is asked about.
+type Turn struct {
+	Part    string   // the part that is to be interrupted
+	Changes []Change // what is to be done to it
+	Others  []string // parts under the same roller that are to be interrupted too and were not yet
 }
 
 // Container is a running container of a service.

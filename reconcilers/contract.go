@@ -76,6 +76,8 @@ type Change struct {
 	Reason   string   `json:"reason" yaml:"reason"`   // for people, never a secret: "image 2.0.4 -> 2.1.0", "environment KAS_AUDIT added"
 	Details  []string `json:"details,omitempty" yaml:"details,omitempty"`
 	Destroys bool     `json:"destroys,omitempty" yaml:"destroys,omitempty"` // data or identity is lost: waits for approval
+
+	Interrupts bool `json:"-" yaml:"-"` // what runs now stops serving for a moment: a Roller gives it its turn
 }
 
 // Plan is the list of changes that would bring a target to its desired state; empty when in sync.

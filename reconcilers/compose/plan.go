@@ -186,9 +186,21 @@ func (st *serviceState) plan() reconcilers.Plan {
 		change.Action, change.Reason = st.planRunning(c)
 	}
 	if change.Action != "" {
+		change.Interrupts = st.serves() && (change.Action == reconcilers.Replace || st.restarts())
 		p.Changes = []reconcilers.Change{change}
 	}
 	return p
+}
+
+// serves says whether there is a container that does its work now.
+func (st *serviceState) serves() bool {
+	c := st.container
+	return c != nil && c.State.Running && !c.State.Restarting && !c.State.Paused
+}
+
+// restarts says whether the container is started again because one that it depends on was made anew.
+func (st *serviceState) restarts() bool {
+	return st.recreatedParent() != "" && st.container != nil && st.record.Container == st.container.ID
 }
 
 // takesOver says whether the container was started by hand and never was as it should be: nobody has agreed yet that it

@@ -64,6 +64,21 @@ func (d *driver) plan(t *testing.T, observed reconcilers.Observed) reconcilers.P
 	return plan
 }
 
+// firstPlan is the plan for a new world. It waits for a world that is still starting: there is something to do in it.
+func (d *driver) firstPlan(t *testing.T) reconcilers.Plan {
+	t.Helper()
+	for {
+		observed := d.observe(t)
+		plan := d.plan(t, observed)
+		var wait *reconcilers.WaitError
+		if d.world.NoChanges || len(plan.Changes) > 0 || !errors.As(observed.Err, &wait) {
+			require.Equal(t, d.world.NoChanges, len(plan.Changes) == 0, "the world must give the reconciler something to do: %v", observed.Err)
+			return plan
+		}
+		d.pause(t, wait)
+	}
+}
+
 // drive goes on until the plan is empty and nothing keeps the target from being ready, or until the test's stop. It gives
 // the number of changes.
 func (d *driver) drive(t *testing.T) int {
@@ -76,14 +91,20 @@ func (d *driver) drive(t *testing.T) int {
 		}
 		var wait *reconcilers.WaitError
 		require.ErrorAs(t, err, &wait, "neither done nor waiting: %v", err)
-		if d.world.Help != nil {
-			d.world.Help(t, wait)
-		}
-		select {
-		case <-time.After(max(wait.Again, 100*time.Millisecond)):
-		case <-d.ctx.Done():
-			require.NoError(t, d.ctx.Err(), "still %v", err)
-		}
+		d.pause(t, wait)
+	}
+}
+
+// pause gives the world time for what is waited for, and does what it must do for it.
+func (d *driver) pause(t *testing.T, wait *reconcilers.WaitError) {
+	t.Helper()
+	if d.world.Help != nil {
+		d.world.Help(t, wait)
+	}
+	select {
+	case <-time.After(max(wait.Again, 100*time.Millisecond)):
+	case <-d.ctx.Done():
+		require.NoError(t, d.ctx.Err(), "still %v", wait)
 	}
 }
 

@@ -1,6 +1,7 @@
 package keycloak
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"os"
@@ -41,12 +42,28 @@ func TestKeycloak(t *testing.T) {
 		"a wrong password is blocked":                     wrongPassword,
 		"a module that does not converge is told once":    notConverging,
 		"an unknown input needs no process":               unknownInput,
+		"a token that ended is asked for anew":            renewedToken,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, b)
 		})
 	}
+}
+
+func renewedToken(t *testing.T, b *bed) {
+	s, err := newServer(b.url, "")
+	require.NoError(t, err)
+	require.NoError(t, s.login(t.Context(), "admin", adminPassword))
+	s.token = "ended"
+	roles, err := s.list(t.Context(), "master", nil, "roles")
+	require.NoError(t, err)
+	require.NotEmpty(t, roles)
+
+	s.token = "ended"
+	s.renew = func(ctx context.Context) error { return s.login(ctx, "admin", "wrong") }
+	_, err = s.list(t.Context(), "master", nil, "roles")
+	require.ErrorIs(t, err, errRefused, "a password that is refused is not tried again")
 }
 
 func noProcess(t *testing.T, b *bed) {

@@ -24,6 +24,7 @@ type server struct {
 	base  string
 	http  *http.Client
 	token string
+	renew func(ctx context.Context) error // signs in as the last login did
 }
 
 func newServer(base, ca string) (*server, error) {
@@ -96,6 +97,7 @@ func (s *server) login(ctx context.Context, user, password string) error {
 		return fmt.Errorf("sign in to Keycloak at %s as %s: %w", s.base, user, err)
 	}
 	s.token = answer.Token
+	s.renew = func(ctx context.Context) error { return s.login(ctx, user, password) }
 	return nil
 }
 
@@ -125,7 +127,15 @@ func (s *server) read(ctx context.Context, into any, realm string, query url.Val
 		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+s.token)
-	return s.ask(req, into)
+	err = s.ask(req, into)
+	if errors.Is(err, errRefused) && s.renew != nil { // a token lives for a minute; a password that was good is tried once more
+		if err := s.renew(ctx); err != nil {
+			return err
+		}
+		req.Header.Set("Authorization", "Bearer "+s.token)
+		err = s.ask(req, into)
+	}
+	return err
 }
 
 func (s *server) ask(req *http.Request, into any) error {

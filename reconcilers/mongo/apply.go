@@ -39,12 +39,14 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 		err = s.onPrimary(ctx, func(client *driver.Client) error { return plant(ctx, client, s.want.seeds[what.index]) })
 	case changeSettings:
 		err = s.reconfigure(ctx, s.changeSettings)
+	case setWriteConcern:
+		err = s.onPrimary(ctx, func(client *driver.Client) error { return s.setWriteConcern(context.WithoutCancel(ctx), client) })
 	case renameMember:
 		err = s.rename(ctx, what)
 	case addMember:
-		err = s.addMember(ctx, what.host, progress)
+		err = s.addMember(ctx, what, progress)
 	case changeMember:
-		err = s.changeMember(ctx, what.host, progress)
+		err = s.changeMember(ctx, what, progress)
 	case removeMember:
 		err = s.removeMember(ctx, what.host)
 	default:
@@ -117,11 +119,12 @@ func (s *session) sendInitiate(ctx context.Context, m wantMember) error {
 	}
 	settings := bson.D{}
 	for _, one := range s.want.settings.list() {
-		if one.value != 0 {
-			settings = append(settings, bson.E{Key: one.name, Value: one.value})
-		}
+		settings = append(settings, bson.E{Key: one.name, Value: one.value})
 	}
 	first := bson.D{{Key: "_id", Value: 0}, {Key: "host", Value: m.host}, {Key: "priority", Value: m.priority}, {Key: "votes", Value: m.votes}}
+	if len(m.tags) > 0 {
+		first = append(first, bson.E{Key: "tags", Value: m.tags})
+	}
 	configuration := bson.D{
 		{Key: "_id", Value: s.want.set}, {Key: "members", Value: bson.A{first}}, {Key: "settings", Value: settings},
 	}

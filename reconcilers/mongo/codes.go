@@ -28,6 +28,7 @@ const (
 	codeExceededTimeLimitStepDown   = 262
 	codeNewReplicaSetConfigMismatch = 104
 	codeNoSuchNode                  = 110
+	codeCommandNotFound             = 59
 	codeBadValue                    = 2
 	codeInvalidOptions              = 72
 )

@@ -2,7 +2,7 @@ package mongo
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -24,7 +24,12 @@ type memberConfig struct {
 	Votes    int     `bson:"votes"`
 	Priority float64 `bson:"priority"`
 	Hidden   bool    `bson:"hidden"`
-	Rest     bson.M  `bson:",inline"`
+
+	Arbiter bool              `bson:"arbiterOnly"`
+	Tags    map[string]string `bson:"tags,omitempty"`
+	Delay   *int64            `bson:"secondaryDelaySecs,omitempty"` // from 5.0 on
+	Slave   *int64            `bson:"slaveDelay,omitempty"`         // the same, before
+	Rest    bson.M            `bson:",inline"`
 }
 
 func (c config) member(host string) (int, bool) {
@@ -44,8 +49,8 @@ func (c config) setID() string {
 	return id.Hex()
 }
 
-// setting reads a number of the settings; absent is 0.
-func (c config) setting(name string) int {
+// setting reads a number or a truth of the settings; absent is nil.
+func (c config) setting(name string) any {
 	switch v := c.Settings[name].(type) {
 	case int32:
 		return int(v)
@@ -53,8 +58,10 @@ func (c config) setting(name string) int {
 		return int(v)
 	case float64:
 		return int(v)
+	case bool:
+		return v
 	}
-	return 0
+	return nil
 }
 
 func (c config) highestID() int {
@@ -133,23 +140,32 @@ func getStatus(ctx context.Context, client *driver.Client) (status, error) {
 	return st, err
 }
 
-// desiredMember is what the configuration says of a member that is all it should be.
-func (m wantMember) configure(c memberConfig) memberConfig {
-	c.Host, c.Votes, c.Priority, c.Hidden = m.host, m.votes, m.priority, m.hidden
+// shape is what the configuration says of the member, whatever the server's version calls it.
+func (c memberConfig) shape() shape {
+	s := shape{votes: c.Votes, priority: c.Priority, hidden: c.Hidden, arbiter: c.Arbiter, tags: c.Tags}
+	for _, delay := range []*int64{c.Delay, c.Slave} {
+		if delay != nil {
+			s.delay = int(*delay)
+		}
+	}
+	return s
+}
+
+// shaped gives the member another shape. A server says "secondaryDelaySecs" or "slaveDelay", and takes only its own word.
+func (c memberConfig) shaped(s shape, old bool) memberConfig {
+	c.Votes, c.Priority, c.Hidden, c.Arbiter, c.Tags = s.votes, s.priority, s.hidden, s.arbiter, s.tags
+	if c.Tags == nil {
+		c.Tags = map[string]string{} // the server takes no null
+	}
+	delay := int64(s.delay)
+	c.Delay, c.Slave = &delay, nil
+	if old {
+		c.Delay, c.Slave = nil, &delay
+	}
 	return c
 }
 
-// differs lists what the configuration has otherwise than wanted.
-func (m wantMember) differs(c memberConfig) []string {
-	var list []string
-	if c.Hidden != m.hidden {
-		list = append(list, fmt.Sprintf("hidden %t -> %t", c.Hidden, m.hidden))
-	}
-	if c.Votes != m.votes {
-		list = append(list, fmt.Sprintf("votes %d -> %d", c.Votes, m.votes))
-	}
-	if c.Priority != m.priority {
-		list = append(list, fmt.Sprintf("priority %v -> %v", c.Priority, m.priority))
-	}
-	return list
+// saysSlave says whether the configuration comes from a server that calls the delay "slaveDelay": one before 5.0.
+func (c config) saysSlave() bool {
+	return slices.ContainsFunc(c.Members, func(m memberConfig) bool { return m.Slave != nil })
 }

@@ -63,6 +63,14 @@ func primaryHost(st status) string {
 	return ""
 }
 
+func awayHosts(st status) map[string]bool {
+	away := map[string]bool{}
+	for _, m := range st.Members {
+		away[m.Host] = m.Health != 1
+	}
+	return away
+}
+
 // memberTrouble says which wanted member does not serve, if any.
 func (s *session) memberTrouble(st status) error {
 	var refused, syncing, away []string

@@ -27,11 +27,22 @@ type hello struct {
 	Message           string           `bson:"msg"`
 	IsWritablePrimary bool             `bson:"isWritablePrimary"`
 	Secondary         bool             `bson:"secondary"`
+	Arbiter           bool             `bson:"arbiterOnly"`
 	Me                string           `bson:"me"`
 	Primary           string           `bson:"primary"`
 	Version           *topologyVersion `bson:"topologyVersion"`
-	OK                float64          `bson:"ok"`
-	ErrorMessage      string           `bson:"errmsg"`
+	LastWrite         struct {
+		Optime struct {
+			Time bson.Timestamp `bson:"ts"`
+		} `bson:"opTime"`
+	} `bson:"lastWrite"`
+	OK           float64 `bson:"ok"`
+	ErrorMessage string  `bson:"errmsg"`
+}
+
+// serves says whether the member does what it is for in the set.
+func (h hello) serves(set string) bool {
+	return h.SetName == set && (h.IsWritablePrimary || h.Secondary || h.Arbiter)
 }
 
 // topologyVersion counts the changes of a server's view; asked with one, the server answers only at the next change.

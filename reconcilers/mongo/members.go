@@ -18,8 +18,9 @@ const (
 	catchUpSeconds  = 10
 )
 
-// addMember adds a member that cannot vote or be elected. It must be a mongod of this set's key, without a set of its own.
-func (s *session) addMember(ctx context.Context, host string, progress reconcilers.Progress) error {
+// addMember adds a member in the step's shape. It must be a mongod of this set's key, without a set of its own.
+func (s *session) addMember(ctx context.Context, what step, progress reconcilers.Progress) error {
+	host := what.host
 	m, known := s.want.member(host)
 	if !known {
 		return fmt.Errorf("member %s is not in the manifest", host)
@@ -35,8 +36,8 @@ func (s *session) addMember(ctx context.Context, host string, progress reconcile
 		if err := s.mayJoin(ctx, m, h, *c); err != nil {
 			return false, err
 		}
-		added := memberConfig{ID: max(s.memory.LastMemberID, c.highestID()) + 1, Host: host, Hidden: m.hidden}
-		c.Members = append(c.Members, added)
+		added := memberConfig{ID: max(s.memory.LastMemberID, c.highestID()) + 1, Host: host}
+		c.Members = append(c.Members, added.shaped(what.to, c.saysSlave()))
 		return true, nil
 	})
 }
@@ -100,18 +101,19 @@ func (s *session) checkKey(ctx context.Context, m wantMember) error {
 	return nil
 }
 
-// changeMember gives a member its votes, priority and visibility, once it has caught up.
-func (s *session) changeMember(ctx context.Context, host string, progress reconcilers.Progress) error {
+// changeMember gives a member the step's shape; a vote or the right to be elected once it has caught up.
+func (s *session) changeMember(ctx context.Context, what step, progress reconcilers.Progress) error {
+	host := what.host
 	m, known := s.want.member(host)
 	if !known {
 		return fmt.Errorf("member %s is not in the manifest", host)
 	}
-	if m.votes > 0 || m.priority > 0 {
+	if what.to.votes > 0 || what.to.priority > 0 {
 		if err := s.waitSynced(ctx, m, progress); err != nil {
 			return err
 		}
 	}
-	if m.priority == 0 {
+	if what.to.priority == 0 {
 		if err := s.stepDown(ctx, host); err != nil {
 			return err
 		}
@@ -121,10 +123,10 @@ func (s *session) changeMember(ctx context.Context, host string, progress reconc
 		if !there {
 			return false, fmt.Errorf("member %s was removed by another client", host)
 		}
-		if len(m.differs(c.Members[i])) == 0 {
+		if c.Members[i].shape().equal(what.to) {
 			return false, nil
 		}
-		c.Members[i] = m.configure(c.Members[i])
+		c.Members[i] = c.Members[i].shaped(what.to, c.saysSlave())
 		return true, nil
 	})
 }

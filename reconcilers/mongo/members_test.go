@@ -50,9 +50,9 @@ func TestGrowAndShrink(t *testing.T) {
 		addresses = append(addresses, string(c.Action)+" "+c.Address)
 	}
 	require.Equal(t, []string{
-		"create member mongodb-2:27017", "update member mongodb-2:27017",
-		"create member mongodb-3:27017", "update member mongodb-3:27017",
-	}, addresses, "one member at a time, each with its vote after it has caught up")
+		"create member mongodb-2:27017", "create member mongodb-3:27017",
+		"update member mongodb-2:27017", "update member mongodb-3:27017",
+	}, addresses, "one member at a time, both copying at once, each with its vote after it has caught up")
 	o = s.settle(r)
 	require.Equal(t, "rs0 PRIMARY, 3 members", o.Facts.Summary)
 	require.Len(t, o.Facts.Members, 3)

@@ -41,6 +41,10 @@ type observation struct {
 	seeds   []seedGap
 	renames map[string]string // host in the configuration -> wanted host
 	known   []string          // hosts that were members by the manifest's will
+	primary string
+	away    map[string]bool // hosts that nobody reaches
+
+	writeConcern string // of clients that name none; empty: nobody has set one
 }
 
 // usable says whether what answers is a mongod made for a replica set, and not the temporary one of a first boot.
@@ -232,6 +236,12 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	}
 	state.renames = s.findRenames(seen, state.config)
 	state.known = s.memory.Hosts
+	state.primary, state.away = primaryHost(st), awayHosts(st)
+	if s.want.writeConcern() != "" {
+		if state.writeConcern, err = getWriteConcern(ctx, client); err != nil {
+			return o, err
+		}
+	}
 	s.keepClients(seen, primary.host)
 	o.Facts = s.facts(st, state.config, version)
 	if isRoot && !s.uriUserMissing(state) {

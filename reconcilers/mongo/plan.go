@@ -17,6 +17,7 @@ const (
 	makeRoot
 	putUser
 	seedCollection
+	setWriteConcern
 	addMember
 	changeMember
 	removeMember
@@ -26,6 +27,7 @@ const (
 type step struct {
 	action action
 	host   string // of the member
+	to     shape  // what a member is added as, or changed to
 	was    string // its host before a rename
 	index  int    // of the user or seed in the spec
 }
@@ -50,10 +52,14 @@ func (r *Reconciler) Plan(_ reconcilers.Target, o reconcilers.Observed) (reconci
 		return reconcilers.Plan{}, nil
 	}
 	p := &planner{want: state.want}
+	var err error
 	if state.phase == running {
-		p.planSet(state)
+		err = p.planSet(state)
 	} else {
-		p.planNew(state)
+		err = p.planNew(state)
+	}
+	if err != nil {
+		return reconcilers.Plan{}, err
 	}
 	plan := reconcilers.Plan{Changes: p.changes, State: p.steps}
 	if state.want.unknown != "" {
@@ -62,7 +68,7 @@ func (r *Reconciler) Plan(_ reconcilers.Target, o reconcilers.Observed) (reconci
 	return plan, nil
 }
 
-func (p *planner) planNew(o observation) {
+func (p *planner) planNew(o observation) error {
 	first := p.want.initial()
 	p.add(step{action: initiate, host: first.host}, reconcilers.Create, "replica set "+p.want.set, "initiate with "+first.host)
 	if o.root {
@@ -74,14 +80,11 @@ func (p *planner) planNew(o observation) {
 	for i, s := range p.want.seeds {
 		p.planSeed(seedGap{index: i, missing: len(s.documents)})
 	}
-	for _, m := range p.want.members {
-		if m.host != first.host {
-			p.planMember(config{}, m, false)
-		}
-	}
+	p.planWriteConcern("")
+	return p.planMembers([]seat{{host: first.host, shape: first.shape, primary: true}}, nil)
 }
 
-func (p *planner) planSet(o observation) {
+func (p *planner) planSet(o observation) error {
 	c := o.config
 	for i, m := range c.Members {
 		if now, renamed := o.renames[m.Host]; renamed {
@@ -100,21 +103,12 @@ func (p *planner) planSet(o observation) {
 	for _, gap := range o.seeds {
 		p.planSeed(gap)
 	}
-	for _, m := range p.want.members {
-		_, there := c.member(m.host)
-		p.planMember(c, m, there)
-	}
+	p.planWriteConcern(o.writeConcern)
+	var seats []seat
 	for _, m := range c.Members {
-		if _, wanted := p.want.member(m.Host); wanted {
-			continue
-		}
-		reason := "no longer in the manifest (its volume stays)"
-		if !slices.Contains(o.known, m.Host) {
-			reason = "was never in the manifest; somebody else added it (its volume stays)"
-		}
-		p.add(step{action: removeMember, host: m.Host}, reconcilers.Delete, "member "+m.Host, reason)
-		p.changes[len(p.changes)-1].Destroys = !slices.Contains(o.known, m.Host)
+		seats = append(seats, seat{host: m.Host, shape: m.shape(), primary: m.Host == o.primary, away: o.away[m.Host]})
 	}
+	return p.planMembers(seats, o.known)
 }
 
 func (p *planner) planSettings(c config) {
@@ -157,37 +151,70 @@ func (p *planner) planSeed(gap seedGap) {
 	p.add(step{action: seedCollection, index: gap.index}, reconcilers.Create, "documents "+s.name(), reason)
 }
 
-func (p *planner) planMember(c config, m wantMember, there bool) {
-	var now memberConfig
-	if i, ok := c.member(m.host); ok {
-		now = c.Members[i]
-	}
-	reasonPrefix := ""
-	if !there {
-		p.add(step{action: addMember, host: m.host}, reconcilers.Create, "member "+m.host, "add to "+p.want.set+", without a vote until it has caught up")
-		now, reasonPrefix = memberConfig{Hidden: m.hidden}, "when it is SECONDARY: "
-	}
-	if differences := m.differs(now); len(differences) > 0 {
-		p.add(step{action: changeMember, host: m.host}, reconcilers.Update, "member "+m.host, reasonPrefix+strings.Join(differences, ", "))
-	}
-}
-
-// differs lists the settings that are set in the manifest and otherwise in the server.
-func (s Settings) differs(c config) []string {
-	var list []string
-	for _, one := range s.list() {
-		if have := c.setting(one.name); one.value != 0 && have != one.value {
-			list = append(list, fmt.Sprintf("%s %d -> %d", one.name, have, one.value))
+// planMembers plans the reconfigurations, one member and at most one vote at a time.
+func (p *planner) planMembers(seats []seat, known []string) error {
+	moves, reached := planTopology(seats, p.want.members)
+	if !reached {
+		return &reconcilers.BlockedError{
+			Reason:  "NoWayToMembers",
+			Message: fmt.Sprintf("%s cannot get from its %d members to the %d of the manifest in steps that the server takes", p.want.set, len(seats), len(p.want.members)),
+			Do:      "Merge the change in two: first the members that join and may become primary, then the rest",
 		}
 	}
-	return list
+	joined := map[string]bool{}
+	for _, m := range moves {
+		s := step{action: m.action, host: m.host, to: m.to}
+		address := "member " + m.host
+		switch m.action {
+		case addMember:
+			joined[m.host] = true
+			p.add(s, reconcilers.Create, address, addReason(p.want.set, m))
+		case changeMember:
+			reason := strings.Join(m.from.differs(m.to), ", ")
+			if joined[m.host] {
+				reason = "when it is SECONDARY: " + reason
+			}
+			p.add(s, reconcilers.Update, address, reason)
+		case removeMember:
+			reason, destroys := p.removal(m.host, known)
+			p.add(s, reconcilers.Delete, address, reason)
+			p.changes[len(p.changes)-1].Destroys = destroys
+		}
+	}
+	return nil
 }
 
-type setting struct {
-	name  string
-	value int
+func addReason(set string, m move) string {
+	switch {
+	case m.to.arbiter:
+		return "add to " + set + " as arbiter"
+	case m.again:
+		return "add to " + set + " anew, without a vote until it has caught up"
+	}
+	return "add to " + set + ", without a vote until it has caught up"
 }
 
-func (s Settings) list() []setting {
-	return []setting{{"electionTimeoutMillis", s.ElectionTimeoutMillis}, {"heartbeatIntervalMillis", s.HeartbeatIntervalMillis}}
+// removal says why a member goes. One that the manifest never named goes only with approval.
+func (p *planner) removal(host string, known []string) (reason string, destroys bool) {
+	switch _, wanted := p.want.member(host); {
+	case wanted:
+		return "an arbiter and a member with data cannot become each other in place (its volume stays)", false
+	case slices.Contains(known, host):
+		return "no longer in the manifest (its volume stays)", false
+	}
+	return "was never in the manifest; somebody else added it (its volume stays)", true
+}
+
+// planWriteConcern comes before the members: the server refuses an arbiter that would change the default by its being
+// there, as long as nobody has said what the default is.
+func (p *planner) planWriteConcern(have string) {
+	want := p.want.writeConcern()
+	if want == "" || want == have {
+		return
+	}
+	reason := "write concern of clients that name none: " + want
+	if have != "" {
+		reason = fmt.Sprintf("write concern of clients that name none: %s -> %s", have, want)
+	}
+	p.add(step{action: setWriteConcern}, reconcilers.Update, "default write concern", reason)
 }

@@ -109,20 +109,3 @@ func (s *session) wasStale(ctx context.Context, client *driver.Client, read int6
 	c, _, err := getConfig(ctx, client, false)
 	return err == nil && c.Version != read
 }
-
-func (s *session) changeSettings(c *config) (bool, error) {
-	if len(s.want.settings.differs(*c)) == 0 {
-		return false, nil
-	}
-	settings := bson.M{}
-	for name, value := range c.Settings {
-		settings[name] = value
-	}
-	for _, one := range s.want.settings.list() {
-		if one.value != 0 {
-			settings[one.name] = one.value
-		}
-	}
-	c.Settings = settings
-	return true, nil
-}

@@ -119,7 +119,7 @@ func TestWritablePrimarySoonAfterAccepting(t *testing.T) {
 	s.settle(reconciler(t))
 	took := time.Since(<-accepted)
 	t.Logf("from accepting to a writable primary, outputs published: %s", took)
-	require.Less(t, took, 3*time.Second, "the bar is 1 s; three times that allows for a busy machine")
+	require.Less(t, took, 30*time.Second, "what operators were promised; make bench has the bar")
 }
 
 func TestWrongPassword(t *testing.T) {

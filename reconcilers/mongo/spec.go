@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"dive-agent/desired"
 )
@@ -38,12 +39,15 @@ type Spec struct {
 
 // Member is one mongod of the set.
 type Member struct {
-	Service  string       `yaml:"service" required:"true" doc:"The service that runs it."`
-	Port     int          `yaml:"port" default:"27017" doc:"Port in the container."`
-	Host     desired.Expr `yaml:"host" doc:"Name and port under which members and clients know it. Default: service:port."`
-	Priority *float64     `yaml:"priority" doc:"How much it should be primary, 0 (never) to 1000. Default 1, or 0 when hidden or without vote."`
-	Votes    *int         `yaml:"votes" doc:"0 or 1. Default 1."`
-	Hidden   bool         `yaml:"hidden" doc:"Clients do not see it."`
+	Service  string            `yaml:"service" required:"true" doc:"The service that runs it."`
+	Port     int               `yaml:"port" default:"27017" doc:"Port in the container."`
+	Host     desired.Expr      `yaml:"host" doc:"Name and port under which members and clients know it. Default: service:port."`
+	Priority *float64          `yaml:"priority" doc:"How much it should be primary, 0 (never) to 1000. Default 1, or 0 when hidden, delayed, an arbiter or without vote."`
+	Votes    *int              `yaml:"votes" doc:"0 or 1. Default 1."`
+	Hidden   bool              `yaml:"hidden" doc:"Clients do not see it."`
+	Arbiter  bool              `yaml:"arbiter" doc:"It votes and holds no data. Needs a default write concern, see settings."`
+	Delay    desired.Duration  `yaml:"delay" doc:"How long it stays behind the primary on purpose, in whole seconds. Clients should not see it: hidden, or priority 0."`
+	Tags     map[string]string `yaml:"tags" doc:"Tags for read preferences and write concerns."`
 
 	Position desired.Position
 }
@@ -66,8 +70,12 @@ type User struct {
 
 // Settings are the replica set's settings that a manifest may set.
 type Settings struct {
-	ElectionTimeoutMillis   int `yaml:"electionTimeoutMillis" doc:"How long members wait for a primary before they elect another. The server's default is 10000."`
-	HeartbeatIntervalMillis int `yaml:"heartbeatIntervalMillis" doc:"How often members ask each other. The server's default is 2000."`
+	ElectionTimeoutMillis   int    `yaml:"electionTimeoutMillis" doc:"How long members wait for a primary before they elect another. The server's default is 10000."`
+	HeartbeatIntervalMillis int    `yaml:"heartbeatIntervalMillis" doc:"How often members ask each other. The server's default is 2000."`
+	HeartbeatTimeoutSecs    int    `yaml:"heartbeatTimeoutSecs" doc:"How long a member may be silent before it counts as away. The server's default is 10."`
+	CatchUpTimeoutMillis    int    `yaml:"catchUpTimeoutMillis" doc:"How long a new primary fetches what others have and it has not. The server's default is -1, no limit."`
+	ChainingAllowed         *bool  `yaml:"chainingAllowed" doc:"Whether a secondary may copy from another secondary. The server's default is true."`
+	DefaultWriteConcern     string `yaml:"defaultWriteConcern" doc:"Write concern of clients that name none: majority, or a number of members. Needs server 4.4. Default: as it is; with an arbiter, majority."`
 }
 
 // Seed is a file of documents for one collection.
@@ -98,7 +106,7 @@ func (m Member) priority() float64 {
 	switch {
 	case m.Priority != nil:
 		return *m.Priority
-	case m.Hidden, m.votes() == 0:
+	case m.Hidden, m.Arbiter, m.Delay > 0, m.votes() == 0:
 		return 0
 	}
 	return 1
@@ -182,11 +190,24 @@ func (s *Spec) Validate(c *desired.Check) {
 	if s.User != "" && !s.knowsUser(s.User) {
 		c.Errorf(c.At("user"), "user %q, whose login the uri should carry, is neither root's name nor one of users", s.User)
 	}
-	if st := s.Settings; st != nil && (st.ElectionTimeoutMillis < 0 || st.HeartbeatIntervalMillis < 0) {
-		c.Errorf(c.At("settings"), "settings must not be negative")
-	}
+	s.validateSettings(c)
 	for _, seed := range s.Seed {
 		s.validateSeed(c, seed)
+	}
+}
+
+func (s *Spec) validateSettings(c *desired.Check) {
+	st := s.Settings
+	if st == nil {
+		return
+	}
+	if st.ElectionTimeoutMillis < 0 || st.HeartbeatIntervalMillis < 0 || st.HeartbeatTimeoutSecs < 0 || st.CatchUpTimeoutMillis < -1 {
+		c.Errorf(c.At("settings"), "settings must not be negative")
+	}
+	if w := st.DefaultWriteConcern; w != "" && w != "majority" {
+		if n, err := strconv.Atoi(w); err != nil || n < 1 || n > maxMembers {
+			c.Errorf(c.At("settings", "defaultWriteConcern"), "default write concern %q: majority, or a number from 1 to %d", w, maxMembers)
+		}
 	}
 }
 
@@ -210,7 +231,7 @@ func (s *Spec) validateMembers(c *desired.Check, at desired.Position) {
 	if len(s.Members) > maxMembers {
 		c.Errorf(at, "%d members: a replica set has at most %d", len(s.Members), maxMembers)
 	}
-	voters, electable := 0, 0
+	voters, electable, arbiters := 0, 0, 0
 	hosts := map[string]bool{}
 	for _, m := range s.Members {
 		if m.votes() < 0 || m.votes() > 1 {
@@ -220,10 +241,14 @@ func (s *Spec) validateMembers(c *desired.Check, at desired.Position) {
 		switch p := m.priority(); {
 		case p < 0 || p > 1000:
 			c.Errorf(m.Position, "member %s has priority %v: 0 to 1000 is possible", m.Service, p)
-		case p > 0 && (m.Hidden || m.votes() == 0):
-			c.Errorf(m.Position, "member %s is hidden or has no vote, so its priority must be 0", m.Service)
+		case p > 0 && (m.Hidden || m.Delay > 0 || m.Arbiter || m.votes() == 0):
+			c.Errorf(m.Position, "member %s is hidden, delayed, an arbiter or without a vote, so its priority must be 0", m.Service)
 		case p > 0:
 			electable++
+		}
+		m.validateRole(c)
+		if m.Arbiter {
+			arbiters++
 		}
 		if m.port() < 1 || m.port() > 65535 {
 			c.Errorf(m.Position, "member %s: %d is no port", m.Service, m.port())
@@ -241,8 +266,28 @@ func (s *Spec) validateMembers(c *desired.Check, at desired.Position) {
 	if voters > maxVoters {
 		c.Errorf(at, "%d voting members: at most %d may vote. Give the others votes: 0", voters, maxVoters)
 	}
+	if arbiters > 1 {
+		c.Errorf(at, "%d arbiters: a replica set takes one", arbiters)
+	}
 	if electable == 0 {
 		c.Errorf(at, "no member may become primary: one needs a vote and a priority above 0")
+	}
+}
+
+// validateRole checks what an arbiter and a delayed member cannot be.
+func (m Member) validateRole(c *desired.Check) {
+	switch delay := m.Delay.Std(); {
+	case m.Arbiter && (m.Hidden || delay > 0 || m.votes() == 0 || len(m.Tags) > 0):
+		c.Errorf(m.Position, "member %s is an arbiter: it has a vote, and cannot be hidden, delayed or tagged", m.Service)
+	case delay < 0 || delay%time.Second != 0:
+		c.Errorf(m.Position, "member %s has delay %s: whole seconds from 0 are possible", m.Service, delay)
+	}
+}
+
+func (m Member) shape() shape {
+	return shape{
+		votes: m.votes(), priority: m.priority(), hidden: m.Hidden, arbiter: m.Arbiter,
+		delay: int(m.Delay.Std() / time.Second), tags: m.Tags,
 	}
 }
 

@@ -113,9 +113,9 @@ seed: [{collection: coi_definitions, file: coi.json}]
 	require.NoError(t, err)
 	require.Equal(t, "APP", w.unknown)
 	require.Equal(t, []wantMember{
-		{"mongodb-1", "mongodb-1:27017", 27017, 1, 1, false},
-		{"mongodb-2", "mongodb-2:27017", 27017, 1, 0, true},
-		{"mongodb-3", "mongodb-3:27017", 27017, 0, 0, false},
+		{"mongodb-1", "mongodb-1:27017", 27017, shape{votes: 1, priority: 1}},
+		{"mongodb-2", "mongodb-2:27017", 27017, shape{votes: 1, hidden: true}},
+		{"mongodb-3", "mongodb-3:27017", 27017, shape{}},
 	}, w.members)
 	require.Equal(t, "admin.app", w.uriUser.id())
 	require.Equal(t, "dive.coi_definitions", w.seeds[0].name())

@@ -26,12 +26,10 @@ type want struct {
 }
 
 type wantMember struct {
-	service  string
-	host     string // host:port in the set's configuration
-	port     int    // in the container
-	votes    int
-	priority float64
-	hidden   bool
+	service string
+	host    string // host:port in the set's configuration
+	port    int    // in the container
+	shape
 }
 
 type wantUser struct {
@@ -74,7 +72,7 @@ func resolve(t reconcilers.Target) (want, error) {
 	w.keys = keysOf(eval.text(spec.Keyfile))
 	for _, m := range spec.Members {
 		host := eval.host(m)
-		w.members = append(w.members, wantMember{m.Service, host, m.port(), m.votes(), m.priority(), m.Hidden})
+		w.members = append(w.members, wantMember{m.Service, host, m.port(), m.shape()})
 	}
 	for _, u := range spec.Users {
 		user := wantUser{login: login{name: u.Name, password: eval.text(u.Password), database: u.database()}}
@@ -169,7 +167,7 @@ func keysOf(text string) []string {
 // initial is the member that is initiated: the first that may become primary.
 func (w want) initial() wantMember {
 	for _, m := range w.members {
-		if m.priority > 0 && m.votes > 0 {
+		if m.electable() {
 			return m
 		}
 	}
@@ -189,7 +187,7 @@ func (w want) member(host string) (wantMember, bool) {
 func (w want) visible() string {
 	var hosts []string
 	for _, m := range w.members {
-		if !m.hidden {
+		if !m.hidden && !m.arbiter {
 			hosts = append(hosts, m.host)
 		}
 	}

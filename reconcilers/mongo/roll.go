@@ -1,0 +1,212 @@
+package mongo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+
+	"dive-agent/reconcilers"
+)
+
+// How a member takes its turn to be restarted.
+const (
+	rollAgain   = 250 * time.Millisecond // between two looks at members that must be ready first
+	backLimit   = 10 * time.Minute       // for a restarted member to serve and catch up; the next pass goes on waiting
+	lagLimit    = 10 * time.Second       // more than a heartbeat tells late
+	quiesceTime = 500 * time.Millisecond // a member from 5.0 on goes on serving so long after SIGTERM; its default, 15 s, is longer than most containers are given
+)
+
+var _ reconcilers.Roller = (*Reconciler)(nil)
+
+// Turn lets members be restarted one at a time, as long as all the others serve and have caught up, secondaries first. A
+// primary is asked to step down when only it is left. A member that does not serve has nothing to lose and may go at once.
+func (r *Reconciler) Turn(ctx context.Context, t reconcilers.Target, turn reconcilers.Turn, progress reconcilers.Progress) error {
+	s, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	m, ok := s.want.runBy(turn.Part)
+	if !ok {
+		return nil
+	}
+	own := s.ask(ctx, m)
+	if !own.answers() || !own.hello.serves(s.want.set) {
+		return ctx.Err()
+	}
+	if s.want.unknown != "" {
+		return &reconcilers.WaitError{For: s.want.unknown}
+	}
+	limited, cancel := context.WithTimeout(ctx, primaryLimit)
+	defer cancel()
+	primary, err := s.primary(limited)
+	if err != nil {
+		return err
+	}
+	client, _, err := s.enter(limited, primary)
+	if err != nil {
+		return err
+	}
+	others, err := s.othersReady(limited, client, m)
+	if err != nil {
+		return err
+	}
+	if primary.host == m.host && others > 0 {
+		if waiting := s.serving(limited, turn.Others); len(waiting) > 0 {
+			return &reconcilers.WaitError{For: strings.Join(waiting, ", ") + " to go first: " + m.host + " is the primary", Again: rollAgain}
+		}
+		if err := s.yield(limited, m, progress); err != nil {
+			return err
+		}
+	}
+	return s.shortenQuiesce(limited, m)
+}
+
+// Back waits until the member serves again and has all that the primary had when it came back.
+func (r *Reconciler) Back(ctx context.Context, t reconcilers.Target, turn reconcilers.Turn, progress reconcilers.Progress) error {
+	s, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	m, ok := s.want.runBy(turn.Part)
+	if !ok || s.memory.ReplicaSetID == "" {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, backLimit)
+	defer cancel()
+	began := r.deps.Clock.Now()
+	serves := func(h hello) bool { return h.serves(s.want.set) }
+	for {
+		seen, err := s.await(limited, syncSlice, []wantMember{m}, serves)
+		if err == nil {
+			return s.caughtUp(limited, m)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if limited.Err() != nil || seen.hello.OK == 1 && seen.hello.SetName == "" && r.deps.Clock.Now().Sub(began) > strangerLimit {
+			return &reconcilers.WaitError{For: m.host + " to serve again", Again: syncSlice, Err: err}
+		}
+		progress.Say("%s is back for %.0f s and does not serve yet", m.host, r.deps.Clock.Now().Sub(began).Seconds())
+	}
+}
+
+func (s *session) delay(host string) int {
+	m, _ := s.want.member(host)
+	return m.delay
+}
+
+// runBy finds the member that a service runs.
+func (w want) runBy(service string) (wantMember, bool) {
+	for _, m := range w.members {
+		if m.service == service {
+			return m, true
+		}
+	}
+	return wantMember{}, false
+}
+
+// othersReady counts the members beside m. The error is a WaitError when one of them does not serve, or is behind by
+// more than a heartbeat tells.
+func (s *session) othersReady(ctx context.Context, client *driver.Client, m wantMember) (int, error) {
+	st, err := getStatus(ctx, client)
+	if err != nil {
+		return 0, fmt.Errorf("read the replica set's status: %w", err)
+	}
+	var newest time.Time
+	for _, one := range st.Members {
+		if one.State == statePrimary {
+			newest = one.Optime
+		}
+	}
+	others := 0
+	var waits []string
+	for _, one := range st.Members {
+		if one.Host == m.host {
+			continue
+		}
+		others++
+		switch {
+		case !one.serves():
+			waits = append(waits, fmt.Sprintf("%s to serve (is %s)", one.Host, strings.ToLower(one.StateName)))
+		case one.State == stateSecondary && newest.Sub(one.Optime) > lagLimit && s.delay(one.Host) == 0:
+			waits = append(waits, fmt.Sprintf("%s to catch up (is %.0f s behind)", one.Host, newest.Sub(one.Optime).Seconds()))
+		}
+	}
+	if len(waits) > 0 {
+		return others, &reconcilers.WaitError{For: strings.Join(waits, ", ") + " before " + m.host + " is restarted", Again: rollAgain}
+	}
+	return others, nil
+}
+
+// serving picks the services whose members serve.
+func (s *session) serving(ctx context.Context, services []string) []string {
+	var list []string
+	for _, service := range services {
+		m, ok := s.want.runBy(service)
+		if !ok {
+			continue
+		}
+		if seen := s.ask(ctx, m); seen.answers() && seen.hello.serves(s.want.set) && !seen.hello.IsWritablePrimary {
+			list = append(list, m.host)
+		}
+	}
+	return list
+}
+
+// yield makes another member primary, as a recorded change. A set in which no other may become primary goes without.
+func (s *session) yield(ctx context.Context, m wantMember, progress reconcilers.Progress) error {
+	heirs := false
+	for _, one := range s.want.members {
+		heirs = heirs || one.host != m.host && one.electable()
+	}
+	if !heirs {
+		return nil
+	}
+	change := reconcilers.Change{Action: reconcilers.Run, Address: "member " + m.host, Reason: "step down before it is restarted"}
+	if err := progress.Begin(ctx, change); err != nil {
+		return err
+	}
+	err := s.stepDown(ctx, m.host)
+	progress.End(change, err)
+	return err
+}
+
+// shortenQuiesce lets the member end soon after SIGTERM. Servers before 5.0 do not know the parameter, and need it not.
+func (s *session) shortenQuiesce(ctx context.Context, m wantMember) error {
+	client, err := s.logIn(ctx, m, s.want.root)
+	if err != nil {
+		return err
+	}
+	err = run(ctx, client, adminDatabase, bson.D{
+		{Key: "setParameter", Value: 1}, {Key: "shutdownTimeoutMillisForSignaledShutdown", Value: quiesceTime.Milliseconds()},
+	}, nil)
+	if hasCode(err, codeInvalidOptions, codeBadValue) {
+		return nil
+	}
+	return err
+}
+
+// caughtUp waits until the member has what the primary has now.
+func (s *session) caughtUp(ctx context.Context, m wantMember) error {
+	var goal bson.Timestamp
+	for {
+		if goal.IsZero() {
+			if primary, err := s.primary(ctx); err == nil {
+				goal = s.ask(ctx, primary).hello.LastWrite.Optime.Time
+			}
+		}
+		if seen := s.ask(ctx, m); !goal.IsZero() && seen.answers() {
+			if h := seen.hello; h.IsWritablePrimary || h.Arbiter || m.delay > 0 || !h.LastWrite.Optime.Time.Before(goal) {
+				return nil
+			}
+		}
+		if err := pause(ctx, retryEvery); err != nil {
+			return errors.Join(context.Cause(ctx), &reconcilers.WaitError{For: m.host + " to catch up", Again: time.Second})
+		}
+	}
+}
