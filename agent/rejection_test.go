@@ -59,6 +59,7 @@ func TestARejectedContentIsTriedAgainOnlyWhenItChangesOrAPersonAsks(t *testing.T
 		require.Equal(t, "1111111", kept.Applied)
 		require.Equal(t, "2222222", kept.Rejected.Revision)
 		require.Equal(t, "Degraded", kept.Phase)
+		require.Equal(t, NodeDone, w.view.Nodes[0].State, "what runs is held against what was applied")
 	}
 	world.ledger.entries["a"] = "drifted"
 	w.round(t.Context(), "test")

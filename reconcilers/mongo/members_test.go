@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +44,13 @@ func TestGrowAndShrink(t *testing.T) {
 
 	s.spec.Keyfile = desired.Literal(s.key)
 	s.spec.Members = []mongo.Member{{Service: three[0]}, {Service: three[1]}, {Service: three[2]}}
+	s.ended = func(c reconcilers.Change) {
+		if host, added := strings.CutPrefix(c.Address, "member "); added && c.Action == reconcilers.Create {
+			require.Contains(t, s.picture(three[0]), "{Host:"+host+" Votes:0 Priority:0 ", "it has no data yet, and would count for a majority")
+		}
+	}
 	_, plan, err := s.pass(r)
+	s.ended = nil
 	require.NoError(t, err)
 	var addresses []string
 	for _, c := range plan.Changes {

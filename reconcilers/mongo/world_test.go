@@ -48,6 +48,7 @@ type set struct {
 	target reconcilers.Target
 	spec   *mongo.Spec
 	key    string
+	ended  func(reconcilers.Change) // after each change of a pass; nil: nobody asks
 }
 
 // plainSet is a set without services yet.
@@ -127,8 +128,9 @@ func reconciler(t *testing.T) reconcilers.Reconciler {
 
 // progress writes what an apply tells into the test's log.
 type progress struct {
-	t    *testing.T
-	last time.Time
+	t     *testing.T
+	last  time.Time
+	ended func(reconcilers.Change)
 }
 
 func (p *progress) Begin(ctx context.Context, _ reconcilers.Change) error {
@@ -138,6 +140,9 @@ func (p *progress) Begin(ctx context.Context, _ reconcilers.Change) error {
 
 func (p *progress) End(c reconcilers.Change, err error) {
 	p.t.Logf("%6.3f s  %s %s (%s) %v", time.Since(p.last).Seconds(), c.Action, c.Address, c.Reason, err)
+	if p.ended != nil {
+		p.ended(c)
+	}
 }
 
 func (p *progress) Say(format string, args ...any) { p.t.Logf(format, args...) }
@@ -156,7 +161,7 @@ func (s *set) pass(r reconcilers.Reconciler) (reconcilers.Observed, reconcilers.
 	if err != nil || len(plan.Changes) == 0 {
 		return o, plan, errors.Join(err, o.Err)
 	}
-	applied, err := r.Apply(ctx, s.target, plan, &progress{t: s.t})
+	applied, err := r.Apply(ctx, s.target, plan, &progress{t: s.t, ended: s.ended})
 	o.Outputs, o.Facts = applied.Outputs, applied.Facts
 	return o, plan, err
 }
