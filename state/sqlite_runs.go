@@ -37,7 +37,7 @@ func (r *reader) Run(id string) (Run, error) {
 
 func (r *reader) Runs(instance string, limit int) ([]Run, error) {
 	return list(r, "read the runs", scanRun,
-		"SELECT "+runColumns+" FROM runs WHERE ?1 = '' OR instance = ?1 ORDER BY id DESC LIMIT ?2", instance, limited(limit))
+		"SELECT "+runColumns+" FROM runs WHERE ?1 = '' OR instance = ?1 ORDER BY rowid DESC LIMIT ?2", instance, limited(limit))
 }
 
 func (r *reader) Steps(run string) ([]Step, error) {
@@ -51,7 +51,8 @@ func (w *writer) StartRun(r Run) error {
 		r.ID, r.Instance, r.Revision, r.Trigger, nanos(r.Started), nanos(r.Finished), r.Outcome, r.Message); err != nil {
 		return err
 	}
-	const old = "SELECT id FROM runs WHERE instance = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
+	// Which run is older is told by the order in which they were recorded, not by their times: the clock may have gone back since.
+	const old = "SELECT id FROM runs WHERE instance = ? ORDER BY rowid DESC LIMIT -1 OFFSET ?"
 	if err := w.change(what, "DELETE FROM steps WHERE run IN ("+old+")", r.Instance, w.store.keepRuns); err != nil {
 		return err
 	}

@@ -239,6 +239,31 @@ func TestRingsAreBounded(t *testing.T) {
 	}))
 }
 
+// TestRunsAfterTheClockWentBack: they are the newest all the same, and the ring does not take them for the oldest.
+func TestRunsAfterTheClockWentBack(t *testing.T) {
+	s, _ := open(t, t.TempDir())
+	for at, clock := range []time.Time{now.AddDate(2, 0, 0), now} {
+		ids := state.NewIDs(func() time.Time { return clock }, rand.Reader)
+		for range 12 {
+			id, err := ids.New()
+			require.NoError(t, err)
+			require.NoError(t, s.Update(t.Context(), func(tx state.Tx) error {
+				if err := tx.StartRun(state.Run{ID: id, Instance: "deu", Started: clock}); err != nil {
+					return err
+				}
+				_, err := tx.StartStep(state.Step{Run: id, Started: clock})
+				return err
+			}), "clock %d", at)
+			require.NoError(t, s.View(t.Context(), func(r state.Reader) error {
+				runs, err := r.Runs("deu", 1)
+				require.NoError(t, err)
+				require.Equal(t, id, runs[0].ID)
+				return nil
+			}))
+		}
+	}
+}
+
 func TestIDsSortByTime(t *testing.T) {
 	clock := now
 	ids := state.NewIDs(func() time.Time { return clock }, rand.Reader)
