@@ -80,7 +80,7 @@ func (r *Reporter) push(ctx context.Context, e state.Entry) (func(state.Tx) erro
 	if err != nil {
 		return nil, err
 	}
-	if last.Digest == digest && s.Updated.Sub(last.Time) < sameAgain {
+	if since := s.Updated.Sub(last.Time); last.Digest == digest && since >= 0 && since < sameAgain { // it is negative after the clock went back
 		return nil, nil
 	}
 	files, err := s.Files()

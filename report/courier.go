@@ -121,7 +121,7 @@ func (c *courier) next(ctx context.Context, onTheWay map[line]bool) (first []sta
 	for _, e := range heads {
 		switch {
 		case onTheWay[lineOf(e)]:
-		case e.Next.After(now):
+		case e.Next.After(now) && e.Next.Sub(now) <= 2*longestPause: // one further away was set before the clock went back
 			if until := e.Next.Sub(now); wait == 0 || until < wait {
 				wait = until
 			}

@@ -127,6 +127,18 @@ func TestWebhookHeedsRetryAfter(t *testing.T) {
 	require.Equal(t, 5*time.Minute, f.pending(state.KindWebhook)[0].Next.Sub(f.clock.Now()))
 }
 
+func TestReportsGoOutAfterTheClockWentBack(t *testing.T) {
+	r := newReceiver(t)
+	f := newFixture(t, hookTo(r))
+	r.answer(func(int, http.ResponseWriter) int { return http.StatusBadGateway })
+	f.publish(ready())
+	require.Error(t, f.Flush(t.Context()))
+	r.answer(func(int, http.ResponseWriter) int { return http.StatusOK })
+	f.clock.advance(-365 * 24 * time.Hour)
+	f.run()
+	eventually(t, "the delivery", func() bool { return len(f.pending(state.KindWebhook)) == 0 })
+}
+
 func TestWebhookThatHangsHoldsNobodyElseUp(t *testing.T) {
 	good := newReceiver(t)
 	release := make(chan struct{})
