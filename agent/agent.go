@@ -81,6 +81,7 @@ func (a *Agent) Take(revision Revision) error {
 	}
 	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: a.Kinds})
 	if err != nil {
+		err = bounded(err)
 		a.refuse(revision, err)
 		return err
 	}
@@ -95,8 +96,10 @@ func (a *Agent) Take(revision Revision) error {
 		}
 	}
 	for name, w := range a.workers {
-		if instance := fleet.Instances[name]; instance == nil || instance.Host != a.Host {
-			w.remove()
+		if instance := fleet.Instances[name]; instance == nil {
+			w.remove("")
+		} else if instance.Host != a.Host {
+			w.remove(instance.Host)
 		}
 	}
 	return nil
@@ -121,6 +124,32 @@ func (a *Agent) HeadIs(commit string) {
 	if back { // to what is in force: nothing else tells that it is accepted again
 		a.RouseAll("accepted")
 	}
+}
+
+// Back says where the branch is when no revision is new. A refused one is forgotten once that is the one in force again.
+func (a *Agent) Back(commit string) {
+	a.mu.Lock()
+	back := a.refused != nil && a.revision != nil && a.revision.Commit == commit && a.refused.Revision.Commit != commit
+	if back {
+		a.refused = nil
+	}
+	a.mu.Unlock()
+	if back {
+		a.RouseAll("commit")
+	}
+}
+
+// toldProblems is how many problems of a revision are told; dive-agent validate tells all.
+const toldProblems = 20
+
+// bounded keeps what is told of a refused revision to a screen: it goes into logs, events and every status.
+func bounded(err error) error {
+	var problems desired.Problems
+	if !errors.As(err, &problems) || len(problems) <= toldProblems {
+		return err
+	}
+	more := fmt.Sprintf("and %d more problems, all told by: dive-agent validate", len(problems)-toldProblems)
+	return append(problems[:toldProblems:toldProblems], desired.Problem{Position: problems[toldProblems].Position, Message: more})
 }
 
 // worker gives the instance's worker, started when new. a.mu is held.

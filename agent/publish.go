@@ -43,8 +43,8 @@ func (w *worker) situation(known state.Instance, next *assignment, trouble error
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return situation{
-		instance: w.name, host: w.Host, known: known, rejected: rejected, next: next, running: w.view.Running, removed: w.removed, err: trouble,
-		refused: refused, source: source, now: w.Clock.Now(), redact: w.Redactor.String, nodes: slices.Clone(w.view.Nodes),
+		instance: w.name, host: w.Host, known: known, rejected: rejected, next: next, running: w.view.Running, removed: w.removed, movedTo: w.movedTo, err: trouble,
+		refused: refused, source: source, now: w.Clock.Now().UTC(), redact: w.Redactor.String, nodes: slices.Clone(w.view.Nodes),
 		unkept: w.view.Unkept,
 	}
 }
@@ -69,7 +69,7 @@ func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, st
 	if err != nil {
 		return err
 	}
-	if !changed && last != nil && status.Updated.Sub(last.Updated) < heartbeat {
+	if !changed && last != nil && status.Updated.Sub(last.Updated).Abs() < heartbeat { // the clock may have gone back
 		return tx.PutInstance(known)
 	}
 	known.Phase, known.Generation, known.Updated = string(status.Phase), status.Generation, status.Updated
@@ -96,10 +96,17 @@ func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, st
 		}
 		w.emit(Event{Kind: "phase", State: string(status.Phase), Message: status.News})
 	}
-	if w.Reporter == nil {
+	if w.Reporter == nil || w.isElsewhere() {
 		return nil
 	}
 	return w.Reporter.Publish(ctx, tx, status, event)
+}
+
+// isElsewhere says whether the agent of another host tells of the instance: its branch has one writer.
+func (w *worker) isElsewhere() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.movedTo != ""
 }
 
 // keepNodes writes what the nodes look like; how long a changed one took is the estimate of later plans.

@@ -21,8 +21,9 @@ type situation struct {
 	nodes    []Node
 	running  bool
 	removed  bool
-	err      error // what kept the round from its graph
-	unkept   error // why the last status could not be written to the state
+	movedTo  string // the host that a removed one is bound to now
+	err      error  // what kept the round from its graph
+	unkept   error  // why the last status could not be written to the state
 	refused  *Refusal
 	source   SourceHealth
 	now      time.Time
@@ -56,6 +57,9 @@ func (s situation) phase(st *report.Status) {
 		st.Phase, st.News = report.Suspended, "suspended by "+s.known.Suspended.By
 		st.Why = add(st.Why, "suspended by "+s.known.Suspended.By, s.known.Suspended.Reason)
 		st.Next = []string{"nothing is changed until: dive-agent resume " + s.instance}
+	case s.movedTo != "":
+		st.Phase, st.News = report.Removing, "moved to host "+s.movedTo+", what runs here was left running"
+		st.Why = []string{"its manifest binds it to host " + s.movedTo + " now; what runs on this one was left running, with its data"}
 	case s.removed:
 		st.Phase, st.News = report.Removing, "its manifest is gone, what runs was left running"
 		st.Why = []string{st.News}

@@ -31,6 +31,7 @@ type worker struct {
 	rounds    int64       // begun so far
 	retry     bool        // a person asked to try a rejected revision again
 	removed   bool
+	movedTo   string                  // the host that a removed one is bound to now, whose agent tells of it from then on
 	cancel    context.CancelCauseFunc // of the round that runs; nil between rounds
 	interrupt chan struct{}           // of the round that runs; closed to end its waits
 	view      view
@@ -69,7 +70,7 @@ func newWorker(a *Agent, name string) *worker {
 func (w *worker) assign(next *assignment) {
 	w.mu.Lock()
 	before := w.assigned
-	w.assigned, w.removed = next, false
+	w.assigned, w.removed, w.movedTo = next, false, ""
 	changed := before == nil || before.instance.Digest != next.instance.Digest
 	if changed && before != nil && w.cancel != nil {
 		w.cancel(errSuperseded)
@@ -82,10 +83,10 @@ func (w *worker) assign(next *assignment) {
 	}
 }
 
-// remove tells the worker that its manifest is gone. What runs keeps running.
-func (w *worker) remove() {
+// remove tells the worker that its manifest is gone, or names another host. What runs keeps running.
+func (w *worker) remove(movedTo string) {
 	w.mu.Lock()
-	w.removed = true
+	w.removed, w.movedTo = true, movedTo
 	if w.cancel != nil {
 		w.cancel(errSuperseded)
 	}

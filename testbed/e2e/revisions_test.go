@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,6 +71,22 @@ func TestABadRevisionIsRefusedAsAWhole(t *testing.T) {
 	require.ErrorAs(t, err, &exit)
 	require.Equal(t, 65, exit.ExitCode(), "%v", err)
 	require.Equal(t, before, s.running())
+
+	refused := func(st *report.Status) bool { return strings.Contains(why(st), "is refused as a whole") }
+	h.Start()
+	h.Await(soon, "one", "is still told to be refused after a restart", refused)
+	_, err = s.Repo.Git("update-ref", "refs/heads/main", good)
+	require.NoError(t, err)
+	h.Await(soon, "one", "is fine once the branch is back", func(st *report.Status) bool { return !refused(st) })
+
+	values := make([]string, 2000)
+	for i := range values {
+		values[i] = fmt.Sprintf("wrong%d: x", i)
+	}
+	s.Merge("Very wrong", s.files(strings.Join(values, ", ")))
+	status := h.Await(soon, "one", "tells of many problems", refused)
+	require.Less(t, len(why(status)), 20_000)
+	require.Contains(t, why(status), "and 1980 more problems, all told by: dive-agent validate")
 }
 
 // TestNoTreeIsEverReadAsARemoval: an empty tree, a rewritten branch, a branch that is gone, a Git server that is away.
@@ -136,6 +153,25 @@ func TestAManifestThatGoesStopsNothing(t *testing.T) {
 	commit := s.Merge("Bring one back", map[string]string{"instances/one.yaml": manifest})
 	h.Await(soon, "one", "is back", func(st *report.Status) bool { return st.Applied == commit && st.Phase == report.Ready })
 	require.Equal(t, before, s.running(), "nothing was recreated")
+}
+
+// TestAnInstanceThatMovesIsToldOfByItsNewHostAlone: its branch has one writer, and what runs is left running.
+func TestAnInstanceThatMovesIsToldOfByItsNewHostAlone(t *testing.T) {
+	t.Parallel()
+	s := newSmall(t)
+	h, good := s.ready(agenttest.HostOptions{})
+	before := s.running()
+	s.Merge("Move it", map[string]string{
+		"hosts/host-02.yaml": "apiVersion: dive/v1alpha1\nkind: Host\nmetadata: {name: host-02}\nspec: {}\n",
+		"instances/one.yaml": strings.Replace(s.instance("", ""), "host: host-01", "host: host-02", 1),
+	})
+	status := h.AwaitPhase(soon, "one", report.Removing, "")
+	require.Contains(t, why(status), "host-02")
+	h.Stop() // it delivers what is left to report
+	subject, err := s.Repo.Git("log", "-1", "--format=%s", "status/one")
+	require.NoError(t, err)
+	require.Contains(t, subject, "one: Ready at "+good[:7])
+	require.Equal(t, before, s.running())
 }
 
 // TestOnlySignedCommitsCountWhereSignersAreNamed: an unsigned commit keeps the revision before in force.
