@@ -85,7 +85,7 @@ func execute(ctx context.Context, args []string, out streams) int {
 }
 
 func say(w interface{ Write([]byte) (int, error) }, err error) {
-	_, _ = fmt.Fprintln(w, "dive-agent: "+err.Error()) // nobody to tell when standard error is gone
+	_, _ = fmt.Fprintln(w, "dive-agent: "+printable(err.Error())) // nobody to tell when standard error is gone
 }
 
 // globals are the flags of all commands.

@@ -128,7 +128,7 @@ func TestCommandsWithoutAnAgentSayWhatToDo(t *testing.T) {
 	require.NoError(t, os.WriteFile(config, []byte("host: deu-01\nsource: {url: /nowhere.git}\nsocket: agent.sock\nstateDir: state\nmachineID: 0123456789abcdef0123456789abcdef\n"), 0o600))
 	code, _, errs = do(t, "--config", config, "status")
 	require.Equal(t, exitFailed, code)
-	require.Contains(t, errs, "systemctl start dive-agent")
+	require.Contains(t, errs, "systemctl restart dive-agent")
 
 	code, out, _ := do(t, "--config", config, "enroll")
 	require.Equal(t, exitDone, code)
@@ -234,6 +234,13 @@ Plan: 1 to change, 1 to destroy (waits). Expected time: about 20 s, by earlier r
 
 `, planText(preview(), "deu-01"))
 	require.Equal(t, "No instance is bound to host deu-01.\n", planText(nil, "deu-01"))
+}
+
+func TestWhatOthersSayDoesNotSteerTheTerminal(t *testing.T) {
+	var out bytes.Buffer
+	writeEvent(&globals{streams: streams{out: &out}}, agent.Event{Message: "its check says \x1b[31mred\x1b]0;title\a \u202etxt.exe"})
+	require.Contains(t, out.String(), "its check says [31mred]0;title txt.exe")
+	require.NotContains(t, out.String(), "\x1b")
 }
 
 func TestPlanForAPullRequestIsSafeMarkdown(t *testing.T) {

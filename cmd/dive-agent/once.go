@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,12 +48,13 @@ func runOnce(ctx context.Context, g *globals) error {
 	if refused != nil || !changed {
 		h.takeCurrent()
 	}
-	if err := h.settle(ctx, g); err != nil {
-		return err
+	unsettled := h.settle(ctx, g)
+	if unsettled != nil {
+		stopAtOnce(h)
 	}
 	drain, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
-	if err := h.agent.Drain(drain); err != nil {
+	if err := errors.Join(unsettled, h.agent.Drain(drain)); err != nil {
 		return err
 	}
 	if err := h.deliverAll(drain); err != nil {
@@ -72,7 +74,7 @@ func (h *host) settle(ctx context.Context, g *globals) error {
 			after = e.Seq
 			looked[e.Instance] = looked[e.Instance] || e.Kind == "round"
 		}
-		overview, err := h.agent.Overview(ctx)
+		overview, err := h.agent.Overview(context.WithoutCancel(ctx))
 		if err != nil {
 			return err
 		}
@@ -88,7 +90,7 @@ func (h *host) settle(ctx context.Context, g *globals) error {
 		select {
 		case <-more:
 		case <-ctx.Done():
-			return errors.New("not all instances were ready in time; what was begun is recorded and goes on with the next run")
+			return fmt.Errorf("not all instances were ready before the end (%w); what has begun is finished, and the next run goes on there", context.Cause(ctx))
 		}
 	}
 }

@@ -39,11 +39,11 @@ func (v *progressView) draw(all ...report.Status) {
 	for _, status := range all {
 		fmt.Fprintf(&b, "\x1b[K%s  %s\n", status.Instance, status.Attempted[:min(7, len(status.Attempted))])
 		for _, node := range status.Nodes {
-			fmt.Fprintf(&b, "\x1b[K  %s\n", cut(nodeLine(node), 100))
+			fmt.Fprintf(&b, "\x1b[K  %s\n", cut(printable(nodeLine(node)), 100))
 		}
 		v.lines += len(status.Nodes) + 1
 	}
-	v.printf("%s", b.String())
+	_, _ = fmt.Fprint(v.out, b.String()) // a closed pipe ends the program by SIGPIPE
 }
 
 // tell writes a line for each node that is not as it was told last.

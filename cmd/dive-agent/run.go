@@ -236,6 +236,9 @@ func (h *host) handle(ctx context.Context, o source.Outcome) (err error) {
 		err = h.take(ctx, o.Revision)
 	}
 	state := h.source.State()
+	if o.Err == nil && !o.Changed && o.Revision.Commit == state.Head {
+		h.agent.Back(state.Head)
+	}
 	health := agent.SourceHealth{Since: state.Since, Polled: state.Answered}
 	if state.Problem != source.None && state.Problem != source.Refused {
 		health.Err, health.Reason = state.Message, "Git"+string(state.Problem)
@@ -277,7 +280,11 @@ func (d *serving) listen(lifetime context.Context) ([]*http.Server, error) {
 	if err := os.MkdirAll(filepath.Dir(d.config.Socket), 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of the socket: %w", err)
 	}
-	if err := os.Remove(d.config.Socket); err != nil && !errors.Is(err, os.ErrNotExist) { // left by an agent that was killed; the lock says that none runs
+	if other, err := net.DialTimeout("unix", d.config.Socket, 5*time.Second); err == nil {
+		_ = other.Close() // that it answers is all that is asked
+		return nil, fmt.Errorf("another agent answers at %s: stop it, or give this one a socket of its own (socket: in its configuration)", d.config.Socket)
+	}
+	if err := os.Remove(d.config.Socket); err != nil && !errors.Is(err, os.ErrNotExist) { // left by an agent that was killed
 		return nil, fmt.Errorf("cannot replace the socket: %w", err)
 	}
 	socket, err := net.Listen("unix", d.config.Socket)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/mattn/go-isatty"
 )
@@ -20,8 +21,24 @@ func (s streams) json(v any) error {
 	return encoder.Encode(v)
 }
 
+// printf writes text in which a commit, a container or a server may have had a say: what would steer a terminal is left out.
 func (s streams) printf(format string, args ...any) {
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = printable(text)
+		}
+	}
 	_, _ = fmt.Fprintf(s.out, format, args...) // a closed pipe ends the program by SIGPIPE
+}
+
+// printable leaves out control characters but line breaks and tabs, and those that reverse or hide others.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 // terminal says whether standard output is one that may be drawn on.

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -164,6 +166,54 @@ func TestTwoAgentsOnOneStateFolder(t *testing.T) {
 	_, err := h.Try("once")
 	require.ErrorContains(t, err, "state folder")
 	h.AwaitPhase(soon, "one", report.Ready, "")
+}
+
+// TestTwoAgentsAtOneSocket: the second one does not take it from the first.
+func TestTwoAgentsAtOneSocket(t *testing.T) {
+	t.Parallel()
+	s := newSmall(t)
+	s.Merge("Begin", s.files(""))
+	first, second := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{}), agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{})
+	first.Start()
+	config, err := os.ReadFile(second.Config())
+	require.NoError(t, err)
+	config = bytes.Replace(config, []byte("agent.sock"), []byte(filepath.Join(first.Dir, "agent.sock")), 1)
+	require.NoError(t, os.WriteFile(second.Config(), config, 0o600))
+	second.Launch()
+	select {
+	case <-second.Ended():
+	case <-time.After(soon):
+		t.Fatal("the second agent runs")
+	}
+	require.Contains(t, second.Log(), "another agent answers at")
+	first.Do("status")
+}
+
+// TestOnceDrains: a signal lets it finish what has begun, as the service does.
+func TestOnceDrains(t *testing.T) {
+	t.Parallel()
+	s := newSmall(t)
+	s.Merge("Begin", s.files(""))
+	h := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{})
+	once := exec.CommandContext(t.Context(), h.Binary, "once", "--config", h.Config())
+	var said bytes.Buffer
+	once.Stderr = &said
+	require.NoError(t, once.Start())
+	testbed.Eventually(t, soon, "the first service is being made", func() error {
+		if s.running()["store"] == "" {
+			return errNotYet
+		}
+		return nil
+	})
+	require.NoError(t, once.Process.Signal(syscall.SIGTERM))
+	var exit *exec.ExitError
+	require.ErrorAs(t, once.Wait(), &exit)
+	require.Equal(t, 1, exit.ExitCode(), said.String())
+	require.Contains(t, said.String(), "what has begun is finished")
+	h.Start()
+	for _, run := range h.AwaitPhase(soon, "one", report.Ready, "").Runs {
+		require.NotEqual(t, "crashed", run.Outcome)
+	}
 }
 
 // TestASignalDrains: what has begun is finished, and the process ends with 0.
