@@ -199,7 +199,7 @@ func (c *courier) recordFailure(tx state.Tx, e state.Entry, now time.Time, err e
 	if errors.As(err, &later) {
 		pause = min(max(pause, later.after), longestPause)
 	}
-	log.Warn("a report could not be delivered", "again", pause)
+	log.Warn("a report could not be delivered", "again", pause.Round(time.Second).String())
 	return tx.Failed(e.ID, now.Add(pause), reason)
 }
 
