@@ -110,6 +110,33 @@ func TestARejectedPartStopsWhatHasNotBegun(t *testing.T) {
 	require.NotEqual(t, NodeDone, states(p)["b"])
 }
 
+func TestARejectedPartEndsTheWaitsOfOthers(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "two"})
+	w.ledger.entries["b"] = "two"
+	w.ledger.errs["b"] = &reconcilers.WaitError{For: "a vote"}
+	w.ledger.hook["a"] = func(context.Context, reconcilers.Progress) error {
+		return &reconcilers.RejectedError{Message: "exited with 3"}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	p := w.run(ctx)
+	require.Equal(t, map[string]NodeState{"a": NodeRejected, "b": NodePending}, states(p))
+	require.Equal(t, errRejected.Error(), p.views()[1].Message)
+}
+
+// TestNothingIsTouchedBeforeTheImagesAreThere, in an instance that runs no less than in a new one.
+func TestNothingIsTouchedBeforeTheImagesAreThere(t *testing.T) {
+	for _, applied := range []bool{false, true} {
+		w := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "two"})
+		w.instance.Graph.Nodes[0].Part = "@images"
+		w.options.applied = applied
+		w.ledger.hook["a/@images"] = func(context.Context, reconcilers.Progress) error { return errors.New("no such image") }
+		p := w.run(t.Context())
+		require.Equal(t, []string{"a/@images"}, w.ledger.made())
+		require.Equal(t, map[string]NodeState{"a": NodeFailed, "b": NodeWaiting}, states(p))
+	}
+}
+
 func TestStartedIsEnoughWhereTheEdgeSaysSo(t *testing.T) {
 	w := newWorld(t, [2]string{"service", "up"}, [2]string{"set", "initiated"})
 	w.instance.Graph.Nodes[1].Needs = []desired.Edge{{On: "service", Started: true}}
