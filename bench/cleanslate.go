@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dive-agent/desired"
+	"dive-agent/reconcilers/all"
 	"dive-agent/report"
 )
 
@@ -73,7 +74,7 @@ func (w *world) graph(instance string) (*desired.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	fleet, err := desired.Load(dir, desired.Options{Kinds: kinds()})
+	fleet, err := desired.Load(dir, desired.Options{Kinds: all.Registry.Kinds()})
 	if err != nil {
 		return nil, err
 	}

@@ -10,12 +10,7 @@ import (
 
 	"dive-agent/desired"
 	"dive-agent/examples"
-	"dive-agent/reconcilers"
-	"dive-agent/reconcilers/compose"
-	"dive-agent/reconcilers/keycloak"
-	"dive-agent/reconcilers/mongo"
-	"dive-agent/reconcilers/registration"
-	"dive-agent/reconcilers/verify"
+	"dive-agent/reconcilers/all"
 )
 
 // Reading a fleet.
@@ -23,13 +18,6 @@ const (
 	loadLight = "load-1000-light"
 	loadWhole = "load-1000"
 )
-
-// kinds are those that the agent knows.
-func kinds() []desired.Kind {
-	return reconcilers.Registry{
-		compose.Registration, mongo.Registration, keycloak.Registration, registration.SpokeRegistration, registration.SpokeApprovals, verify.Registration,
-	}.Kinds()
-}
 
 // measureLoad loads and validates the example's hub with a thousand spokes. It counts the time by the wall clock, or the CPU
 // where that is less: then others held the processors, and on a quiet machine it would have taken that long at most.
@@ -45,8 +33,8 @@ func measureLoad(ctx context.Context, r *run) error {
 		bar        time.Duration
 		times      int
 	}{
-		{loadLight, "without their Compose files", desired.Options{Kinds: kinds(), Light: true}, 300 * time.Millisecond, 9},
-		{loadWhole, "with their Compose files", desired.Options{Kinds: kinds()}, 5 * time.Second, 3},
+		{loadLight, "without their Compose files", desired.Options{Kinds: all.Registry.Kinds(), Light: true}, 300 * time.Millisecond, 9},
+		{loadWhole, "with their Compose files", desired.Options{Kinds: all.Registry.Kinds()}, 5 * time.Second, 3},
 	} {
 		var took, wall []time.Duration
 		for begun := time.Now(); len(took) < figure.times && (len(took) == 0 || time.Since(begun) < time.Minute); {

@@ -18,7 +18,7 @@ type Kind struct {
 // Output is a named value that a component publishes when it is ready.
 type Output struct {
 	Name   string
-	Secret bool
+	Secret bool // while it is unknown; the value itself says it afterwards
 	Doc    string
 }
 
@@ -34,7 +34,7 @@ type Need struct {
 
 // Part is a piece of a component that is planned and applied on its own, such as one service of a Compose stack.
 type Part struct {
-	Name  string // unique in its component
+	Name  string // unique in its component; what begins with @ is applied before all else of the instance
 	Title string // for people; empty means Name
 	Needs []Need
 }
@@ -42,14 +42,17 @@ type Part struct {
 // Claim is something of which there is one per host: a published port ("tcp/4011", or "tcp/127.0.0.1:4011" for one
 // address of the host), a container or project name ("container/backend-deu", "project/dive-spoke-deu").
 type Claim struct {
-	Name     string
+	Name     string // "class/name"
 	By       string // the part that claims it, such as "backend"
 	Position Position
 }
 
-// Abilities of a spec, each optional, found by type assertion on the pointer that Kind.New gave.
+// Abilities of a spec, each optional, found by type assertion on the pointer that Kind.New gave. Load calls them for every
+// component, in this order: Outputs, then, with c, Validate, Parts, Needs (once per part) and Claims. All must cope with
+// a spec in which fields are missing or wrong, change nothing, and not reach beyond c: they also run in CI, without a host.
+// Outputs is called in rounds too.
 type (
-	// Validator checks what the types cannot say. It reports through c and must not panic on half-filled specs.
+	// Validator checks what the types cannot say, and reports it through c. References in expressions are checked already.
 	Validator interface{ Validate(c *Check) }
 	// Outputter names what the component publishes.
 	Outputter interface{ Outputs() []Output }

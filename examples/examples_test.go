@@ -12,15 +12,11 @@ import (
 
 	"dive-agent/desired"
 	"dive-agent/examples"
-	"dive-agent/reconcilers/compose"
-	"dive-agent/reconcilers/keycloak"
-	"dive-agent/reconcilers/mongo"
-	"dive-agent/reconcilers/registration"
-	"dive-agent/reconcilers/verify"
+	"dive-agent/reconcilers/all"
 	"dive-agent/testbed"
 )
 
-var kinds = []desired.Kind{compose.Kind, mongo.Kind, keycloak.Kind, registration.SpokeKind, registration.ApprovalsKind, verify.Kind}
+var kinds = all.Registry.Kinds()
 
 // The example fleet is valid with the real kinds, as it is and with the test bed's images.
 func TestExamplesLoad(t *testing.T) {

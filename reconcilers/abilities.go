@@ -7,20 +7,26 @@ import (
 	"time"
 )
 
-// Abilities beyond the contract, each optional, found by type assertion.
+// Abilities beyond the contract, each optional, found by type assertion on what New gave. One more is io.Closer: Close is
+// called once, when the program ends and no other call runs.
+//
+// Their targets have no part. Each implementation says `var _ reconcilers.Watcher = ...`, so that a wrong signature does
+// not switch the ability off in silence.
 type (
-	// Watcher tells of changes in the live state. Watch blocks until ctx ends or the stream breaks (then it is called
-	// again with backoff after a full observation). The target has no part; wake names the part, or "" for all. wake
-	// never blocks.
+	// Watcher tells of changes in the live state; without it, drift is found at the resync. The agent calls Watch after a
+	// round, one call per component at a time, and ends ctx when the instance changes. Watch blocks until ctx ends or the
+	// stream breaks (then it is called again with backoff after a full observation). wake names the part, or "" for all;
+	// it never blocks, and a round follows.
 	Watcher interface {
 		Watch(ctx context.Context, t Target, wake func(part string)) error
 	}
-	// ServiceFinder gives access to the services a component runs. The target has no part.
+	// ServiceFinder gives access to the services a component runs: they become Target.Services of all components of the
+	// instance. Called at the start of a round; it asks no engine. The target has no secrets, no outputs, no Dir and no Services.
 	ServiceFinder interface {
 		Services(t Target) Services
 	}
 	// DataKeeper names data that exists on the host for a component (volumes), so that a secret that went missing is
-	// never made again beside it. The target has no part.
+	// never made again beside it. Called before secrets are made, with a target as ServiceFinder's. An error stops the round.
 	DataKeeper interface {
 		Data(ctx context.Context, t Target) ([]string, error)
 	}

@@ -15,6 +15,11 @@ import (
 // Observe reads the live state and changes nothing in the engine; it may write scratch files below Target.Dir. Plan is a pure
 // function of target and observation, so that plan and apply cannot differ. Apply carries out exactly one plan.
 //
+// One value serves all components of its kind. In every round the agent calls Observe and Plan, also while what the target
+// needs is not there: then outputs are unknown and services do not run. It calls Apply once the needs are met, with a plan that
+// has changes, no Unknown, and an approval when one of them Destroys; the plan may be some seconds old. Nothing is called for a
+// component that left the manifest: what it made stays.
+//
 // All three may be called at any time, again and again, also after a crash between any two changes: applying twice
 // changes nothing the second time. Calls for one (component, part) never overlap; calls for different parts of one
 // component do. A context cancelled before a change means no change: waits end at once, a change that has begun is
@@ -31,7 +36,7 @@ type Reconciler interface {
 // Target is what one call is about: a component of an instance, or a part of one.
 type Target struct {
 	Instance  *desired.Instance
-	Component *desired.Component // Component.Spec is the kind's spec type
+	Component *desired.Component // Component.Spec is what Kind.New made, filled: a pointer to the kind's spec type
 	Part      string             // empty for kinds without parts
 	Fleet     *desired.Fleet
 	Scope     *desired.Scope // values, secrets, and outputs as far as they are known
@@ -39,7 +44,7 @@ type Target struct {
 	SourceDir  string // the instance's source folder in the sealed snapshot: read only, its path changes with the revision
 	ProjectDir string // the instance's stable folder on the host, for what containers bind; exists, 0700
 	SecretsDir string // secret files of the instance, for binds
-	Dir        string // the component's private folder on the host; exists, 0700; survives restarts
+	Dir        string // the component's private folder on the host, shared by its parts; exists, 0700; survives restarts
 
 	Services Services // the instance's running services
 	Log      *slog.Logger
@@ -50,10 +55,10 @@ func (t Target) ID() string { return desired.NodeID(t.Component.Name, t.Part) }
 
 // Observed is what Observe saw.
 type Observed struct {
-	Outputs map[string]desired.Value // published now; outputs that do not exist yet are left out
+	Outputs map[string]desired.Value // as they are now, drifted or not, secret ones marked; those that do not exist yet are left out
 	Facts   Facts                    // for the status
 	Started bool                     // running, though perhaps not ready; releases needs for which started is enough
-	Err     error                    // what keeps the component from being ready although nothing is to be changed: a WaitError, a BlockedError, or a failure
+	Err     error                    // what keeps the component from being ready although the plan is empty: a WaitError, a BlockedError, or a failure
 	State   any                      // the reconciler's own, for Plan
 }
 
@@ -69,7 +74,7 @@ const (
 	Run     Action = "run"
 )
 
-// Change is one step of a plan.
+// Change is one step of a plan. Action and address together occur once in it.
 type Change struct {
 	Action   Action   `json:"action" yaml:"action"`
 	Address  string   `json:"address" yaml:"address"` // of the thing changed, such as "backend", "member mongodb-2:27017", "keycloak_role.viewer"
@@ -83,12 +88,12 @@ type Change struct {
 // Plan is the list of changes that would bring a target to its desired state; empty when in sync.
 type Plan struct {
 	Changes []Change
-	Unknown []string // inputs that are not known yet, such as "registration.token"; such a plan is shown and never applied
+	Unknown []string // inputs that are not known yet, such as "registration.token": waited for; until then the plan is shown only
 	Content string   // what an approval binds to beyond the changes, such as a hash of the Terraform plan's content; no secret
 	State   any      // the reconciler's own, for Apply
 }
 
-// Applied is what Apply leaves.
+// Applied is what Apply leaves, as the next Observe would see it. Outputs that come with an error are published too.
 type Applied struct {
 	Outputs map[string]desired.Value
 	Facts   Facts
@@ -99,7 +104,7 @@ type Progress interface {
 	// Begin is called right before each change of the plan. When it returns an error nothing may be changed and Apply
 	// returns that error: the context was cancelled, or a newer revision wants the safe point.
 	Begin(ctx context.Context, c Change) error
-	// End is called right after the change, with its error.
+	// End is called right after each change that Begin let through, with its error.
 	End(c Change, err error)
 	// Say tells people what is going on, such as "starting (first start makes the schema)". Never a secret.
 	Say(format string, args ...any)
@@ -109,7 +114,7 @@ type Progress interface {
 
 // Facts is what people and programs read of a component in the status. No secrets.
 type Facts struct {
-	Summary string         `json:"summary,omitempty" yaml:"summary,omitempty"` // a few words: "rs0 PRIMARY", "123 resources"
+	Summary string         `json:"summary,omitempty" yaml:"summary,omitempty"` // a few words, clear beside those of other components: "rs0 PRIMARY", "123 resources"
 	Service *ServiceFacts  `json:"service,omitempty" yaml:"service,omitempty"`
 	Members []MemberFacts  `json:"members,omitempty" yaml:"members,omitempty"`
 	Checks  []CheckFacts   `json:"checks,omitempty" yaml:"checks,omitempty"`

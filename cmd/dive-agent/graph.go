@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dive-agent/desired"
+	"dive-agent/reconcilers/all"
 )
 
 func newGraph(g *globals) *cobra.Command {
@@ -53,7 +54,7 @@ func graphNodes(cmd *cobra.Command, g *globals, dir, name string) ([]graphNode, 
 	if dir == "" {
 		return liveGraph(cmd, g, name)
 	}
-	fleet, err := desired.Load(dir, desired.Options{Kinds: registry.Kinds()})
+	fleet, err := desired.Load(dir, desired.Options{Kinds: all.Registry.Kinds()})
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"dive-agent/config"
 	"dive-agent/gitremote"
 	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/all"
 	"dive-agent/report"
 	"dive-agent/secrets"
 	"dive-agent/source"
@@ -71,7 +72,7 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 		return nil, fmt.Errorf("cannot use the engine %s: %w", c.Engine, err)
 	}
 	h.closers = append(h.closers, h.engine.Close)
-	engines, err := registry.Make(reconcilers.Deps{
+	engines, err := all.Registry.Make(reconcilers.Deps{
 		Engine: h.engine, Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: h.log, Redact: h.redactor.String,
 		Terraform: reconcilers.Terraform{Path: c.Terraform.Path, CLIConfig: c.Terraform.CLIConfig},
 	})
@@ -88,7 +89,7 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 		lifetime = ctx
 	}
 	options := agent.Options{
-		Host: c.Host, MachineID: machineID(c), Dir: c.StateDir, Store: h.store, Kinds: registry.Kinds(), Reconcilers: engines,
+		Host: c.Host, MachineID: machineID(c), Dir: c.StateDir, Store: h.store, Kinds: all.Registry.Kinds(), Reconcilers: engines,
 		IDs: state.NewIDs(time.Now, rand.Reader), Secrets: agent.HostSecrets{Random: rand.Reader, Now: time.Now},
 		Redactor: h.redactor, Clock: reconcilers.SystemClock{}, Random: rand.Reader, Log: h.log,
 		Resync: time.Duration(c.Resync), Failpoint: o.failpoint,

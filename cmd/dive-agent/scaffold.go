@@ -14,6 +14,7 @@ import (
 
 	"dive-agent/desired"
 	"dive-agent/examples"
+	"dive-agent/reconcilers/all"
 )
 
 func newInit(g *globals) *cobra.Command {
@@ -56,7 +57,7 @@ func newInstanceCommand(g *globals, role string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: role + " CODE COUNTRY", Short: "Write the manifest of a new " + role + ", such as: new " + role + " DEU Germany", Args: cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			files, err := desired.NewInstanceFile(dir, desired.Options{Kinds: registry.Kinds()},
+			files, err := desired.NewInstanceFile(dir, desired.Options{Kinds: all.Registry.Kinds()},
 				desired.NewInstance{Role: role, Code: args[0], Country: args[1], Host: host, Name: name})
 			if err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dive-agent/desired"
+	"dive-agent/reconcilers/all"
 )
 
 func newValidate(g *globals) *cobra.Command {
@@ -22,7 +23,7 @@ func newValidate(g *globals) *cobra.Command {
 			if _, err := os.Stat(dir); err != nil {
 				return fmt.Errorf("cannot read the fleet repository: %w", err)
 			}
-			fleet, err := desired.Load(dir, desired.Options{Kinds: registry.Kinds()})
+			fleet, err := desired.Load(dir, desired.Options{Kinds: all.Registry.Kinds()})
 			var problems desired.Problems
 			if err != nil && !errors.As(err, &problems) {
 				return err
@@ -65,7 +66,7 @@ func newSchema(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use: "schema", Short: "Print the JSON Schema of the manifests, for editors", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			schema, err := desired.Schema(registry.Kinds())
+			schema, err := desired.Schema(all.Registry.Kinds())
 			if err != nil {
 				return err
 			}

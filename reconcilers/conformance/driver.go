@@ -61,6 +61,11 @@ func (d *driver) plan(t *testing.T, observed reconcilers.Observed) reconcilers.P
 	require.NoError(t, err)
 	d.hear(plan.Changes)
 	d.hear(plan.Content)
+	seen := map[string]bool{}
+	for _, change := range plan.Changes {
+		require.False(t, seen[name(change)], "%s is twice in one plan", name(change))
+		seen[name(change)] = true
+	}
 	return plan
 }
 

@@ -43,7 +43,7 @@ var Kind = desired.Kind{
 	New:  func() any { return &Spec{} },
 }
 
-// Registration is the package's line in the program's list.
+// Registration is this kind's line in the program's list of reconcilers.
 var Registration = reconcilers.Registration{Kind: Kind, New: func(d reconcilers.Deps) reconcilers.Reconciler { return New(d) }}
 
 // urlVariable is the module's variable that gets the server's address when the manifest leaves it out.
@@ -53,7 +53,6 @@ var (
 	_ desired.Validator = (*Spec)(nil)
 	_ desired.Outputter = (*Spec)(nil)
 	_ desired.Needer    = (*Spec)(nil)
-	_ desired.Claimer   = (*Spec)(nil)
 )
 
 // Outputs are the module's outputs that the manifest names. Whether one is secret is the module's word (`sensitive`)
@@ -77,9 +76,6 @@ func (s *Spec) Needs(*desired.Check) []desired.Need {
 	}
 	return []desired.Need{{Part: s.Service, Why: "the realm is in service " + s.Service, Position: s.Position}}
 }
-
-// Claims is nothing: two components may share one server.
-func (s *Spec) Claims(*desired.Check) []desired.Claim { return nil }
 
 // Validate checks the spec against the module's own files: its variables and its outputs.
 func (s *Spec) Validate(c *desired.Check) {

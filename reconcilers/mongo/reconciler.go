@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -21,10 +22,13 @@ type Reconciler struct {
 	verified map[string]time.Time // when a user's login last worked
 }
 
-var _ reconcilers.Reconciler = (*Reconciler)(nil)
+var (
+	_ reconcilers.Reconciler = (*Reconciler)(nil)
+	_ reconcilers.Watcher    = (*Reconciler)(nil)
+	_ io.Closer              = (*Reconciler)(nil)
+)
 
-// New makes the reconciler of kind MongoReplicaSet. It connects to nothing. What it holds open between calls is closed
-// by Close, found by type assertion to io.Closer.
+// New makes the reconciler of kind MongoReplicaSet. It connects to nothing.
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
 	return &Reconciler{deps: deps, pool: newPool(), since: map[string]time.Time{}, verified: map[string]time.Time{}}
 }

@@ -37,6 +37,12 @@ type Spec struct {
 	Database string       `yaml:"database" doc:"Default database: in the output uri, and of seeds."`
 }
 
+var (
+	_ desired.Validator = (*Spec)(nil)
+	_ desired.Outputter = (*Spec)(nil)
+	_ desired.Needer    = (*Spec)(nil)
+)
+
 // Member is one mongod of the set.
 type Member struct {
 	Service  string            `yaml:"service" required:"true" doc:"The service that runs it."`

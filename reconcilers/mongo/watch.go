@@ -7,8 +7,6 @@ import (
 	"dive-agent/reconcilers"
 )
 
-var _ reconcilers.Watcher = (*Reconciler)(nil)
-
 // knockAgain is how long a watch leaves a member alone that does not answer.
 const knockAgain = 2 * time.Second
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -20,6 +21,7 @@ type Approvals struct {
 var (
 	_ reconcilers.Reconciler = (*Approvals)(nil)
 	_ reconcilers.Watcher    = (*Approvals)(nil)
+	_ io.Closer              = (*Approvals)(nil)
 )
 
 // NewApprovals makes the reconciler. It connects to nothing.

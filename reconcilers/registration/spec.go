@@ -74,6 +74,13 @@ var (
 	policyScopes    = []string{"policy:base", "policy:org", "policy:tenant"}
 )
 
+var (
+	_ desired.Validator = (*SpokeSpec)(nil)
+	_ desired.Outputter = (*SpokeSpec)(nil)
+	_ desired.Validator = (*ApprovalsSpec)(nil)
+	_ desired.Needer    = (*ApprovalsSpec)(nil)
+)
+
 // minPoll keeps a typing error from becoming a load on the hub.
 const minPoll = 200 * time.Millisecond
 

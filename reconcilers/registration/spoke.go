@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ type Spoke struct {
 var (
 	_ reconcilers.Reconciler = (*Spoke)(nil)
 	_ reconcilers.Watcher    = (*Spoke)(nil)
+	_ io.Closer              = (*Spoke)(nil)
 )
 
 // NewSpoke makes the reconciler. It connects to nothing.

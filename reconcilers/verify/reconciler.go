@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -33,10 +34,12 @@ type trouble struct {
 	on    string
 }
 
-var _ reconcilers.Reconciler = (*Reconciler)(nil)
+var (
+	_ reconcilers.Reconciler = (*Reconciler)(nil)
+	_ io.Closer              = (*Reconciler)(nil)
+)
 
-// New makes the reconciler of kind Verification. What it holds open between calls is closed by Close, found by type
-// assertion to io.Closer.
+// New makes the reconciler of kind Verification.
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
 	return &Reconciler{deps: deps, mongo: newMongoPool(), failing: map[string]trouble{}}
 }

@@ -28,6 +28,11 @@ type Spec struct {
 	Position desired.Position
 }
 
+var (
+	_ desired.Validator = (*Spec)(nil)
+	_ desired.Needer    = (*Spec)(nil)
+)
+
 // Check is one check: a name and exactly one of the kinds.
 type Check struct {
 	Name        string           `yaml:"name" required:"true" doc:"Name in the status."`

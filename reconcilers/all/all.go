@@ -1,4 +1,6 @@
-package main
+// Package all is the program's list of reconcilers. A new kind is a line here; command line, agent, manual and JSON Schema
+// follow.
+package all
 
 import (
 	"dive-agent/reconcilers"
@@ -9,8 +11,8 @@ import (
 	"dive-agent/reconcilers/verify"
 )
 
-// registry is the list of reconcilers: a line each.
-var registry = reconcilers.Registry{
+// Registry has a line for each kind, in the order of the manual.
+var Registry = reconcilers.Registry{
 	compose.Registration,
 	mongo.Registration,
 	keycloak.Registration,
