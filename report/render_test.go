@@ -48,6 +48,8 @@ func TestGolden(t *testing.T) {
 			golden(t, name+".yaml", content)
 			golden(t, name+".md", s.Page())
 			golden(t, name+".txt", []byte(s.Text(report.TextOptions{Now: t0.Add(6 * time.Minute)})))
+			narrow := s.Text(report.TextOptions{Now: t0.Add(6 * time.Minute), Width: 80})
+			golden(t, name+".narrow.txt", []byte(narrow))
 			golden(t, name+".commit", []byte(s.Message()))
 
 			back, err := report.Parse(content)

@@ -14,6 +14,8 @@ type TextOptions struct {
 	Now time.Time
 	// Color allows colours.
 	Color bool
+	// Width is of the terminal, in characters: longer lines are broken between words. 0: none is.
+	Width int
 }
 
 // Text is the status as `dive-agent status` prints it: the news, the causes,
@@ -21,8 +23,7 @@ type TextOptions struct {
 func (s *Status) Text(o TextOptions) string {
 	var b strings.Builder
 	s.textHead(&b, o)
-	textList(&b, "why", s.Why, s.Logs)
-	textList(&b, "next", s.Next, nil)
+	b.WriteString(s.Causes(o))
 	if len(s.Why)+len(s.Next) > 0 {
 		b.WriteString("\n")
 	}
@@ -34,6 +35,9 @@ func (s *Status) Text(o TextOptions) string {
 	nameWidth, seenWidth := widest(names), min(40, widest(seen))
 	for i, c := range s.Components {
 		line := "  " + pad(names[i], nameWidth) + "  " + pad(seen[i], seenWidth) + "  " + componentMore(c, o.Now)
+		if o.Width > 0 {
+			line = cut(line, o.Width) // the whole of what is wrong stands above
+		}
 		b.WriteString(paint(strings.TrimRight(line, " "), stateColor(c.State), o.Color) + "\n")
 	}
 	if len(s.Members) > 0 {
@@ -55,10 +59,18 @@ func (s *Status) membersLine() string {
 	return strings.Join(parts, " · ")
 }
 
+// Lasting is how long the phase lasts: "for 4 min".
+func (s *Status) Lasting(now time.Time) string {
+	if s.Since.IsZero() {
+		return ""
+	}
+	return "for " + age(now.Sub(s.Since))
+}
+
 func (s *Status) textHead(b *strings.Builder, o TextOptions) {
 	head := clean(s.Instance) + "  " + paint(strings.ToUpper(string(s.Phase)), phaseColor(s.Phase), o.Color)
-	if !s.Since.IsZero() {
-		head += " for " + age(o.Now.Sub(s.Since))
+	if lasts := s.Lasting(o.Now); lasts != "" {
+		head += " " + lasts
 	}
 	switch {
 	case s.Applied == "" && s.Attempted != "":
@@ -71,15 +83,32 @@ func (s *Status) textHead(b *strings.Builder, o TextOptions) {
 	fmt.Fprintf(b, "%s   host %s\n\n", head, clean(s.Host))
 }
 
-// textList writes lines under a word; words said by containers are indented.
-func textList(b *strings.Builder, word string, lines, said []string) {
+// Causes are the causes and the ways out, as Text has them.
+func (s *Status) Causes(o TextOptions) string {
+	var b strings.Builder
+	o.list(&b, "why", s.Why, s.Logs)
+	o.list(&b, "next", s.Next, nil)
+	return b.String()
+}
+
+// saidLines is how many of a container's last words a terminal shows: the way out stands below them, on the first screen.
+const saidLines = 8
+
+// list writes lines under a word; words said by containers are indented.
+func (o TextOptions) list(b *strings.Builder, word string, lines, said []string) {
 	for i, line := range lines {
 		if i > 0 {
 			word = ""
 		}
-		fmt.Fprintf(b, "  %-5s %s\n", word, clean(line))
+		for j, part := range broken(clean(line), o.Width-8) {
+			if j > 0 {
+				word, part = "", "  "+part
+			}
+			fmt.Fprintf(b, "  %-5s %s\n", word, part)
+		}
 	}
-	for _, line := range bounded(said) {
+	last := bounded(said)
+	for _, line := range last[max(0, len(last)-saidLines):] {
 		if line != "" {
 			fmt.Fprintf(b, "          %s\n", line)
 		}
@@ -97,6 +126,9 @@ func (s *Status) componentSeen(c Component) string {
 	return clean(c.State)
 }
 
+// onPage are values that the page and status.yaml tell, and that nobody looks for on a first screen.
+var onPage = map[string]bool{"configVersion": true, "replicaSetId": true, "registeredAt": true}
+
 // componentMore is the rest: what is wrong, what is planned, or what was seen.
 func componentMore(c Component, now time.Time) string {
 	switch {
@@ -111,6 +143,9 @@ func componentMore(c Component, now time.Time) string {
 	}
 	var seen []string
 	for _, name := range slices.Sorted(maps.Keys(c.Values)) {
+		if onPage[name] || strings.Contains(c.Summary, fmt.Sprint(c.Values[name])) {
+			continue
+		}
 		seen = append(seen, clean(name)+" "+valueWords(c.Values[name], now))
 	}
 	return cut(strings.Join(seen, ", "), 120)

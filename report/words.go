@@ -46,6 +46,25 @@ func cut(text string, width int) string {
 	return strings.TrimRight(string(runes[:max(0, width-1)]), " ,;:") + "…"
 }
 
+// broken breaks a line between words so that no part is longer than width, with two characters less from the second part
+// on; a longer word stays whole. A width of 0 or less breaks nothing.
+func broken(text string, width int) (parts []string) {
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && width > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			parts, line = append(parts, line), ""
+			if len(parts) == 1 {
+				width = max(1, width-2)
+			}
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(parts, line)
+}
+
 // lasting is a duration as people say it: "4 min", "24.0 s".
 func lasting(d time.Duration) string {
 	switch {

@@ -46,8 +46,13 @@ func writeStatus(g *globals, status report.Status) error {
 	if g.output == "json" {
 		return g.json(status)
 	}
-	_, err := fmt.Fprint(g.out, status.Text(report.TextOptions{Now: time.Now(), Color: g.colour()}))
+	_, err := fmt.Fprint(g.out, status.Text(g.text()))
 	return err
+}
+
+// text says how a status is shown here.
+func (g *globals) text() report.TextOptions {
+	return report.TextOptions{Now: time.Now(), Color: g.colour(), Width: g.width()}
 }
 
 func writeOverview(g *globals, o agent.Overview) {
@@ -57,21 +62,23 @@ func writeOverview(g *globals, o agent.Overview) {
 	}
 	g.printf("%s  %s\n\n", o.Host, revision)
 	if o.Source.Err != "" {
-		g.printf("  git   not followed since %s: %s\n", o.Source.Since.Format(time.DateTime), o.Source.Err)
+		g.printf("  git   not followed since %s: %s\n\n", o.Source.Since.Local().Format(time.DateTime), o.Source.Err)
 	}
 	if o.Refused != nil {
-		g.printf("  git   %s is refused, what was in force stays so:\n%s\n", o.Refused.Revision.Short(), indent(o.Refused.Message, "          "))
+		g.printf("  git   %s is refused since %s, what was in force stays so:\n%s\n\n", o.Refused.Revision.Short(),
+			o.Refused.Since.Local().Format(time.DateTime), indent(o.Refused.Message, "        "))
 	}
 	if len(o.Instances) == 0 {
 		g.printf("  no instance is bound to this host yet\n")
 	}
 	for _, status := range o.Instances {
-		line := fmt.Sprintf("  %-10s %-12s %s", status.Instance, status.Phase, cmp.Or(status.News, atWork(*status)))
+		line := fmt.Sprintf("  %-10s %-12s %-11s", status.Instance, status.Phase, status.Lasting(time.Now()))
+		if !status.Phase.Failing() && status.Phase != report.Suspended {
+			line += " " + cmp.Or(status.News, atWork(*status))
+		}
 		g.printf("%s\n", strings.TrimRight(line, " "))
-		for _, why := range status.Why {
-			if why != status.News && !strings.HasPrefix(why, "the fleet repository is not followed") && !told(o.Refused, why) {
-				g.printf("%s\n", indent(why, "             "))
-			}
+		if own := ownCauses(o, *status); len(own.Why) > 0 {
+			g.printf("%s\n\n", indent(own.Causes(g.text()), "  "))
 		}
 	}
 }
@@ -86,9 +93,17 @@ func atWork(status report.Status) string {
 	return ""
 }
 
-// told says whether a reason is the refusal that stands above all instances already.
-func told(refused *agent.Refusal, why string) bool {
-	return refused != nil && strings.HasPrefix(why, refused.Revision.Short()+" is refused")
+// ownCauses leaves out what holds for all instances and was told above them.
+func ownCauses(o agent.Overview, status report.Status) report.Status {
+	var why []string
+	for _, line := range status.Why {
+		shared := strings.HasPrefix(line, "the fleet repository is not followed") || strings.Contains(line, " is refused as a whole, ")
+		if !shared && (o.Refused == nil || !strings.Contains(o.Refused.Message, line)) {
+			why = append(why, line)
+		}
+	}
+	status.Why, status.Logs = why, status.Logs[max(0, len(status.Logs)-2):]
+	return status
 }
 
 func newHistory(g *globals) *cobra.Command {
@@ -125,9 +140,11 @@ func writeHistory(g *globals, runs []report.Run) {
 		if outcome == "" {
 			outcome = "running"
 		}
-		line := fmt.Sprintf("%s  %-9s %-8s %7.1f s  %s  %s", run.Started.Format(time.DateTime), run.Revision[:min(7, len(run.Revision))],
-			outcome, run.Duration.Seconds(), run.Trigger, run.Message)
-		g.printf("%s\n", strings.TrimRight(line, " "))
+		g.printf("%s  %-9s %-8s %7.1f s  %s\n", run.Started.Local().Format(time.DateTime), run.Revision[:min(7, len(run.Revision))],
+			outcome, run.Duration.Seconds(), run.Trigger)
+		if run.Message != "" {
+			g.printf("    %s\n", run.Message)
+		}
 		for _, step := range run.Steps {
 			g.printf("    %7.1f s  %-9s %-26s %s\n", step.Duration.Seconds(), step.Outcome, step.Node, step.Change)
 		}
@@ -176,6 +193,6 @@ func writeEvent(g *globals, e agent.Event) {
 	if e.Duration > 0 {
 		took = fmt.Sprintf(" (%.1f s)", e.Duration.Seconds())
 	}
-	line := fmt.Sprintf("%s %-8s %-9s %-22s %-10s %s%s", e.Time.Format("15:04:05.000"), e.Instance, e.Kind, e.Node, e.State, e.Message, took)
+	line := fmt.Sprintf("%s %-8s %-8s %-22s %-10s %s%s", e.Time.Local().Format("01-02 15:04:05"), e.Instance, e.Kind, e.Node, e.State, e.Message, took)
 	g.printf("%s\n", strings.TrimRight(line, " "))
 }

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/mattn/go-isatty"
+	"golang.org/x/sys/unix"
 )
 
 // streams is where a command writes.
@@ -45,6 +46,19 @@ func printable(text string) string {
 func (s streams) terminal() bool {
 	file, ok := s.out.(*os.File)
 	return ok && isatty.IsTerminal(file.Fd()) && os.Getenv("TERM") != "dumb"
+}
+
+// width is of the terminal in characters, 0 where there is none.
+func (s streams) width() int {
+	file, ok := s.out.(*os.File)
+	if !ok {
+		return 0
+	}
+	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
 }
 
 // colour says whether colours are welcome.
