@@ -86,7 +86,9 @@ func (p *pass) work(ctx context.Context, n *nodeRun, slots chan struct{}) {
 // step observes, plans, gates and applies a node once. What the survey has just planned is not planned again.
 func (p *pass) step(ctx context.Context, n *nodeRun) error {
 	p.update(n, func(v *Node) {
-		v.State, v.Message = NodeWorking, ""
+		if v.State != NodeWaiting { // one that looks again goes on waiting until it changes something
+			v.State, v.Message = NodeWorking, ""
+		}
 		if v.Started.IsZero() {
 			v.Started = p.clock.Now()
 		}
@@ -155,10 +157,18 @@ func (p *pass) buildsOnDirty(n *nodeRun, seen map[string]bool) bool {
 func (p *pass) awaitNeeds(ctx context.Context, n *nodeRun) error {
 	for _, edge := range p.needs(n) {
 		on := p.nodes[edge.On]
-		p.update(n, func(v *Node) { v.Message = "waits for " + p.edgeName(edge) })
 		arrived := on.ended
 		if edge.Started {
 			arrived = on.started
+		}
+		select {
+		case <-arrived:
+		default:
+			p.update(n, func(v *Node) {
+				if v.State != NodeDone { // one that is in sync waits for nothing that people should know
+					v.Message = "waits for " + p.edgeName(edge)
+				}
+			})
 		}
 		select {
 		case <-arrived:
@@ -169,7 +179,6 @@ func (p *pass) awaitNeeds(ctx context.Context, n *nodeRun) error {
 			return err
 		}
 	}
-	p.update(n, func(v *Node) { v.Message = "" })
 	return nil
 }
 
@@ -247,7 +256,7 @@ func (g *progress) Begin(ctx context.Context, c reconcilers.Change) error {
 	g.mu.Unlock()
 	g.pass.update(g.node, func(v *Node) {
 		g.node.touched = true
-		v.Message = string(c.Action) + " " + c.Address
+		v.State, v.Message = NodeWorking, string(c.Action)+" "+c.Address
 	})
 	return nil
 }

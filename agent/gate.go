@@ -25,13 +25,13 @@ func PlanDigest(node string, plan reconcilers.Plan) string {
 
 // gate lets a plan through unless it destroys and its digest is not approved in the manifest.
 func gate(inst *desired.Instance, node string, plan reconcilers.Plan) (digest string, err error) {
-	destroys := 0
+	var destroys []string
 	for _, change := range plan.Changes {
 		if change.Destroys {
-			destroys++
+			destroys = append(destroys, change.Address)
 		}
 	}
-	if destroys == 0 {
+	if len(destroys) == 0 {
 		return "", nil
 	}
 	digest = PlanDigest(node, plan)

@@ -42,8 +42,8 @@ type Node struct {
 	State    NodeState
 	Message  string // what it does, waits for, or why it failed
 	Waits    string // what it waits for, by name, when it waits
-	Do       string // the way out, when blocked
-	Reason   string // CamelCase, when blocked
+	Do       string // the way out, when blocked, or when something that everything needs is away
+	Reason   string // CamelCase, when blocked or away
 	Logs     []string
 	Facts    reconcilers.Facts
 	Plan     []reconcilers.Change // what would be (or was) changed in this pass
@@ -59,10 +59,13 @@ func stateOf(err error) NodeState {
 		wait     *reconcilers.WaitError
 		blocked  *reconcilers.BlockedError
 		rejected *reconcilers.RejectedError
+		away     *reconcilers.AwayError
 	)
 	switch {
 	case err == nil:
 		return NodeDone
+	case errors.As(err, &away): // whatever it cut off: a revision is not rejected for it
+		return NodeFailed
 	case errors.As(err, &rejected):
 		return NodeRejected
 	case errors.As(err, &blocked):
@@ -80,9 +83,12 @@ func (n *Node) explain(err error) {
 		wait     *reconcilers.WaitError
 		blocked  *reconcilers.BlockedError
 		rejected *reconcilers.RejectedError
+		away     *reconcilers.AwayError
 	)
 	switch {
 	case err == nil:
+	case errors.As(err, &away):
+		n.Message, n.Do, n.Reason = away.Error(), away.Do, reasonAway
 	case errors.As(err, &rejected):
 		n.Message, n.Reason, n.Logs = rejected.Error(), "Rejected", rejected.Logs
 	case errors.As(err, &blocked):
@@ -138,6 +144,23 @@ func cleanTexts(texts []string, redact func(string) string) []string {
 	return texts
 }
 
+// Reasons that the status tells apart.
+const (
+	reasonAway     = "Away"
+	reasonApproval = "ApprovalRequired"
+)
+
+// told is what a node says of itself for those who do not see its name beside it.
+func (n Node) told() string {
+	switch {
+	case n.Reason == reasonAway, strings.HasPrefix(n.Message, "service "+n.Part+" "), strings.HasPrefix(n.Message, "image "):
+		return n.Message
+	case n.State == NodeFailed, n.State == NodeBlocked, n.State == NodeRejected:
+		return n.ID + ": " + n.Message
+	}
+	return n.ID + " " + n.Message
+}
+
 // superseded is the cause of a pass's end when something newer takes its place.
 var (
 	errSuperseded = errors.New("a newer revision takes effect")
@@ -146,10 +169,14 @@ var (
 )
 
 // approvalError is the gate's answer to a plan that destroys.
-func approvalError(inst *desired.Instance, node, digest string, destroys int) error {
+func approvalError(inst *desired.Instance, node, digest string, destroys []string) error {
+	named := strings.Join(destroys[:min(3, len(destroys))], ", ")
+	if more := len(destroys) - 3; more > 0 {
+		named += fmt.Sprintf(" and %d more", more)
+	}
 	return &reconcilers.BlockedError{
-		Reason:  "ApprovalRequired",
-		Message: fmt.Sprintf("waits for approval of %d %s (%s)", destroys, plural(destroys, "destroy", "destroys"), digest),
+		Reason:  reasonApproval,
+		Message: fmt.Sprintf("waits for approval of %d %s (%s): %s", len(destroys), plural(len(destroys), "destroy", "destroys"), digest, named),
 		Do: fmt.Sprintf("To let exactly this plan through, merge into %s: spec: {approve: {%s: %s}}",
 			inst.Position.File, node, digest),
 	}

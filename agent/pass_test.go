@@ -84,6 +84,7 @@ func TestADestroyWaitsForItsDigest(t *testing.T) {
 	require.Equal(t, NodeBlocked, view.State)
 	require.Equal(t, "ApprovalRequired", view.Reason)
 	require.Len(t, view.Digest, 16)
+	require.Equal(t, "waits for approval of 1 destroy ("+view.Digest+"): a", view.Message)
 	require.Contains(t, view.Do, "instances/deu.yaml")
 	require.Contains(t, view.Do, "approve: {a: "+view.Digest+"}")
 	require.Equal(t, "one", w.ledger.entries["a"])

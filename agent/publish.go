@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -94,7 +95,7 @@ func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, st
 		if event.Seq, err = tx.AddEvent(event); err != nil {
 			return err
 		}
-		w.emit(Event{Kind: "phase", State: string(status.Phase), Message: status.News})
+		w.tell(last, status)
 	}
 	if w.Reporter == nil || w.isElsewhere() {
 		return nil
@@ -107,6 +108,25 @@ func (w *worker) isElsewhere() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.movedTo != ""
+}
+
+// tell emits and logs a phase, or news of it, with the causes and the ways out: who has only the log needs no other command.
+func (w *worker) tell(last, status *report.Status) {
+	if last != nil && last.Phase == status.Phase && last.News == status.News {
+		return
+	}
+	w.emit(Event{Kind: "phase", State: string(status.Phase), Message: status.News})
+	level, words := slog.LevelInfo, []any{"revision", short(status.Attempted)}
+	if status.Phase.Failing() {
+		level = slog.LevelWarn
+	}
+	if status.Phase == report.Ready {
+		words = append(words, "news", status.News)
+	}
+	if len(status.Why) > 0 {
+		words = append(words, "why", status.Why, "next", status.Next)
+	}
+	w.log.Log(context.Background(), level, "the instance is "+string(status.Phase), words...)
 }
 
 // keepNodes writes what the nodes look like; how long a changed one took is the estimate of later plans.

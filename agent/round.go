@@ -252,7 +252,7 @@ func (r *round) unable(ctx context.Context, err error) time.Duration {
 	if ctx.Err() != nil {
 		return 0
 	}
-	r.log.Error("the instance cannot be worked on", "error", r.Redactor.String(err.Error()))
+	r.log.Debug("the instance cannot be worked on", "error", r.Redactor.String(err.Error())) // its status tells the log once
 	r.known.Attempted = r.next.revision.Commit
 	r.see(func(v *view) { v.Err, v.Assignment, v.State = err, r.next, r.known })
 	r.publish(ctx, nil, err)

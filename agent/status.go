@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -55,7 +54,7 @@ func (s situation) phase(st *report.Status) {
 	switch {
 	case s.known.Suspended != nil:
 		st.Phase, st.News = report.Suspended, "suspended by "+s.known.Suspended.By
-		st.Why = add(st.Why, "suspended by "+s.known.Suspended.By, s.known.Suspended.Reason)
+		st.Why = add(st.Why, "suspended by "+s.known.Suspended.By+" since "+s.known.Suspended.Since.UTC().Format("2006-01-02 15:04 UTC"), s.known.Suspended.Reason)
 		st.Next = []string{"nothing is changed until: dive-agent resume " + s.instance}
 	case s.movedTo != "":
 		st.Phase, st.News = report.Removing, "moved to host "+s.movedTo+", what runs here was left running"
@@ -84,23 +83,21 @@ func (s situation) phase(st *report.Status) {
 		st.Phase = report.Pending
 	default:
 		st.Phase = troublePhase(worst.State, s.known.Applied != "")
-		st.News = worst.ID + " " + worst.Message
-		if slices.Contains([]NodeState{NodeFailed, NodeBlocked, NodeRejected}, worst.State) {
-			st.News = worst.ID + ": " + worst.Message // as explainNodes says it
+		st.News = worst.told()
+		if worst.Reason == reasonApproval {
+			st.News = worst.Message // the news are the phase
 		}
 	}
-	if !s.running {
-		s.explainNodes(st)
-	}
+	s.explainNodes(st)
 }
 
-// worst is the node that matters most, nil when all are done.
+// worst is the node that matters most, nil when all are done. What fails because of another node matters less than that.
 func (s situation) worst() *Node {
 	rank := map[NodeState]int{NodeDone: 0, NodePending: 1, NodeWorking: 1, NodeWaiting: 2, NodeBlocked: 3, NodeFailed: 4, NodeRejected: 5}
 	var worst *Node
 	for i := range s.nodes {
 		n := &s.nodes[i]
-		if rank[n.State] > 0 && (worst == nil || rank[n.State] > rank[worst.State]) {
+		if rank[n.State] > 0 && (worst == nil || rank[n.State] > rank[worst.State]) && !s.follows(*n) {
 			worst = n
 		}
 	}
@@ -117,13 +114,19 @@ func troublePhase(state NodeState, applied bool) report.Phase {
 	return report.Progressing
 }
 
-// explainNodes adds what is wrong with nodes: root causes, not what merely waits for them.
+// explainNodes adds what is wrong with nodes: root causes, not what merely waits for them. What fails and builds on a node
+// that is in trouble is named, and its own words stand with its component.
 func (s situation) explainNodes(st *report.Status) {
+	var followers []string
 	for _, n := range s.nodes {
 		switch n.State {
 		case NodeFailed, NodeBlocked, NodeRejected:
+			if s.follows(n) {
+				followers = append(followers, n.ID)
+				continue
+			}
 			if s.known.Rejected == nil || s.known.Rejected.Reason != n.Message {
-				st.Why = add(st.Why, n.ID+": "+n.Message)
+				st.Why = add(st.Why, n.told())
 			}
 			st.Next = add(st.Next, n.Do)
 			if s.known.Rejected == nil {
@@ -131,10 +134,40 @@ func (s situation) explainNodes(st *report.Status) {
 			}
 		case NodeWaiting:
 			if !s.explained(n) {
-				st.Why = add(st.Why, n.ID+" "+n.Message)
+				st.Why = add(st.Why, n.told())
 			}
 		}
 	}
+	if len(st.Why) > 0 && len(st.Next) == 0 {
+		st.Next = []string{"it is tried again by itself, and at once with: dive-agent sync " + s.instance}
+	}
+	if len(followers) > 0 {
+		st.Why = add(st.Why, "what builds on it fails too: "+strings.Join(followers, ", "))
+	}
+}
+
+// follows says whether a node fails while one that it builds on, directly or not, is in trouble itself.
+func (s situation) follows(n Node) bool {
+	return n.State == NodeFailed && n.Reason != reasonAway && s.onTrouble(n, map[string]bool{})
+}
+
+func (s situation) onTrouble(n Node, seen map[string]bool) bool {
+	for _, edge := range n.Needs {
+		if seen[edge.On] {
+			continue
+		}
+		seen[edge.On] = true
+		for _, on := range s.nodes {
+			if on.ID != edge.On {
+				continue
+			}
+			trouble := on.State == NodeFailed || on.State == NodeRejected || (on.State == NodeBlocked && on.Reason != reasonApproval)
+			if trouble || s.onTrouble(on, seen) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // explained says whether a node waits only for another node of the graph that is itself in trouble.
@@ -151,7 +184,7 @@ func (s situation) afterRejection() []string {
 	rejected := short(s.known.Rejected.Revision)
 	next := rejected + " is not tried again until something new is merged, or: dive-agent sync --retry " + s.instance
 	if s.next != nil && s.next.instance.Position.File != "" {
-		next += ". See " + s.next.instance.Position.String()
+		next += ". See " + s.next.instance.Position.File
 	}
 	if s.known.Applied == "" {
 		return []string{next}
@@ -288,13 +321,15 @@ func (s situation) conditions(st *report.Status) {
 	accepted := report.Condition{Type: "RevisionAccepted", Status: s.refused == nil, DependsOn: []string{"SourceFollowed"}}
 	if s.refused != nil {
 		accepted.Reason, accepted.Since = "InvalidManifests", s.refused.Since
-		accepted.Message = fmt.Sprintf("%s is refused as a whole, %s stays in force: %s",
-			s.refused.Revision.Short(), short(st.Attempted), s.refused.Message)
-		st.Why = add(st.Why, accepted.Message)
+		told := fmt.Sprintf("%s is refused as a whole, %s stays in force:", s.refused.Revision.Short(), short(st.Attempted))
+		message := s.refused.Message
+		accepted.Message = told + " " + message
+		st.Why = add(append(st.Why, told), strings.Split(message, "\n")...)
+		st.Next = add(st.Next, "correct it in the fleet repository and merge; dive-agent validate lists the same there")
 	}
 	if s.source.Err != "" {
-		st.Why = add(st.Why, "the fleet repository is not followed since "+s.source.Since.UTC().Format(time.RFC3339)+": "+source.Message)
-		st.Next = add(st.Next, "what runs keeps running; polling goes on by itself")
+		st.Why = add(st.Why, "the fleet repository is not followed since "+s.source.Since.UTC().Format("2006-01-02 15:04 UTC")+": "+source.Message)
+		st.Next = add(st.Next, "what runs keeps running; the repository is asked again by itself, and by: dive-agent sync "+s.instance)
 	}
 	works := report.Condition{Type: "RevisionWorks", Status: s.known.Rejected == nil}
 	if r := s.known.Rejected; r != nil {

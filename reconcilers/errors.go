@@ -22,6 +22,18 @@ func (e *WaitError) Error() string {
 
 func (e *WaitError) Unwrap() error { return e.Err }
 
+// AwayError says that something that everything needs does not answer, such as the host's engine. It is retried like any
+// failure. Its words are the same whatever was asked, so that all nodes that meet it tell one cause.
+type AwayError struct {
+	What string // "the Docker Engine at unix:///var/run/docker.sock"
+	Do   string // the way out
+	Err  error  // what was tried
+}
+
+func (e *AwayError) Error() string { return e.What + " does not answer" }
+
+func (e *AwayError) Unwrap() error { return e.Err }
+
 // BlockedError says that nothing will change until a person does something. It is not retried before the manifest
 // or the live state changes (the agent still looks again at its drift schedule).
 type BlockedError struct {

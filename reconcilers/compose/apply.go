@@ -26,6 +26,7 @@ func begun(ctx context.Context, limit time.Duration) (context.Context, context.C
 // fault is a new version that does not work: the engine refuses it, it exits, or it is not healthy in time.
 type fault struct {
 	message string
+	ends    bool // its process ends; the engine's events tell the exit code
 	err     error
 }
 
@@ -213,7 +214,7 @@ func (r *Reconciler) createError(st *serviceState, err error) error {
 	message := fmt.Sprintf("create the container of service %s", st.name)
 	err = r.redacted(err)
 	if errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsConflict(err) || errdefs.IsNotImplemented(err) {
-		return &fault{message, err}
+		return &fault{message: message, err: err}
 	}
 	return fmt.Errorf("%s: %w", message, err)
 }
@@ -250,7 +251,7 @@ func (r *Reconciler) start(ctx context.Context, st *serviceState, id string) (*w
 	if client.IsErrConnectionFailed(err) || ctx.Err() != nil || isGone(err) {
 		return w, fmt.Errorf("%s: %w", message, err)
 	}
-	return w, &fault{message, err}
+	return w, &fault{message: message, err: err}
 }
 
 // commit notes a service that is ready: how its container looks, and what is needed to make it again.

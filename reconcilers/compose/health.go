@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -49,7 +50,8 @@ func (r *Reconciler) watch(ctx context.Context, id string) (*watched, error) {
 // await waits until the service is ready. A *fault says that it will not be; a cancelled context ends the wait at once.
 func (r *Reconciler) await(ctx context.Context, st *serviceState, w *watched, progress reconcilers.Progress) error {
 	begun := r.clock.Now()
-	limit := st.spec.healthTimeout()
+	whole := st.spec.healthTimeout()
+	limit := whole
 	if p := st.record.Pending; p != nil {
 		limit = max(limit-begun.Sub(p.Since), limit/4)
 	}
@@ -57,9 +59,13 @@ func (r *Reconciler) await(ctx context.Context, st *serviceState, w *watched, pr
 	settled := r.clock.After(stableTime)
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
-	said := ""
+	said, died := "", ""
 	for stable := false; ; {
 		v, err := r.look(ctx, st, w.id, stable)
+		var bad *fault
+		if errors.As(err, &bad) && bad.ends && died != "" {
+			bad.message += ", exit code " + died
+		}
 		if err != nil {
 			return err
 		}
@@ -74,11 +80,14 @@ func (r *Reconciler) await(ctx context.Context, st *serviceState, w *watched, pr
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline:
-			return &fault{message: fmt.Sprintf("service %s is not %s after %s", st.name, v.lacks, limit.Round(time.Second))}
+			return &fault{message: fmt.Sprintf("service %s is not %s within %s (healthTimeout)%s", st.name, v.lacks, whole, v.probe)}
 		case <-settled:
 			stable = true
-		case <-w.events: // one that is started over and over runs at times, and never steadily
+		case e := <-w.events: // one that is started over and over runs at times, and never steadily
 			stable, settled = false, r.clock.After(stableTime)
+			if code := e.Actor.Attributes["exitCode"]; code != "" && code != "0" {
+				died = code
+			}
 		case err := <-w.broken:
 			r.log.Debug("the event stream broke, looking now and then", "service", st.name, "error", err)
 			w.broken = nil
@@ -92,6 +101,7 @@ type verdict struct {
 	ready    bool
 	waitsFor string
 	lacks    string
+	probe    string // what its health check said last
 }
 
 // look inspects the container. stable says that it was watched for the time after which one without a health check counts
@@ -106,16 +116,13 @@ func (r *Reconciler) look(ctx context.Context, st *serviceState, id string, stab
 	case state.Status == container.StateExited && state.ExitCode == 0 && (st.oneShot || mayComplete(st.service)):
 		return verdict{ready: true}, nil
 	case !state.Running && !state.Restarting:
-		message := fmt.Sprintf("service %s exited with %d", st.name, state.ExitCode)
-		if state.OOMKilled {
-			message += ", out of memory"
-		}
+		message := fmt.Sprintf("service %s exited with %d%s", st.name, state.ExitCode, outOfMemory(state))
 		if state.Error != "" {
 			message += ": " + r.redact(state.Error)
 		}
 		return verdict{}, &fault{message: message}
 	case c.RestartCount >= restartLimit:
-		return verdict{}, &fault{message: fmt.Sprintf("service %s exited with %d, again and again", st.name, state.ExitCode)}
+		return verdict{}, &fault{message: fmt.Sprintf("service %s exited with %d%s, again and again", st.name, state.ExitCode, outOfMemory(state))}
 	}
 	switch {
 	case st.oneShot:
@@ -124,11 +131,22 @@ func (r *Reconciler) look(ctx context.Context, st *serviceState, id string, stab
 		return verdict{ready: stable && state.Running && !state.Restarting, waitsFor: "runs", lacks: "running steadily"}, nil
 	case state.Health.Status == container.Healthy:
 		return verdict{ready: true}, nil
+	case state.Health.Status == container.Unhealthy && c.RestartCount > 0 && st.record.Good != nil && !st.known():
+		// Nobody was there to answer its check.
+		return verdict{}, &fault{message: fmt.Sprintf("service %s keeps restarting%s", st.name, outOfMemory(state)), ends: true}
 	case state.Health.Status == container.Unhealthy && st.record.Good != nil && !st.known():
 		// With an earlier version at hand the engine's word is enough; on a first start the whole time is given.
 		return verdict{}, &fault{message: fmt.Sprintf("service %s is unhealthy%s", st.name, r.lastProbe(c))}
 	}
-	return verdict{waitsFor: "runs, waiting until it is healthy", lacks: "healthy"}, nil
+	return verdict{waitsFor: "runs, waiting until it is healthy", lacks: "healthy", probe: r.lastProbe(c)}, nil
+}
+
+// outOfMemory says so when the kernel ended the container for the memory it took.
+func outOfMemory(state *container.State) string {
+	if state.OOMKilled {
+		return " (out of memory: it needs a higher limit)"
+	}
+	return ""
 }
 
 func hasHealthCheck(c *container.InspectResponse) bool {

@@ -328,7 +328,7 @@ func (r *Reconciler) notReady(ctx context.Context, st *serviceState) error {
 	case c.State.Status == "removing":
 		return &reconcilers.WaitError{For: "the engine to remove container " + st.wantName, Again: 300 * time.Millisecond}
 	case c.State.Restarting:
-		return fmt.Errorf("service %s keeps restarting, exit code %d%s", st.name, c.State.ExitCode, r.lastWords(ctx, c.ID))
+		return fmt.Errorf("service %s keeps restarting, exit code %d%s%s", st.name, c.State.ExitCode, outOfMemory(c.State), r.lastWords(ctx, c.ID))
 	case !c.State.Running || c.State.Paused:
 		return nil // the plan starts it
 	case st.oneShot:

@@ -138,6 +138,11 @@ func (s *stack) recordPath(service string) string {
 
 // Observe is reconcilers.Reconciler.
 func (r *Reconciler) Observe(ctx context.Context, t reconcilers.Target) (reconcilers.Observed, error) {
+	observed, err := r.observe(ctx, t)
+	return observed, away(r.engine, err)
+}
+
+func (r *Reconciler) observe(ctx context.Context, t reconcilers.Target) (reconcilers.Observed, error) {
 	s, err := r.stack(ctx, t)
 	if err != nil {
 		return reconcilers.Observed{}, err
@@ -170,13 +175,19 @@ func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcil
 	if len(p.Unknown) > 0 {
 		return reconcilers.Applied{}, &reconcilers.WaitError{For: p.Unknown[0]}
 	}
+	var (
+		applied reconcilers.Applied
+		err     error
+	)
 	switch state := p.State.(type) {
 	case *sharedState:
-		return r.applyShared(ctx, state, p, progress)
+		applied, err = r.applyShared(ctx, state, p, progress)
 	case *serviceState:
-		return r.applyService(ctx, state, p, progress)
+		applied, err = r.applyService(ctx, state, p, progress)
+	default:
+		err = errors.New("apply without a plan of this reconciler")
 	}
-	return reconcilers.Applied{}, errors.New("apply without a plan of this reconciler")
+	return applied, away(r.engine, err)
 }
 
 func projectFilter(project string, labels ...string) client.Filters {

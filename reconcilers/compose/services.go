@@ -42,7 +42,7 @@ func (r *Reconciler) Data(ctx context.Context, t reconcilers.Target) ([]string, 
 	}
 	list, err := r.engine.VolumeList(ctx, client.VolumeListOptions{Filters: projectFilter(project)})
 	if err != nil {
-		return nil, fmt.Errorf("list the volumes of project %s: %w", project, err)
+		return nil, fmt.Errorf("list the volumes of project %s: %w", project, away(r.engine, err))
 	}
 	var names []string
 	for _, v := range list.Items {
@@ -129,7 +129,7 @@ func (s *services) inspect(ctx context.Context, service string) (*container.Insp
 		All: true, Filters: projectFilter(s.project, api.ServiceLabel+"="+service, api.OneoffLabel+"=False"),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list containers of service %s: %w", service, err)
+		return nil, fmt.Errorf("list containers of service %s: %w", service, away(s.engine, err))
 	}
 	if len(list.Items) == 0 {
 		return nil, s.wait(service, errors.New("it has no container"))

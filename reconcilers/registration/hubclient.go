@@ -117,12 +117,12 @@ func (c *hubClient) call(ctx context.Context, method, path string, send, into an
 		if errors.As(err, &failed) {
 			err = failed.Err
 		}
-		return fmt.Errorf("%s at %s: %w", name, c.base, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	defer response.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(response.Body, answerLimit+1))
 	if err != nil {
-		return fmt.Errorf("%s at %s: read the answer: %w", name, c.base, err)
+		return fmt.Errorf("%s: read the answer: %w", name, err)
 	}
 	if len(data) > answerLimit {
 		return &answerError{call: name, status: response.StatusCode, text: "with more than 16 MiB"}

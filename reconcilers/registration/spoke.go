@@ -209,9 +209,6 @@ func (s spokeState) facts() reconcilers.Facts {
 	f.Values["spokeId"], f.Values["status"] = id, status
 	if s.kept.Token != "" {
 		f.Values["tokenExpires"] = s.kept.ExpiresAt.UTC().Format(time.RFC3339)
-		if status == approved {
-			f.Summary += ", token good until " + s.kept.ExpiresAt.UTC().Format("2006-01-02 15:04 UTC")
-		}
 	}
 	if s.kept.Found {
 		f.Notes = append(f.Notes, "the record was there before this agent registered: only the hub's side can compare its URLs")

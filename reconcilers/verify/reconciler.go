@@ -148,7 +148,7 @@ func summarise(spec *Spec, outcomes []outcome) (reconcilers.Facts, []miss) {
 	}
 	facts.Summary = fmt.Sprintf("%d checks passed", passed)
 	if rest := len(spec.Checks) - passed; rest > 0 {
-		facts.Summary = fmt.Sprintf("%d checks passed, %d failed", passed, rest)
+		facts.Summary = fmt.Sprintf("%d passed, %d failed", passed, rest)
 	}
 	return facts, missed
 }
@@ -177,7 +177,7 @@ func (r *Reconciler) judge(ctx context.Context, t reconcilers.Target, spec *Spec
 			return &reconcilers.WaitError{For: fmt.Sprintf("check %s (%s)", m.name, m.wait.For), Again: again}
 		}
 	}
-	return &reconcilers.WaitError{For: "checks", Again: again, Err: describe(missed, len(spec.Checks))}
+	return &reconcilers.WaitError{For: "them to pass", Again: again, Err: describe(missed, len(spec.Checks))}
 }
 
 // beneath tells apart what the checks stand on: the revision of the instance and the containers of its services.
