@@ -7,7 +7,7 @@
 //
 //	Poll     asks for one ref and, when it moved, fetches, proves and writes what is new
 //	Accept   makes a revision the baseline: what later ones must descend from, and what a restart finds
-//	Refuse   remembers that a revision was found invalid, so that it is not fetched and judged again
+//	Refuse   remembers that a revision was found invalid, so that this process does not fetch and judge it again
 //	Watch    polls on a schedule with backoff, and when woken
 //	Keep     removes the snapshots that nobody needs
 //

@@ -26,13 +26,6 @@ type Revision struct {
 // Short is the commit in 7 digits, as Git prints it.
 func (r Revision) Short() string { return short(r.Commit) }
 
-// Refusal is a revision that was found invalid after it was fetched.
-type Refusal struct {
-	Revision Revision  `json:"revision"`
-	Reason   string    `json:"reason"`
-	At       time.Time `json:"at"`
-}
-
 const (
 	recordFile    = "source.json"
 	recordVersion = 1
@@ -45,7 +38,6 @@ type record struct {
 	Branch   string    `json:"branch"`
 	Path     string    `json:"path,omitempty"`
 	Accepted *Revision `json:"accepted,omitempty"`
-	Refused  *Refusal  `json:"refused,omitempty"`
 	// Signers is the digest of the list of signers that the accepted revision was checked against.
 	Signers string `json:"signers,omitempty"`
 }

@@ -48,6 +48,7 @@ type Source struct {
 	base       *stored      // content of the accepted revision; nil when it is not on disk
 	candidates []*candidate // fetched, proven, neither accepted nor refused; newest last
 	verdict    *verdict
+	refused    *refusal
 	unrelated  bool // another branch or folder was followed before: nothing to descend from
 	unverified bool // the accepted revision was checked against other signers, or none
 	state      State
@@ -66,6 +67,12 @@ type verdict struct {
 	head, accepted string
 	err            error
 	until          time.Time // zero: as long as nothing changes
+}
+
+// refusal is what the caller found wrong with a revision.
+type refusal struct {
+	commit, reason string
+	at             time.Time
 }
 
 // maxCandidates is how many revisions can be open at once; the oldest falls out.
@@ -125,9 +132,6 @@ func (s *Source) load() error {
 	s.unrelated = rec.Branch != s.opts.Branch || rec.Path != s.opts.Path
 	s.unverified = s.opts.Signers != nil && rec.Accepted != nil && rec.Signers != s.opts.Signers.id()
 	s.rec = *rec
-	if s.unrelated {
-		s.rec.Refused = nil
-	}
 	if a := s.rec.Accepted; a != nil {
 		a.Dir = s.snapshotDir(a.Commit, rec.Path)
 		if s.base, err = verify(a.Dir, plumbing.NewHash(a.Tree), s.opts.Limits); err != nil {
@@ -158,17 +162,6 @@ func (s *Source) Current() (Revision, bool) {
 		return Revision{}, false
 	}
 	return *s.rec.Accepted, true
-}
-
-// Refused is the last revision that was refused with [Source.Refuse], while the branch points to it; false when there
-// is none.
-func (s *Source) Refused() (Refusal, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.rec.Refused == nil {
-		return Refusal{}, false
-	}
-	return *s.rec.Refused, true
 }
 
 // Notices are things that happened to what is on disk and that a person should know; in order of time.
@@ -246,13 +239,8 @@ func (s *Source) known(head string) (rev Revision, changed bool, err error, know
 		rev = *s.rec.Accepted
 	}
 	accepted := s.acceptedLocked()
-	if r := s.rec.Refused; r != nil {
-		if r.Revision.Commit == head {
-			return rev, false, nil, true
-		}
-		if accepted == head { // the branch went back to what is in force
-			s.rec.Refused = nil
-		}
+	if s.refused != nil && s.refused.commit == head {
+		return rev, false, nil, true
 	}
 	if accepted == head && s.base != nil && !s.unrelated && !s.unverified {
 		s.candidates = nil
@@ -309,10 +297,7 @@ func (s *Source) Accept(rev Revision) error {
 		return fmt.Errorf("revision %s cannot be accepted: it is not one of those that are open", rev.Short())
 	}
 	c := s.candidates[i]
-	next := record{Version: recordVersion, Remote: s.opts.Remote.String(), Branch: s.opts.Branch, Path: s.opts.Path, Accepted: &c.rev, Refused: s.rec.Refused, Signers: s.opts.Signers.id()}
-	if next.Refused != nil && next.Refused.Revision.Commit == rev.Commit {
-		next.Refused = nil
-	}
+	next := record{Version: recordVersion, Remote: s.opts.Remote.String(), Branch: s.opts.Branch, Path: s.opts.Path, Accepted: &c.rev, Signers: s.opts.Signers.id()}
 	if err := next.save(s.opts.Dir); err != nil {
 		return err
 	}
@@ -322,36 +307,13 @@ func (s *Source) Accept(rev Revision) error {
 	return nil
 }
 
-// Refuse remembers that a revision is not to be used, and why. It is on disk when Refuse returns. The accepted
-// revision stays in force, and Poll stays silent about the refused one until the branch moves.
-func (s *Source) Refuse(rev Revision, reason string) error {
+// Refuse remembers that a revision is not to be used, and why: Poll stays silent about it until the branch moves, and
+// the accepted revision stays in force. A restart forgets it, since another version of the agent may judge otherwise.
+func (s *Source) Refuse(rev Revision, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := s.rec
-	next.Refused = &Refusal{Revision: rev, Reason: reason, At: s.opts.Clock.Now().UTC()}
-	if err := next.save(s.opts.Dir); err != nil {
-		return err
-	}
-	s.rec = next
+	s.refused = &refusal{commit: rev.Commit, reason: reason, at: s.opts.Clock.Now().UTC()}
 	s.candidates = slices.DeleteFunc(s.candidates, func(c *candidate) bool { return c.rev.Commit == rev.Commit })
-	return nil
-}
-
-// Retry forgets refusals, so that the next poll fetches and hands out what the branch points to.
-func (s *Source) Retry() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.verdict = nil
-	if s.rec.Refused == nil {
-		return nil
-	}
-	next := s.rec
-	next.Refused = nil
-	if err := next.save(s.opts.Dir); err != nil {
-		return err
-	}
-	s.rec = next
-	return nil
 }
 
 // checkoutLife is how long a temporary snapshot may stay that its maker did not remove.

@@ -190,7 +190,7 @@ func TestMuchBetween(t *testing.T) {
 	// Without filters it stays in force too, with the limit as the reason.
 	_, err = b.repo.Git("config", "uploadpack.allowFilter", "false")
 	require.NoError(t, err)
-	require.NoError(t, s.Retry())
+	s = b.open(func(o *source.Options) { o.Remote = remote })
 	_, _, err = s.Poll(t.Context())
 	require.ErrorAs(t, err, new(*gitremote.LimitError))
 	require.NotEqual(t, good.Commit, rev.Commit)
@@ -223,39 +223,34 @@ func TestRefusedRevisionIsNotFetchedAgain(t *testing.T) {
 	rev, changed, err := s.Poll(t.Context())
 	require.NoError(t, err)
 	require.True(t, changed)
-	require.NoError(t, s.Refuse(rev, "a:1:1: broken"))
-
-	for range 2 { // in this process, and in the next
+	s.Refuse(rev, "a:1:1: broken")
+	for range 2 {
 		b.server.ResetRequests()
 		rev, changed, err = s.Poll(t.Context())
 		require.NoError(t, err)
 		require.False(t, changed)
 		require.Equal(t, good, rev)
 		require.Len(t, b.server.Requests(), 1)
-		refused, ok := s.Refused()
-		require.True(t, ok)
-		require.Equal(t, bad, refused.Revision.Commit)
-		require.Equal(t, "a:1:1: broken", refused.Reason)
 		require.Equal(t, source.Refused, s.State().Problem)
-		s = b.open()
+		require.Equal(t, "a:1:1: broken", s.State().Message)
 	}
+	s = b.open()
+	rev, changed, err = s.Poll(t.Context())
+	require.NoError(t, err)
+	require.True(t, changed, "another process, such as a newer agent, judges again")
+	require.Equal(t, bad, rev.Commit)
+	s.Refuse(rev, "a:1:1: broken")
+
+	_, err = b.repo.Git("update-ref", "refs/heads/main", good.Commit)
+	require.NoError(t, err)
+	rev, changed, err = s.Poll(t.Context())
+	require.NoError(t, err)
+	require.False(t, changed)
+	require.Equal(t, good, rev)
+	require.Equal(t, source.None, s.State().Problem)
 	fix := b.commit("Fix", gitserver.Files{"a": "2"})
 	require.Equal(t, fix, b.accepted(s).Commit)
 	require.Equal(t, source.None, s.State().Problem)
-}
-
-func TestRetryHandsARefusedRevisionOutAgain(t *testing.T) {
-	b := newBed(t)
-	b.commit("Good", gitserver.Files{"a": "1"})
-	s := b.open()
-	rev, _, err := s.Poll(t.Context())
-	require.NoError(t, err)
-	require.NoError(t, s.Refuse(rev, "no"))
-	require.NoError(t, s.Retry())
-	again, changed, err := s.Poll(t.Context())
-	require.NoError(t, err)
-	require.True(t, changed)
-	require.Equal(t, rev, again)
 }
 
 func TestAcceptingAnOlderOpenRevision(t *testing.T) {

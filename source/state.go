@@ -51,8 +51,8 @@ func (s *Source) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.state
-	if r := s.rec.Refused; st.Problem == None && r != nil && (st.Head == "" || st.Head == r.Revision.Commit) {
-		st.Problem, st.Message, st.Since = Refused, r.Reason, r.At
+	if r := s.refused; st.Problem == None && r != nil && st.Head == r.commit {
+		st.Problem, st.Message, st.Since = Refused, r.reason, r.at
 	}
 	return st
 }

@@ -42,7 +42,6 @@ func runOnce(ctx context.Context, g *globals) error {
 	if err := h.agent.Recover(ctx); err != nil {
 		return err
 	}
-	h.judgeAnew()
 	revision, changed, err := h.source.Poll(ctx)
 	refused := h.handle(ctx, source.Outcome{Revision: revision, Changed: changed, Err: err, State: h.source.State()})
 	if refused != nil || !changed {

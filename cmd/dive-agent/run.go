@@ -52,7 +52,6 @@ func runDaemon(ctx context.Context, g *globals) error {
 		return err
 	}
 	d := &serving{host: h, wake: make(chan struct{}, 1)}
-	h.judgeAnew()
 	h.takeCurrent()
 	servers, err := d.listen(lifetime)
 	if err != nil {
@@ -90,10 +89,6 @@ func (h *host) takeCurrent() {
 		h.note("take the revision that was in force", h.agent.Take(revision))
 	}
 }
-
-// judgeAnew lets the next poll bring what an earlier run of this program refused: this one says why in its status, or takes
-// it.
-func (h *host) judgeAnew() { h.note("forget what was refused", h.source.Retry()) }
 
 // drain lets what has begun come to its end.
 func (h *host) drain() error {
@@ -260,7 +255,7 @@ func (h *host) take(ctx context.Context, revision source.Revision) error {
 	if err := h.agent.Take(revision); err != nil {
 		var problems desired.Problems
 		if errors.As(err, &problems) {
-			h.note("remember the refusal", h.source.Refuse(revision, err.Error()))
+			h.source.Refuse(revision, err.Error())
 		}
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"dive-agent/source"
 	"dive-agent/testbed/gitserver"
 )
 
@@ -36,8 +37,7 @@ func TestARevisionOvertakenByAnotherPollIsBroughtAgain(t *testing.T) {
 	current, ok := h.source.Current()
 	require.True(t, ok)
 	require.Equal(t, second, current.Commit)
-	_, refused := h.source.Refused()
-	require.False(t, refused)
+	require.NotEqual(t, source.Refused, h.source.State().Problem)
 }
 
 // emptyFleet makes a repository, and the configuration of a host that follows it.
@@ -63,7 +63,6 @@ func TestARefusalLastsAsLongAsTheBranchPointsToIt(t *testing.T) {
 	start := func() *serving {
 		h, err := openHost(ctx, &globals{streams: streams{t.Output(), t.Output()}, config: config}, hostOptions{})
 		require.NoError(t, err)
-		h.judgeAnew()
 		h.takeCurrent()
 		return &serving{host: h, wake: make(chan struct{}, 1)}
 	}
