@@ -25,7 +25,7 @@ func (r *round) publish(ctx context.Context, p *pass, trouble error) {
 		s.nodes = p.views()
 	}
 	status := statusOf(s)
-	err := r.Store.Update(ctx, func(tx state.Tx) error { return r.keep(ctx, tx, r.known, status) })
+	err := r.payOwed(ctx, func(tx state.Tx) error { return r.keep(ctx, tx, r.known, status) })
 	r.see(func(v *view) { v.Unkept = err })
 	if err != nil {
 		r.log.Error("cannot keep the status", "error", err)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -53,11 +54,8 @@ func (r *run) end(node string, step int64, c reconcilers.Change, err error) {
 		outcome, message = outcomeOf(stateOf(err)), r.worker.Redactor.String(err.Error())
 	}
 	r.worker.counters.changes.WithLabelValues(r.worker.name, string(outcome)).Inc()
-	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
-	defer cancel()
-	if err := r.worker.Store.Update(ctx, func(tx state.Tx) error {
-		return tx.FinishStep(r.id, step, r.worker.Clock.Now(), outcome, message)
-	}); err != nil {
+	at := r.worker.Clock.Now()
+	if err := r.worker.record(func(tx state.Tx) error { return tx.FinishStep(r.id, step, at, outcome, message) }); err != nil {
 		r.worker.log.Error("cannot record the end of a step", "node", node, "run", r.id, "error", err)
 	}
 	r.worker.emit(Event{Node: node, Kind: "change", State: string(outcome), Message: string(c.Action) + " " + c.Address, Run: r.id})
@@ -65,15 +63,47 @@ func (r *run) end(node string, step int64, c reconcilers.Change, err error) {
 
 // finish records the end of the run.
 func (r *run) finish(outcome state.Outcome, message string) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
-	defer cancel()
 	message = strings.TrimSpace(r.worker.Redactor.String(message))
-	if err := r.worker.Store.Update(ctx, func(tx state.Tx) error {
-		return tx.FinishRun(r.id, r.worker.Clock.Now(), outcome, message)
-	}); err != nil {
+	at := r.worker.Clock.Now()
+	if err := r.worker.record(func(tx state.Tx) error { return tx.FinishRun(r.id, at, outcome, message) }); err != nil {
 		r.worker.log.Error("cannot record the end of a run", "run", r.id, "error", err)
 	}
 	r.worker.emit(Event{Kind: "run", State: string(outcome), Message: message, Run: r.id})
+}
+
+// record writes the end of a step or a run. One that cannot be written now is owed until the next status can: what has
+// ended is not told to be running.
+func (w *worker) record(end func(state.Tx) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
+	defer cancel()
+	err := w.Store.Update(ctx, end)
+	if err != nil {
+		w.mu.Lock()
+		w.owed = append(w.owed, end)
+		w.mu.Unlock()
+	}
+	return err
+}
+
+// payOwed writes the ends that are owed in front of a change of the state, in one transaction.
+func (w *worker) payOwed(ctx context.Context, change func(state.Tx) error) error {
+	w.mu.Lock()
+	owed := w.owed
+	w.mu.Unlock()
+	err := w.Store.Update(ctx, func(tx state.Tx) error {
+		for _, end := range owed {
+			if err := end(tx); err != nil && !errors.Is(err, state.ErrNotFound) { // a run that fell out of the ring
+				return err
+			}
+		}
+		return change(tx)
+	})
+	if err == nil {
+		w.mu.Lock()
+		w.owed = w.owed[len(owed):]
+		w.mu.Unlock()
+	}
+	return err
 }
 
 // storeLimit bounds a write that must not be cut by the end of a pass.

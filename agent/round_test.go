@@ -53,6 +53,25 @@ func TestAStateThatCannotBeReadIsNotWrittenOver(t *testing.T) {
 	require.ErrorContains(t, w.view.Err, "the disk is away")
 }
 
+func TestARunWhoseEndCouldNotBeRecordedIsNotToldToBeRunning(t *testing.T) {
+	world := newWorld(t, [2]string{"a", "one"})
+	w, failing := newHost(t, world)
+	world.ledger.hook["a"] = func(context.Context, reconcilers.Progress) error { failing.FailAt(-1); return nil }
+	w.round(t.Context(), "test")
+	failing.FailAt(0)
+	w.round(t.Context(), "test")
+	require.NoError(t, w.Store.View(t.Context(), func(r state.Reader) error {
+		runs, err := r.Runs(w.name, 0)
+		require.NoError(t, err)
+		require.Len(t, runs, 1)
+		require.Equal(t, state.Done, runs[0].Outcome)
+		steps, err := r.Steps(runs[0].ID)
+		require.Equal(t, state.Done, steps[0].Outcome)
+		return err
+	}))
+	require.Empty(t, w.owed)
+}
+
 func TestARejectionIsKeptWhenTheAgentStopsMeanwhile(t *testing.T) {
 	world := newWorld(t, [2]string{"a", "one"})
 	w, _ := newHost(t, world)

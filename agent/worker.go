@@ -25,11 +25,12 @@ type worker struct {
 	name string
 	log  *slog.Logger
 
-	mu        sync.Mutex  // guards what follows, up to wake; taken after the agent's, never before it
-	assigned  *assignment // what the fleet repository declares now
-	triggers  []string    // why the next round is due
-	rounds    int64       // begun so far
-	retry     bool        // a person asked to try a rejected revision again
+	mu        sync.Mutex             // guards what follows, up to wake; taken after the agent's, never before it
+	assigned  *assignment            // what the fleet repository declares now
+	triggers  []string               // why the next round is due
+	owed      []func(state.Tx) error // ends of steps and runs that could not be recorded yet, oldest first
+	rounds    int64                  // begun so far
+	retry     bool                   // a person asked to try a rejected revision again
 	removed   bool
 	movedTo   string                  // the host that a removed one is bound to now, whose agent tells of it from then on
 	cancel    context.CancelCauseFunc // of the round that runs; nil between rounds
