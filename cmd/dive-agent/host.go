@@ -108,6 +108,9 @@ func (h *host) openState(ctx context.Context, o hostOptions) error {
 		return fmt.Errorf("cannot make the state folder: %w", err)
 	}
 	if !o.readOnly {
+		if err := os.Chmod(h.config.StateDir, 0o700); err != nil {
+			return fmt.Errorf("cannot close the state folder to others: %w", err)
+		}
 		lock, err := state.Lock(h.config.StateDir)
 		if err != nil {
 			return err

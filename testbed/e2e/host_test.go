@@ -34,7 +34,11 @@ func TestADamagedStateIsKeptAside(t *testing.T) {
 		require.True(t, err == nil || os.IsNotExist(err), "%v", err)
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(state, "agent.db"), []byte(strings.Repeat("not a database ", 1000)), 0o600))
+	require.NoError(t, os.Chmod(state, 0o777))
 	h.Start()
+	info, err := os.Stat(state)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o700), info.Mode().Perm(), "what a hand opened is closed")
 	h.Await(soon, "one", "is known again", func(st *report.Status) bool { return st.Phase == report.Ready && st.Applied == commit })
 	require.Equal(t, before, s.running())
 	aside, err := filepath.Glob(filepath.Join(state, "agent.db.corrupt-*"))
