@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -143,6 +145,30 @@ checks:
 	require.ErrorContains(t, o.Err, "9 of 10 checks failed")
 	require.Len(t, o.Facts.Notes, 1, "a failed optional check is a note")
 	require.Contains(t, o.Facts.Notes[0], "optional check missing failed: waits for service gone")
+}
+
+// TestAnAnswerAloneIsNotEnough: a redirect is not followed to where all is well, and a provider without keys verifies nobody.
+func TestAnAnswerAloneIsNotEnough(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	mux.Handle("/moved", http.RedirectHandler("/well", http.StatusFound))
+	mux.HandleFunc("/well", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, "well") })
+	mux.HandleFunc("/.well-known/openid-configuration", func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(rw, `{"issuer": %q, "jwks_uri": %q}`, server.URL, server.URL+"/keys")
+	})
+	mux.HandleFunc("/keys", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, `{"keys": []}`) })
+	w := newWorld(t)
+	w.checks(`
+within: 0s
+checks:
+  - {name: moved, http: {url: "` + server.URL + `/moved"}}
+  - {name: keys, oidc: {issuer: "` + server.URL + `"}}
+`)
+	saw, _ := w.saw(w.reconciler())
+	require.Contains(t, saw["moved"], "false status 302, expected 200")
+	require.Equal(t, "false "+server.URL+"/keys has no keys", saw["keys"])
 }
 
 // A log is read only since the container's start: what it wrote before counts no more.
