@@ -21,8 +21,8 @@ const pullLimit = 20 * time.Minute
 // pull is the step that brings an image to the host, before anything of the stack is touched.
 func (st *sharedState) pull(image, reason string) step {
 	return step{
-		reconcilers.Change{Action: reconcilers.Run, Address: "image " + image, Reason: "pull: " + reason},
-		func(ctx context.Context, r *Reconciler) error { return r.pull(ctx, image, st.spec.Pull) },
+		change: reconcilers.Change{Action: reconcilers.Run, Address: "image " + image, Reason: "pull: " + reason},
+		do:     func(ctx context.Context, r *Reconciler) error { return r.pull(ctx, image, st.spec.Pull) },
 	}
 }
 

@@ -192,6 +192,7 @@ func (r *Reconciler) lookForOrphans(ctx context.Context, st *sharedState) error 
 type step struct {
 	change reconcilers.Change
 	do     func(ctx context.Context, r *Reconciler) error
+	binds  string // what an approval binds to beyond the change: the hashes of the definition that goes and of the one that comes
 }
 
 func (st *sharedState) plan() reconcilers.Plan {
@@ -199,8 +200,8 @@ func (st *sharedState) plan() reconcilers.Plan {
 	var content []string
 	for _, s := range st.steps() {
 		p.Changes = append(p.Changes, s.change)
-		if s.change.Destroys {
-			content = append(content, s.change.Address+"="+st.wantHashes[s.change.Address])
+		if s.binds != "" {
+			content = append(content, s.change.Address+"="+s.binds)
 		}
 	}
 	p.Content = strings.Join(content, " ")
@@ -222,12 +223,12 @@ func (st *sharedState) steps() []step {
 	for _, c := range st.orphans {
 		_, ours := c.Labels[contentLabel]
 		steps = append(steps, step{
-			reconcilers.Change{
+			change: reconcilers.Change{
 				Action: reconcilers.Delete, Address: "container " + containerName(c),
 				Reason:   fmt.Sprintf("service %s is not in the Compose file any more; its volumes stay", c.Labels[api.ServiceLabel]),
 				Destroys: !ours, // it was started by hand
 			},
-			func(ctx context.Context, r *Reconciler) error { return r.remove(ctx, c.ID) },
+			do: func(ctx context.Context, r *Reconciler) error { return r.remove(ctx, c.ID) },
 		})
 	}
 	for _, key := range sortedKeys(st.model.project.Networks) {
@@ -254,16 +255,16 @@ func (st *sharedState) networkSteps(key string) []step {
 	address := "network " + want.Name
 	create := func(ctx context.Context, r *Reconciler) error { return r.create(ctx, st.model.onlyNetwork(key), false) }
 	if len(have) == 0 {
-		return []step{{reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}, create}}
+		return []step{{change: reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}, do: create}}
 	}
 	var steps []step
 	for _, extra := range have[1:] {
 		steps = append(steps, step{
-			reconcilers.Change{
+			change: reconcilers.Change{
 				Action: reconcilers.Delete, Address: address + " " + extra.ID[:12],
 				Reason: "a second network of that name; the engine would call it ambiguous",
 			},
-			func(ctx context.Context, r *Reconciler) error {
+			do: func(ctx context.Context, r *Reconciler) error {
 				return r.removeNetwork(ctx, extra.ID, st.attached[extra.ID])
 			},
 		})
@@ -273,11 +274,12 @@ func (st *sharedState) networkSteps(key string) []step {
 		return steps
 	}
 	return append(steps, step{
-		reconcilers.Change{
+		binds: hash + " -> " + st.wantHashes["network "+key],
+		change: reconcilers.Change{
 			Action: reconcilers.Replace, Address: address, Destroys: true,
 			Reason: "its definition changed; all services on it are made anew",
 		},
-		func(ctx context.Context, r *Reconciler) error {
+		do: func(ctx context.Context, r *Reconciler) error {
 			if err := r.removeNetwork(ctx, have[0].ID, st.attached[have[0].ID]); err != nil {
 				return err
 			}
@@ -308,18 +310,19 @@ func (st *sharedState) volumeSteps(key string) []step {
 	address := "volume " + want.Name
 	create := func(ctx context.Context, r *Reconciler) error { return r.create(ctx, st.model.onlyVolume(key), false) }
 	if have == nil {
-		return []step{{reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}, create}}
+		return []step{{change: reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}, do: create}}
 	}
 	hash := have.Labels[api.ConfigHashLabel]
 	if hash == "" || have.Labels[api.ProjectLabel] != st.project || hash == st.wantHashes["volume "+key] {
 		return nil
 	}
 	return []step{{
-		reconcilers.Change{
+		binds: hash + " -> " + st.wantHashes["volume "+key],
+		change: reconcilers.Change{
 			Action: reconcilers.Replace, Address: address, Destroys: true,
 			Reason: "its definition changed; it is deleted with its data and made anew",
 		},
-		func(ctx context.Context, r *Reconciler) error {
+		do: func(ctx context.Context, r *Reconciler) error {
 			if err := r.removeVolume(ctx, want.Name); err != nil {
 				return err
 			}

@@ -70,6 +70,11 @@ func TestChangedVolume(t *testing.T) {
 	change := w.change(SharedPart)
 	require.Equal(t, "volume "+w.project+"_data", change.Address)
 	require.True(t, change.Destroys)
+	approved := w.plan(SharedPart).Content
+	w.set("VOL", "3")
+	require.NotEqual(t, approved, w.plan(SharedPart).Content, "what approves one definition approves no other one")
+	w.set("VOL", "2")
+	require.Equal(t, approved, w.plan(SharedPart).Content)
 	w.exec(t, "a", "test", "-e", "/data/kept")
 	require.NoError(t, w.try(SharedPart))
 	w.up("a", "b")
