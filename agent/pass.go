@@ -42,18 +42,20 @@ type recorder interface {
 // pass is one walk over an instance's graph.
 type pass struct {
 	passOptions
-	mu      sync.Mutex
-	nodes   map[string]*nodeRun
+	nodes map[string]*nodeRun
+	began time.Time
+
+	mu      sync.Mutex                          // guards what follows, and what of each node says so; no other lock is taken under it
 	outputs map[string]map[string]desired.Value // component -> output -> value
-	began   time.Time
 }
 
-// nodeRun is a node within one pass.
+// nodeRun is a node within one pass. Its own goroutine writes it: the survey's, then the apply's. Others read of it only
+// what is said to be under pass.mu; node, engine and dirty, which do not change after the survey; and its channels.
 type nodeRun struct {
 	node     *desired.Node
 	target   reconcilers.Target
 	engine   reconcilers.Reconciler
-	view     Node
+	view     Node // under pass.mu
 	observed reconcilers.Observed
 	plan     reconcilers.Plan
 	err      error
