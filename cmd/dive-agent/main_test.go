@@ -176,17 +176,27 @@ func TestASecretThatWasMadeIsNotReplacedByASlip(t *testing.T) {
 
 func TestOverviewSaysEachThingOnce(t *testing.T) {
 	var out bytes.Buffer
-	refusal := "5d6e7f8 is refused as a whole, 1a2b3c4 stays in force: instances/deu.yaml:7:3: no value"
+	refusal := []string{"5d6e7f8 is refused as a whole, 1a2b3c4 stays in force:", "instances/deu.yaml:7:3: no value"}
 	writeOverview(&globals{streams: streams{&out, &out}}, agent.Overview{
-		Host: "deu-01", Refused: &agent.Refusal{Revision: agent.Revision{Commit: "5d6e7f8a9b"}, Message: "instances/deu.yaml:7:3: no value"},
+		Host: "deu-01", Refused: &agent.Refusal{Revision: agent.Revision{Commit: "5d6e7f8a9b"}, Message: "instances/deu.yaml:7:3: no value", Since: time.Date(2026, 3, 1, 3, 0, 0, 0, time.Local)},
 		Instances: []*report.Status{
-			{Instance: "deu", Phase: report.Ready, News: "9/9 services", Why: []string{refusal}},
+			{Instance: "deu", Phase: report.Ready, News: "9/9 services", Why: refusal},
+			{Instance: "gbr", Phase: report.Blocked, News: "lost", Why: append([]string{"a secret is lost"}, refusal...), Next: []string{"put it back"}},
 			{Instance: "fra", Phase: report.Progressing, Nodes: []report.Node{{ID: "stack/web", State: "working", Message: "create web"}}},
 		},
 	})
-	require.Equal(t, "deu-01  no revision yet\n\n"+
-		"  git   5d6e7f8 is refused, what was in force stays so:\n          instances/deu.yaml:7:3: no value\n"+
-		"  deu        Ready        9/9 services\n  fra        Progressing  stack/web: create web\n", out.String())
+	require.Equal(t, `deu-01  no revision yet
+
+  git   5d6e7f8 is refused since 2026-03-01 03:00:00, what was in force stays so:
+        instances/deu.yaml:7:3: no value
+
+  deu        Ready                    9/9 services
+  gbr        Blocked
+    why   a secret is lost
+    next  put it back
+
+  fra        Progressing              stack/web: create web
+`, out.String())
 }
 
 func TestProgressOfSeveralInstances(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -251,7 +252,21 @@ func (r *Reconciler) start(ctx context.Context, st *serviceState, id string) (*w
 	if client.IsErrConnectionFailed(err) || ctx.Err() != nil || isGone(err) {
 		return w, fmt.Errorf("%s: %w", message, err)
 	}
+	if port := takenPort(err.Error()); port != "" {
+		return w, &fault{message: fmt.Sprintf("service %s cannot have port %s of this host: another program listens there (ss -ltnp)", st.name, port)}
+	}
 	return w, &fault{message: message, err: err}
+}
+
+// portRefusal matches what engines say of a host port that is not free: of the proxy, of another container, and since 28.
+var portRefusal = regexp.MustCompile(`:(\d+)(?:/\w+|:[\d.]+:\d+/\w+)?:? (?:bind: |failed: )?(?:address already in use|port is already allocated)`)
+
+// takenPort gives the host port that the engine could not have, "" when that is not what it says.
+func takenPort(said string) string {
+	if found := portRefusal.FindStringSubmatch(said); found != nil {
+		return found[1]
+	}
+	return ""
 }
 
 // commit notes a service that is ready: how its container looks, and what is needed to make it again.

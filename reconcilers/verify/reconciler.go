@@ -177,7 +177,7 @@ func (r *Reconciler) judge(ctx context.Context, t reconcilers.Target, spec *Spec
 			return &reconcilers.WaitError{For: fmt.Sprintf("check %s (%s)", m.name, m.wait.For), Again: again}
 		}
 	}
-	return &reconcilers.WaitError{For: "them to pass", Again: again, Err: describe(missed, len(spec.Checks))}
+	return &reconcilers.WaitError{For: "another look", Again: again, Err: describe(missed, len(spec.Checks))}
 }
 
 // beneath tells apart what the checks stand on: the revision of the instance and the containers of its services.
