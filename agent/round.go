@@ -29,8 +29,7 @@ type round struct {
 // carryOut brings the instance as far as it gets now and says when to look again (0: only when something wakes it).
 func (r *round) carryOut(ctx context.Context) time.Duration {
 	r.mu.Lock()
-	next, removed, retry := r.assigned, r.removed, r.retry
-	r.retry = false
+	next, removed := r.assigned, r.removed
 	r.mu.Unlock()
 	if next == nil {
 		return 0
@@ -50,12 +49,21 @@ func (r *round) carryOut(ctx context.Context) time.Duration {
 	if r.known.Suspended != nil {
 		return r.rest(ctx)
 	}
+	retry := r.takeRetry()
 	if r.healing = r.rejected() && !retry; !r.healing {
 		r.known.Rejected = nil // another content, or a person asked
 	} else if r.work, err = r.lastApplied(); err != nil {
 		return r.unable(ctx, err)
 	}
 	return r.pass(ctx)
+}
+
+// takeRetry says whether a person asked to try a rejected revision again, and forgets it.
+func (r *round) takeRetry() (asked bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	asked, r.retry = r.retry, false
+	return asked
 }
 
 // rest is a round over an instance that is suspended, or whose manifest is gone: what runs keeps running, and the status

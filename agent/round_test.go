@@ -47,10 +47,12 @@ func TestAStateThatCannotBeReadIsNotWrittenOver(t *testing.T) {
 	w.round(t.Context(), "test")
 	require.Equal(t, "1111111", w.stored(t).Applied)
 	failing.FailAt(1)
+	w.retry = true
 	require.Positive(t, w.round(t.Context(), "test"), "it is tried again")
 	failing.FailAt(0)
 	require.Equal(t, "1111111", w.stored(t).Applied)
 	require.ErrorContains(t, w.view.Err, "the disk is away")
+	require.True(t, w.retry, "what a person asked for is not forgotten")
 }
 
 func TestARunWhoseEndCouldNotBeRecordedIsNotToldToBeRunning(t *testing.T) {
