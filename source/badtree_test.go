@@ -107,6 +107,14 @@ func TestRefusedTrees(t *testing.T) {
 		"equal but for case": {func(_ *bed, f [20]byte) []byte {
 			return append(entry("100644", "README", f), entry("100644", "readme", f)...)
 		}, "readme", "only in case"},
+		"1,001 links": {func(b *bed, f [20]byte) []byte {
+			tree := entry("100644", "a", f)
+			target := b.object("blob", []byte("a"))
+			for n := range 1001 {
+				tree = append(tree, entry("120000", fmt.Sprintf("l%04d", n), target)...)
+			}
+			return tree
+		}, "", "1000 links"},
 		"submodule":          {func(_ *bed, f [20]byte) []byte { return entry("160000", "sub", f) }, "sub", "submodule"},
 		"unknown mode":       {func(_ *bed, f [20]byte) []byte { return entry("100600", "a", f) }, "a", "mode"},
 		"device":             {func(_ *bed, f [20]byte) []byte { return entry("60000", "a", f) }, "a", "mode"},
