@@ -1,9 +1,12 @@
 package compose
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/docker/compose/v5/pkg/api"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/versions"
 	"github.com/stretchr/testify/require"
@@ -111,8 +114,14 @@ func TestDuplicateNetworks(t *testing.T) {
 
 func TestServiceThatIsGone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, sharingStack)
+	w := newWorld(t, strings.Replace(sharingStack, `["data:/data"]`, `["data:/data", /kept]`, 1))
 	w.up("a", "b")
+	nameless := ""
+	for _, m := range w.inspect("a").Mounts {
+		if m.Destination == "/kept" {
+			nameless = m.Name
+		}
+	}
 	w.write(map[string]string{"compose.yaml": `
 services:
   b: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], networks: [net], healthcheck: {test: [CMD, "true"], interval: 300ms}}
@@ -126,6 +135,16 @@ networks: {net: {labels: {v: "1"}}}
 	data, err := w.r.Data(t.Context(), w.target(""))
 	require.NoError(t, err)
 	require.Equal(t, []string{w.project + "_data"}, data, "its volume stays")
+	_, err = w.engine.VolumeInspect(t.Context(), nameless, client.VolumeInspectOptions{})
+	require.NoError(t, err, "and the one without a name")
+	_, err = w.engine.VolumeRemove(t.Context(), nameless, client.VolumeRemoveOptions{})
+	require.NoError(t, err)
+
+	_, err = w.engine.ContainerCreate(t.Context(), client.ContainerCreateOptions{Name: w.project + "-byhand", Config: &container.Config{
+		Image: w.image, Labels: map[string]string{api.ProjectLabel: w.project, api.ServiceLabel: "byhand", api.OneoffLabel: "False"},
+	}})
+	require.NoError(t, err)
+	require.True(t, w.change(SharedPart).Destroys, "what a hand started goes only when somebody agrees")
 }
 
 func TestExternalNetwork(t *testing.T) {
