@@ -1,6 +1,7 @@
 package desired_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,4 +121,22 @@ func TestOnce(t *testing.T) {
 		require.Equal(t, 7, desired.Once(c, "x", func() int { calls++; return 7 }))
 	}
 	require.Equal(t, 3, calls, "a check outside Load keeps nothing")
+}
+
+// twiceSpec needs a service twice: once running, once ready.
+type twiceSpec struct{}
+
+func (*twiceSpec) Needs(*desired.Check) []desired.Need {
+	return []desired.Need{{Part: "mongodb", Started: true}, {Part: "mongodb"}, {Part: "mongodb", Started: true}}
+}
+
+func TestTheStrongerOfTwoNeedsCounts(t *testing.T) {
+	fleet, err := desired.LoadFS(tree(map[string]string{"instances/deu.yaml": spoke("deu", "one", "  values: {code: DEU, portOffset: 1}\n  components: {twice: {kind: Twice}}\n")}),
+		desired.Options{Kinds: append(slices.Clone(kinds), desired.Kind{Name: "Twice", New: func() any { return new(twiceSpec) }})})
+	require.NoError(t, err)
+	nodes := fleet.Instances["deu"].Graph.Nodes
+	twice := nodes[slices.IndexFunc(nodes, func(n *desired.Node) bool { return n.ID == "twice" })]
+	require.Len(t, twice.Needs, 1)
+	require.Equal(t, "stack/mongodb", twice.Needs[0].On)
+	require.False(t, twice.Needs[0].Started)
 }
