@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -29,7 +30,8 @@ type Agent struct {
 	revision *Revision // in force
 	refused  *Refusal  // of what the branch points to; nil when that is in force
 	source   SourceHealth
-	draining bool // no worker is started any more
+	left     []string // instances that an agent before this one worked on here; the first revision says whether they still are
+	draining bool     // no worker is started any more
 }
 
 // Refusal says which revision is not taken, and why.
@@ -59,10 +61,13 @@ func New(lifetime context.Context, o Options) *Agent {
 // learn makes the redactor know a secret that came up during a pass.
 func (a *Agent) learn(v desired.Value) { a.Redactor.AddValue(v) }
 
-// Recover closes the runs that a crash left open, and tells of them. To be called once, by the one process that holds
-// the state folder's lock, before the first revision is taken.
+// Recover closes the runs that a crash left open, and tells of them; it finds the instances that were worked on here. To be
+// called once, by the one process that holds the state folder's lock, before the first revision is taken.
 func (a *Agent) Recover(ctx context.Context) error {
 	crashed, err := a.Store.Recover(ctx)
+	if err == nil {
+		a.left, err = a.workedOn(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot read the agent's state: %w", err)
 	}
@@ -71,6 +76,20 @@ func (a *Agent) Recover(ctx context.Context) error {
 		a.bus.emit(Event{Time: a.Clock.Now(), Instance: run.Instance, Kind: "run", State: string(state.Crashed), Message: run.Message, Run: run.ID})
 	}
 	return nil
+}
+
+// workedOn names the instances that the state knows and whose folder was not deleted: what runs of one may have been left.
+func (a *Agent) workedOn(ctx context.Context) (names []string, err error) {
+	err = a.Store.View(ctx, func(r state.Reader) error {
+		instances, err := r.Instances()
+		for _, instance := range instances {
+			if _, err := os.Stat(filepath.Join(a.Dir, "instances", instance.Name)); err == nil {
+				names = append(names, instance.Name)
+			}
+		}
+		return err
+	})
+	return names, err
 }
 
 // Take makes a revision the one in force, when its tree is a valid fleet. A Problems error means that it was refused as
@@ -95,6 +114,10 @@ func (a *Agent) Take(revision Revision) error {
 			a.worker(name).assign(&assignment{revision: revision, fleet: fleet, instance: instance})
 		}
 	}
+	for _, name := range a.left { // also one whose manifest went before this agent began
+		a.worker(name)
+	}
+	a.left = nil
 	for name, w := range a.workers {
 		if instance := fleet.Instances[name]; instance == nil {
 			w.remove("")

@@ -82,6 +82,9 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 			gauge(phaseDesc, one(status.Phase == phase), status.Instance, string(phase))
 		}
 		for _, node := range status.Nodes {
+			if !status.Seen.IsZero() {
+				break // of an instance that rests nobody knows
+			}
 			gauge(readyDesc, one(node.State == string(NodeDone)), status.Instance, node.ID)
 		}
 	}

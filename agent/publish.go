@@ -46,7 +46,7 @@ func (w *worker) situation(known state.Instance, next *assignment, trouble error
 	return situation{
 		instance: w.name, host: w.Host, known: known, rejected: rejected, next: next, running: w.view.Running, removed: w.removed, movedTo: w.movedTo, err: trouble,
 		refused: refused, source: source, now: w.Clock.Now().UTC(), redact: w.Redactor.String, nodes: slices.Clone(w.view.Nodes),
-		unkept: w.view.Unkept,
+		unkept: w.view.Unkept, seen: w.view.Seen.UTC(),
 	}
 }
 
@@ -221,7 +221,7 @@ func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error)
 	}
 	live := w.situation(known, next, trouble)
 	status := statusOf(live)
-	unseen := next == nil || (len(live.nodes) == 0 && trouble == nil) // no round has got far enough yet
+	unseen := !live.rests() && (next == nil || (len(live.nodes) == 0 && trouble == nil)) // no round has got far enough yet
 	err = a.Store.View(ctx, func(r state.Reader) error {
 		last, err := lastStatus(r, name)
 		if err != nil {

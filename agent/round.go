@@ -31,7 +31,7 @@ func (r *round) carryOut(ctx context.Context) time.Duration {
 	r.mu.Lock()
 	next, removed := r.assigned, r.removed
 	r.mu.Unlock()
-	if next == nil {
+	if next == nil && !removed {
 		return 0
 	}
 	r.next, r.work = next, next
@@ -91,7 +91,7 @@ func (r *round) pass(ctx context.Context) time.Duration {
 		if err := r.record.start(ctx); err != nil {
 			return r.unable(ctx, fmt.Errorf("cannot record the run: %w", err))
 		}
-		r.see(func(v *view) { v.Running, v.Nodes = true, p.views() })
+		r.see(func(v *view) { v.Running, v.Nodes, v.Seen = true, p.views(), r.Clock.Now() })
 		r.emit(Event{Kind: "run", State: "begin", Message: r.work.revision.Short() + " (" + r.trigger + ")", Run: id})
 		r.publish(ctx, p, nil)
 		p.apply(ctx)
@@ -205,7 +205,7 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 	case outcome == state.Done:
 		outcome, message = state.Failed, r.known.Rejected.Reason
 	}
-	r.see(func(v *view) { v.Nodes, v.State, v.Running = p.views(), r.known, false })
+	r.see(func(v *view) { v.Nodes, v.Seen, v.State, v.Running = p.views(), now, r.known, false })
 	if r.record.open {
 		r.record.finish(outcome, message)
 	}

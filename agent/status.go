@@ -18,6 +18,7 @@ type situation struct {
 	rejected rejectionDetail
 	next     *assignment
 	nodes    []Node
+	seen     time.Time // when the nodes were as they are told
 	running  bool
 	removed  bool
 	movedTo  string // the host that a removed one is bound to now
@@ -43,10 +44,16 @@ func statusOf(s situation) *report.Status {
 		}
 	}
 	s.components(st)
+	if s.rests() && len(s.nodes) > 0 {
+		st.Seen = s.seen
+	}
 	s.phase(st)
 	s.conditions(st)
 	return st
 }
+
+// rests says whether the instance is not looked at: it is suspended, or not declared here any more.
+func (s situation) rests() bool { return s.known.Suspended != nil || s.removed }
 
 // phase decides the phase and the words that explain it.
 func (s situation) phase(st *report.Status) {
@@ -342,9 +349,15 @@ func (s situation) conditions(st *report.Status) {
 	}
 }
 
-// carry takes over what the last status knew: since when things are as they are, and the generation, which grows when the
-// content changed.
+// carry takes over what the last status knew: since when things are as they are, what was seen of an instance that rests,
+// and the generation, which grows when the content changed.
 func carry(st *report.Status, last *report.Status) (changed bool, err error) {
+	if rests := st.Phase == report.Suspended || st.Phase == report.Removing; rests && len(st.Nodes) == 0 && last != nil { // the agent was started anew
+		st.Components, st.Services, st.Members, st.Checks, st.Nodes = last.Components, last.Services, last.Members, last.Checks, last.Nodes
+		if st.Seen = last.Seen; st.Seen.IsZero() && len(st.Nodes) > 0 {
+			st.Seen = last.Updated
+		}
+	}
 	st.Since = st.Updated
 	if last != nil && last.Phase == st.Phase {
 		st.Since = last.Since

@@ -51,7 +51,8 @@ type worker struct {
 type view struct {
 	Assignment *assignment
 	Nodes      []Node
-	Run        string // id of the round that runs, or of the last one
+	Seen       time.Time // when the nodes were as they are told
+	Run        string    // id of the round that runs, or of the last one
 	Running    bool
 	Since      time.Time // of the round
 	Trigger    string

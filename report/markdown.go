@@ -69,6 +69,9 @@ func (s *Status) pageConditions(b *strings.Builder) {
 }
 
 func (s *Status) pageComponents(b *strings.Builder) {
+	if !s.Seen.IsZero() {
+		fmt.Fprintf(b, "What follows was seen %s, and not looked at since.\n\n", moment(s.Seen))
+	}
 	var rows [][]string
 	for _, c := range s.Components {
 		seen := c.Summary

@@ -55,6 +55,8 @@ type Status struct {
 	Logs []string `json:"logs,omitempty" yaml:"logs,omitempty"`
 
 	Conditions []Condition `json:"conditions,omitempty" yaml:"conditions,omitempty"`
+	// Seen is when what follows was so, of an instance that is not looked at now; zero: it is so now.
+	Seen       time.Time   `json:"seen,omitzero" yaml:"seen,omitempty"`
 	Components []Component `json:"components,omitempty" yaml:"components,omitempty"`
 	Services   []Service   `json:"services,omitempty" yaml:"services,omitempty"`
 	Members    []Member    `json:"members,omitempty" yaml:"members,omitempty"`

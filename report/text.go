@@ -27,6 +27,9 @@ func (s *Status) Text(o TextOptions) string {
 	if len(s.Why)+len(s.Next) > 0 {
 		b.WriteString("\n")
 	}
+	if !s.Seen.IsZero() {
+		fmt.Fprintf(&b, "  as seen %s ago, not looked at since:\n", age(o.Now.Sub(s.Seen)))
+	}
 	var names, seen []string
 	for _, c := range s.Components {
 		names = append(names, clean(c.Name))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,8 +46,7 @@ func newSync(g *globals) *cobra.Command {
 				_, _ = fmt.Fprintln(g.err, "the fleet repository could not be asked: "+accepted.Source)
 			}
 			if !wait {
-				g.printf("%s is looked at now. See: dive-agent status %s\n", args[0], args[0])
-				return nil
+				return g.tellSynced(ctx, c, args[0])
 			}
 			return follow(ctx, g, c, args[0], last, accepted.After)
 		},
@@ -55,6 +55,20 @@ func newSync(g *globals) *cobra.Command {
 	cmd.Flags().BoolVar(&wait, "wait", false, "show the work until it ends")
 	cmd.Flags().DurationVar(&limit, "timeout", 15*time.Minute, "how long to wait at most")
 	return cmd
+}
+
+// tellSynced says what an order to look at an instance brings about, when nobody waits for it.
+func (g *globals) tellSynced(ctx context.Context, c *socketClient, name string) error {
+	status, err := c.status(ctx, name)
+	switch {
+	case err != nil:
+		return err
+	case status.Phase == report.Suspended || status.Phase == report.Removing:
+		g.printf("%s is not looked at: %s\n%s\n", name, status.News, strings.Join(status.Next, "\n"))
+	default:
+		g.printf("%s is looked at now. See: dive-agent status %[1]s\n", name)
+	}
+	return nil
 }
 
 // follow shows an instance's work until a round with a number above after ended in something else than Progressing.
@@ -73,7 +87,9 @@ func follow(ctx context.Context, g *globals, c *socketClient, name string, seq, 
 		if last, failure = c.status(ctx, name); failure != nil {
 			return false
 		}
-		show.draw(last)
+		if last.Seen.IsZero() {
+			show.draw(last)
+		}
 		settled = e.Kind == "round" && e.Round > after && last.Phase != report.Progressing && last.Phase != report.Pending
 		return !settled
 	})
@@ -101,7 +117,7 @@ func (c *socketClient) lastSeq(ctx context.Context) (last int64, err error) {
 // phaseExit is the exit code that tells an instance's phase.
 func phaseExit(phase report.Phase) error {
 	switch phase {
-	case report.Ready, report.Suspended:
+	case report.Ready, report.Suspended, report.Removing: // nothing failed
 		return nil
 	case report.Blocked:
 		return &exitError{code: exitBlocked}
