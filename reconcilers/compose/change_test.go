@@ -76,6 +76,33 @@ func TestBadVersionIsPutBack(t *testing.T) {
 	}
 }
 
+// TestAVolumeWithoutANameOutlivesItsContainers: it is found again by the version that is put back, and by one that is healed.
+func TestAVolumeWithoutANameOutlivesItsContainers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "services: {web: {image: '${IMAGE}', init: true, command: [bash, -c, '${RUN}'], volumes: [/kept]}}")
+	w.up("web")
+	before := w.inspect("web")
+	require.Len(t, before.Mounts, 1)
+	volume, good := before.Mounts[0].Name, w.spec.Environment
+	t.Cleanup(func() {
+		w.clean()
+		_, err := w.engine.VolumeRemove(context.Background(), volume, client.VolumeRemoveOptions{})
+		require.NoError(t, err)
+	})
+
+	w.set("RUN", "exit 3")
+	rejected(t, w.try("web"))
+	back := w.inspect("web")
+	require.NotEqual(t, before.ID, back.ID)
+	require.Equal(t, volume, back.Mounts[0].Name)
+
+	_, err := w.engine.ContainerRemove(t.Context(), back.ID, client.ContainerRemoveOptions{Force: true})
+	require.NoError(t, err)
+	w.spec.Environment = good
+	w.up("web")
+	require.Equal(t, volume, w.inspect("web").Mounts[0].Name)
+}
+
 // A tag that leads to an image that does not work is not tried again and again.
 // TestWhatIsReadyIsNotedHoweverLongItTook: a wait for health may outlast both the call and the limit of its changes.
 func TestWhatIsReadyIsNotedHoweverLongItTook(t *testing.T) {
