@@ -82,7 +82,8 @@ type Change struct {
 	Details  []string `json:"details,omitempty" yaml:"details,omitempty"`
 	Destroys bool     `json:"destroys,omitempty" yaml:"destroys,omitempty"` // data or identity is lost: waits for approval
 
-	Interrupts bool `json:"-" yaml:"-"` // what runs now stops serving for a moment: a Roller gives it its turn
+	Image      string `json:"-" yaml:"-"` // the container image that the part is to run, where it runs one
+	Interrupts bool   `json:"-" yaml:"-"` // what runs now stops serving for a moment: a Roller gives it its turn
 }
 
 // Plan is the list of changes that would bring a target to its desired state; empty when in sync.

@@ -42,6 +42,8 @@ type observation struct {
 	renames map[string]string // host in the configuration -> wanted host
 	known   []string          // hosts that were members by the manifest's will
 	primary string
+	version string // of the primary's server
+	fcv     series
 	away    map[string]bool // hosts that nobody reaches
 
 	writeConcern string // of clients that name none; empty: nobody has set one
@@ -224,8 +226,10 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if err != nil {
 		return o, fmt.Errorf("read the replica set's status: %w", err)
 	}
-	version, err := getVersion(ctx, client)
-	if err != nil {
+	if state.version, err = getVersion(ctx, client); err != nil {
+		return o, err
+	}
+	if state.fcv, err = getFCV(ctx, client); err != nil {
 		return o, err
 	}
 	if state.users, err = s.observeUsers(ctx, client, primary); err != nil {
@@ -243,9 +247,12 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 		}
 	}
 	s.keepClients(seen, primary.host)
-	o.Facts = s.facts(st, state.config, version)
+	o.Facts = s.facts(st, state.config, state.version)
+	if state.fcv != (series{}) {
+		o.Facts.Values["featureCompatibilityVersion"] = state.fcv.String()
+	}
 	if isRoot && !s.uriUserMissing(state) {
-		o.Outputs = s.want.outputs(primaryHost(st), version)
+		o.Outputs = s.want.outputs(primaryHost(st), state.version)
 	}
 	trouble := s.memberTrouble(st)
 	if !isBlocked(trouble) {

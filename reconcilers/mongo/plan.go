@@ -18,6 +18,7 @@ const (
 	putUser
 	seedCollection
 	setWriteConcern
+	setFCV
 	addMember
 	changeMember
 	removeMember
@@ -108,7 +109,10 @@ func (p *planner) planSet(o observation) error {
 	for _, m := range c.Members {
 		seats = append(seats, seat{host: m.Host, shape: m.shape(), primary: m.Host == o.primary, away: o.away[m.Host]})
 	}
-	return p.planMembers(seats, o.known)
+	if err := p.planMembers(seats, o.known); err != nil {
+		return err
+	}
+	return p.planFCV(o)
 }
 
 func (p *planner) planSettings(c config) {

@@ -51,6 +51,9 @@ func (r *Reconciler) Turn(ctx context.Context, t reconcilers.Target, turn reconc
 	if err != nil {
 		return err
 	}
+	if err := s.mayRunAll(limited, client, m, turn.Changes); err != nil {
+		return err
+	}
 	others, err := s.othersReady(limited, client, m)
 	if err != nil {
 		return err
@@ -64,6 +67,20 @@ func (r *Reconciler) Turn(ctx context.Context, t reconcilers.Target, turn reconc
 		}
 	}
 	return s.shortenQuiesce(limited, m)
+}
+
+// mayRunAll judges the images that the part is to run, before anything is touched.
+func (s *session) mayRunAll(ctx context.Context, client *driver.Client, m wantMember, changes []reconcilers.Change) error {
+	fcv, err := getFCV(ctx, client)
+	if err != nil {
+		return err
+	}
+	for _, change := range changes {
+		if err := s.mayRun(m, change.Image, fcv); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Back waits until the member serves again and has all that the primary had when it came back.

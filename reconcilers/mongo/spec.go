@@ -32,6 +32,7 @@ type Spec struct {
 	Keyfile  desired.Expr `yaml:"keyfile" doc:"Content of the members' key file. Needed only where the first user is not made by the image."`
 	Users    []User       `yaml:"users" doc:"Users beside the administrator. A password is set again only when it changed."`
 	User     string       `yaml:"user" doc:"Whose login the output uri carries. Default: the first of users, else root."`
+	FCV      desired.Expr `yaml:"featureCompatibilityVersion" doc:"Raised to this one, such as \"6.0\", once all members run a server of it; never lowered. Merge it after the image, when you are sure not to go back. Default: stays as it is."`
 	Settings *Settings    `yaml:"settings" doc:"Settings of the replica set. What is left out stays as it is."`
 	Seed     []Seed       `yaml:"seed" doc:"Documents that must be there. Only missing ones are inserted; what is there is never changed."`
 	Database string       `yaml:"database" doc:"Default database: in the output uri, and of seeds."`
@@ -197,6 +198,11 @@ func (s *Spec) Validate(c *desired.Check) {
 		c.Errorf(c.At("user"), "user %q, whose login the uri should carry, is neither root's name nor one of users", s.User)
 	}
 	s.validateSettings(c)
+	if value, err := s.FCV.Eval(c.Scope); !s.FCV.IsZero() && err == nil && value.Known() {
+		if v, ok := parseSeries(value.Text()); !ok || v.String() != value.Text() {
+			c.Errorf(c.At("featureCompatibilityVersion"), "feature compatibility version %q: a release series such as \"6.0\" is possible", value.Display())
+		}
+	}
 	for _, seed := range s.Seed {
 		s.validateSeed(c, seed)
 	}

@@ -21,6 +21,7 @@ type want struct {
 	settings Settings
 	seeds    []wantSeed
 	database string
+	fcv      string // empty: stays as it is
 	uriUser  login
 	unknown  string // name of a value that does not exist yet; empty when all are known
 }
@@ -69,6 +70,9 @@ func resolve(t reconcilers.Target) (want, error) {
 	}
 	eval := evaluator{scope: t.Scope, unknown: &w.unknown}
 	w.root = login{name: eval.text(spec.Root.Username), password: eval.text(spec.Root.Password), database: adminDatabase}
+	if !spec.FCV.IsZero() {
+		w.fcv = eval.text(spec.FCV)
+	}
 	w.keys = keysOf(eval.text(spec.Keyfile))
 	for _, m := range spec.Members {
 		host := eval.host(m)

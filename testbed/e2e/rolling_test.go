@@ -31,6 +31,7 @@ spec:
   values:
     project: {required: true}
     image: {required: true}
+    fcv: {required: true}
   secrets:
     MONGO_PASSWORD: {generate: {length: 24}}
     MONGO_KEYFILE: {generate: {kind: mongodb-keyfile}, file: {path: mongo-keyfile, mode: "0400", owner: 999}}
@@ -47,6 +48,7 @@ spec:
       members: [{service: mongodb-1}, {service: mongodb-2}, {service: mongodb-3}]
       root: {username: admin, password: "${MONGO_PASSWORD}"}
       keyfile: ${MONGO_KEYFILE}
+      featureCompatibilityVersion: ${fcv}
 `
 
 const trioCompose = `x-mongod: &mongod
@@ -63,7 +65,7 @@ const trioMember = `  mongodb-%[1]d:
     volumes: ["data-%[1]d:/data/db", "${SECRETS_DIR}/mongo-keyfile:/etc/mongo-keyfile:ro"]
 `
 
-func (s *small) trio(image string) map[string]string {
+func (s *small) trio(image, fcv string) map[string]string {
 	var services, volumes strings.Builder
 	for n := 1; n <= 3; n++ {
 		fmt.Fprintf(&services, trioMember, n)
@@ -73,34 +75,46 @@ func (s *small) trio(image string) map[string]string {
 	files["blueprints/small/blueprint.yaml"], files["blueprints/small/compose.yaml"] = "", ""
 	files["blueprints/trio/blueprint.yaml"] = trioBlueprint
 	files["blueprints/trio/compose.yaml"] = trioCompose + services.String() + "volumes:\n" + volumes.String()
-	files["instances/one.yaml"] = strings.Replace(s.instance(", image: "+image, ""), "blueprint: small", "blueprint: trio", 1)
+	files["instances/one.yaml"] = strings.Replace(s.instance(fmt.Sprintf(", image: %s, fcv: %q", image, fcv), ""), "blueprint: small", "blueprint: trio", 1)
 	return files
 }
 
-// TestAReplicaSetIsChangedOneMemberAtATime: a merged image goes through the members, secondaries first, while a writer
-// loses nothing that a majority acknowledged and waits for no longer than one step-down takes.
-func TestAReplicaSetIsChangedOneMemberAtATime(t *testing.T) {
+// TestAReplicaSetIsUpgradedOneMemberAtATime: merged images go through the members, secondaries first, while a writer loses
+// nothing that a majority acknowledged. What the data does not take is refused before anything is touched.
+func TestAReplicaSetIsUpgradedOneMemberAtATime(t *testing.T) {
 	t.Parallel()
 	s := newSmall(t)
-	commit := s.Merge("Begin", s.trio(testbed.Image(t, testbed.Mongod605)))
+	image := map[string]string{}
+	for name, id := range map[string]testbed.ImageName{"4.4": testbed.Mongod442, "5.0": testbed.Mongod504, "6.0": testbed.Mongod605, "6.0.27": testbed.Mongod6027} {
+		image[name] = testbed.Image(t, id)
+	}
+	commit := s.Merge("Begin", s.trio(image["5.0"], "5.0"))
 	h := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{})
 	h.Start()
 	h.AwaitPhase(3*soon, "one", report.Ready, commit)
 	password, err := os.ReadFile(filepath.Join(h.Dir, "state", "instances", "one", "secrets", ".store", "values", "MONGO_PASSWORD"))
 	require.NoError(t, err)
 	db := s.connect(t, string(password))
-	before := s.term(t, db)
-	containers := s.running()
+	containers, term := s.running(), s.term(t, db)
+
+	commit = s.Merge("Go back", s.trio(image["4.4"], "5.0"))
+	status := h.AwaitPhase(soon, "one", report.Blocked, commit)
+	require.Contains(t, why(status), "a server of 4.4 does not open")
+	require.Equal(t, containers, s.running(), "something was touched")
 
 	w := startWriter(t, db)
-	commit = s.Merge("Upgrade", s.trio(testbed.Image(t, testbed.Mongod6027)))
-	h.AwaitPhase(4*soon, "one", report.Ready, commit)
-	acknowledged, stall := w.stop()
-
-	for service, id := range s.running() {
-		require.NotEqual(t, containers[service], id, "%s was not changed", service)
+	for _, merge := range []struct{ image, fcv string }{{"6.0", "5.0"}, {"6.0", "6.0"}, {"6.0.27", "6.0"}} {
+		commit = s.Merge("Upgrade to "+merge.image, s.trio(image[merge.image], merge.fcv))
+		h.AwaitPhase(4*soon, "one", report.Ready, commit)
+		if now := s.running(); merge.image != "6.0" || merge.fcv != "6.0" {
+			for service, id := range now {
+				require.NotEqual(t, containers[service], id, "%s was not changed", service)
+			}
+			containers = now
+		}
 	}
-	require.Equal(t, before+1, s.term(t, db), "one step-down, and no election beside")
+	acknowledged, stall := w.stop()
+	require.Equal(t, term+2, s.term(t, db), "one step-down for each of the two rolls, and no election beside")
 	have, err := db.Collection("writes").CountDocuments(t.Context(), bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: acknowledged}}}})
 	require.NoError(t, err)
 	require.Len(t, acknowledged, int(have), "acknowledged writes were lost")
