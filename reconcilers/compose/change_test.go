@@ -91,7 +91,7 @@ func TestAVolumeWithoutANameOutlivesItsContainers(t *testing.T) {
 	})
 
 	w.set("RUN", "exit 3")
-	rejected(t, w.try("web"))
+	require.Contains(t, rejected(t, w.try("web")).PutBack, "put back to")
 	back := w.inspect("web")
 	require.NotEqual(t, before.ID, back.ID)
 	require.Equal(t, volume, back.Mounts[0].Name)
