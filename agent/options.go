@@ -41,8 +41,9 @@ type Secrets interface {
 	// Ensure makes what was never made and reads the rest. Its errors are those of a node: a BlockedError when one is lost or
 	// must be provided.
 	Ensure(ctx context.Context, instance *desired.Instance, dir string, hasData func(context.Context) ([]string, error)) (values map[string]desired.Value, made []string, err error)
-	// Peek reads what exists and makes nothing; what does not exist yet is an unknown secret.
-	Peek(ctx context.Context, instance *desired.Instance, dir string) (map[string]desired.Value, error)
+	// Peek reads what exists and makes nothing; what does not exist yet is an unknown secret. With missing, a BlockedError,
+	// Ensure would end.
+	Peek(ctx context.Context, instance *desired.Instance, dir string) (values map[string]desired.Value, missing, err error)
 }
 
 // Reporter takes the status of an instance; it returns once the report cannot be lost any more.

@@ -20,6 +20,8 @@ type Preview struct {
 	To       string        `json:"to,omitempty"`   // commit that is looked at
 	Branch   string        `json:"branch,omitempty"`
 	Subject  string        `json:"subject,omitempty"`
+	Blocked  string        `json:"blocked,omitempty"` // what keeps all of it from being done: a secret that is missing
+	Do       string        `json:"do,omitempty"`      // the way out of it
 	Nodes    []PreviewNode `json:"nodes"`
 	Expected time.Duration `json:"expected,omitempty"` // by earlier runs; 0 when there is none to go by
 }
@@ -89,7 +91,7 @@ func (a *Agent) preview(ctx context.Context, next *assignment) (Preview, error) 
 	if err != nil {
 		return Preview{}, err
 	}
-	values, err := a.Secrets.Peek(ctx, next.instance, folders.secrets)
+	values, missing, err := a.Secrets.Peek(ctx, next.instance, folders.secrets)
 	if err != nil {
 		return Preview{}, err
 	}
@@ -108,6 +110,11 @@ func (a *Agent) preview(ctx context.Context, next *assignment) (Preview, error) 
 	preview := Preview{
 		Instance: w.name, Host: a.Host, From: known.Applied, To: next.revision.Commit,
 		Branch: next.revision.Branch, Subject: next.revision.Subject,
+	}
+	if missing != nil {
+		n := Node{}
+		n.explain(missing)
+		preview.Blocked, preview.Do = n.Message, n.Do
 	}
 	for _, node := range next.instance.Graph.Nodes {
 		preview.Nodes = append(preview.Nodes, p.previewNode(p.nodes[node.ID]))

@@ -32,8 +32,12 @@ func (h HostSecrets) Ensure(ctx context.Context, instance *desired.Instance, dir
 }
 
 // Peek is Secrets.
-func (h HostSecrets) Peek(_ context.Context, instance *desired.Instance, dir string) (map[string]desired.Value, error) {
-	return secrets.Peek(dir, instance.Secrets)
+func (h HostSecrets) Peek(_ context.Context, instance *desired.Instance, dir string) (values map[string]desired.Value, missing, err error) {
+	values, problems, err := secrets.Peek(instance.Name, dir, instance.Secrets)
+	if len(problems) > 0 {
+		missing = blockedBySecrets(problems)
+	}
+	return values, missing, err
 }
 
 // blockedBySecrets turns what only a person can mend into a BlockedError with every way out.

@@ -246,6 +246,23 @@ Plan: 1 to change, 1 to destroy (waits). Expected time: about 20 s, by earlier r
 	require.Equal(t, "No instance is bound to host deu-01.\n", planText(nil, "deu-01"))
 }
 
+func TestPlanOfWhatIsBlockedOrInSync(t *testing.T) {
+	blocked := preview()
+	blocked[0].Blocked, blocked[0].Do = "secret LICENCE of deu has to be provided", "Put it there with: dive-agent secrets set deu LICENCE"
+	require.Contains(t, planText(blocked, "deu-01"), "\n\n  ! secret LICENCE of deu has to be provided\n    Put it there with: ")
+	require.Contains(t, planText(blocked, "deu-01"), "Nothing of it is done before what is missing is there.")
+	require.Contains(t, planMarkdown(blocked, "deu-01"), "> **secret LICENCE of deu has to be provided.** Put it")
+	var exit *exitError
+	blocked[0].Nodes = blocked[0].Nodes[:3]
+	require.ErrorAs(t, planExit(blocked), &exit)
+	require.Equal(t, exitBlocked, exit.code)
+
+	same := preview()
+	same[0].From, same[0].Nodes = same[0].To, same[0].Nodes[1:3]
+	require.Equal(t, "## dive-agent plan\n\n### `deu` on `deu-01`: 5d6e7f8  (main, \"Raise DEU to 2.1\")\n\n\nPlan: in sync, nothing to change.\n\n",
+		planMarkdown(same, "deu-01"), "no table without rows")
+}
+
 func TestWhatOthersSayDoesNotSteerTheTerminal(t *testing.T) {
 	var out bytes.Buffer
 	writeEvent(&globals{streams: streams{out: &out}}, agent.Event{Message: "its check says \x1b[31mred\x1b]0;title\a \u202etxt.exe"})

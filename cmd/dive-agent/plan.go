@@ -17,7 +17,7 @@ func newPlan(g *globals) *cobra.Command {
 		Use:   "plan [DIR or REVISION]",
 		Short: "What a folder or revision would change on this host; nothing is changed",
 		Long: `Makes the plan of every instance of this host with the live state, as an apply would, and changes nothing.
-Without an argument: the followed branch. Exit code 0: in sync, 2: changes pending, 3: something waits for approval.`,
+Without an argument: the followed branch. Exit code 0: in sync, 2: changes pending, 3: something waits for approval or for a secret.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			what := ""
@@ -63,7 +63,7 @@ func planExit(previews []agent.Preview) error {
 	pending := false
 	for i := range previews {
 		changes, destroys, waiting := previews[i].Counts()
-		if waiting > 0 {
+		if waiting > 0 || previews[i].Blocked != "" {
 			return &exitError{code: exitBlocked}
 		}
 		pending = pending || changes+destroys > 0

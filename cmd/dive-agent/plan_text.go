@@ -22,6 +22,9 @@ func planText(previews []agent.Preview, host string) string {
 	for i := range previews {
 		p := &previews[i]
 		fmt.Fprintf(&b, "%s on %s: %s\n\n", p.Instance, p.Host, planRevisions(p))
+		if p.Blocked != "" {
+			fmt.Fprintf(&b, "  ! %s\n%s\n\n", p.Blocked, indent(p.Do, "    "))
+		}
 		for _, group := range groups(p) {
 			fmt.Fprintf(&b, "  %-16s %s\n", group.name, group.headline())
 			for _, n := range group.nodes {
@@ -45,6 +48,9 @@ func planRevisions(p *agent.Preview) string {
 		to = p.To[:7]
 	}
 	text := from + " -> " + to
+	if p.From == p.To && p.To != "" {
+		text = to
+	}
 	if p.Branch != "" {
 		text += fmt.Sprintf("  (%s, %q)", p.Branch, p.Subject)
 	}
@@ -75,7 +81,7 @@ func verb(c reconcilers.Change) string {
 
 func planSummary(p *agent.Preview) string {
 	changes, destroys, waiting := p.Counts()
-	if changes+destroys == 0 {
+	if changes+destroys == 0 && p.Blocked == "" {
 		return "Plan: in sync, nothing to change."
 	}
 	text := fmt.Sprintf("Plan: %d to change", changes)
@@ -87,6 +93,9 @@ func planSummary(p *agent.Preview) string {
 	}
 	if p.Expected > 0 {
 		text += fmt.Sprintf(". Expected time: about %d s, by earlier runs", int(p.Expected.Round(time.Second).Seconds()))
+	}
+	if p.Blocked != "" {
+		text += ". Nothing of it is done before what is missing is there"
 	}
 	return text + "."
 }
@@ -165,13 +174,20 @@ func planMarkdown(previews []agent.Preview, host string) string {
 	for i := range previews {
 		p := &previews[i]
 		fmt.Fprintf(&b, "### `%s` on `%s`: %s\n\n", p.Instance, p.Host, markdown(planRevisions(p)))
-		b.WriteString("| | what | action | why |\n| --- | --- | --- | --- |\n")
+		if p.Blocked != "" {
+			fmt.Fprintf(&b, "> **%s.** %s\n\n", markdown(p.Blocked), markdown(p.Do))
+		}
+		head := "| | what | action | why |\n| --- | --- | --- | --- |\n"
+		row := func(format string, args ...any) {
+			fmt.Fprintf(&b, head+format, args...)
+			head = ""
+		}
 		for _, n := range p.Nodes {
 			for _, c := range n.Changes {
-				fmt.Fprintf(&b, "| %s | `%s` %s | %s | %s |\n", actionSigns[c.Action], n.ID, markdown(c.Address), verb(c), markdown(c.Reason))
+				row("| %s | `%s` %s | %s | %s |\n", actionSigns[c.Action], n.ID, markdown(c.Address), verb(c), markdown(c.Reason))
 			}
 			if n.Error != "" {
-				fmt.Fprintf(&b, "| ! | `%s` | error | %s |\n", n.ID, markdown(n.Error))
+				row("| ! | `%s` | error | %s |\n", n.ID, markdown(n.Error))
 			}
 		}
 		for _, n := range p.Nodes {
