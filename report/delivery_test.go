@@ -233,7 +233,7 @@ func TestEventAndReportAreKeptTogetherOrNotAtAll(t *testing.T) {
 		require.Empty(t, f.pending(state.KindWebhook))
 		require.Empty(t, f.pending(state.KindStatus))
 		require.NoError(t, f.store.View(t.Context(), func(r state.Reader) error {
-			events, err := r.EventsAfter(0, "", 0)
+			events, err := r.EventsAfter(0)
 			require.Empty(t, events)
 			return err
 		}))

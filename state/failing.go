@@ -106,10 +106,6 @@ func (r *failingReader) Instances() ([]Instance, error) {
 	return attempt(r.f, func() ([]Instance, error) { return r.r.Instances() })
 }
 
-func (r *failingReader) Run(id string) (Run, error) {
-	return attempt(r.f, func() (Run, error) { return r.r.Run(id) })
-}
-
 func (r *failingReader) Runs(instance string, limit int) ([]Run, error) {
 	return attempt(r.f, func() ([]Run, error) { return r.r.Runs(instance, limit) })
 }
@@ -118,31 +114,16 @@ func (r *failingReader) Steps(run string) ([]Step, error) {
 	return attempt(r.f, func() ([]Step, error) { return r.r.Steps(run) })
 }
 
-func (r *failingReader) Node(instance, id string) (Node, error) {
-	return attempt(r.f, func() (Node, error) { return r.r.Node(instance, id) })
-}
-
 func (r *failingReader) Nodes(instance string) ([]Node, error) {
 	return attempt(r.f, func() ([]Node, error) { return r.r.Nodes(instance) })
 }
 
-func (r *failingReader) EventsAfter(seq int64, instance string, limit int) ([]Event, error) {
-	return attempt(r.f, func() ([]Event, error) { return r.r.EventsAfter(seq, instance, limit) })
-}
-
-func (r *failingReader) LastEvents(instance string, limit int) ([]Event, error) {
-	return attempt(r.f, func() ([]Event, error) { return r.r.LastEvents(instance, limit) })
+func (r *failingReader) EventsAfter(seq int64) ([]Event, error) {
+	return attempt(r.f, func() ([]Event, error) { return r.r.EventsAfter(seq) })
 }
 
 func (r *failingReader) Due(kind string, now time.Time, limit int) ([]Entry, error) {
 	return attempt(r.f, func() ([]Entry, error) { return r.r.Due(kind, now, limit) })
-}
-
-func (r *failingReader) NextDue(kind string) (time.Time, bool, error) {
-	if err := r.f.call(); err != nil {
-		return time.Time{}, false, err
-	}
-	return r.r.NextDue(kind)
 }
 
 func (r *failingReader) Outbox(instance string) ([]Entry, error) {
@@ -161,10 +142,6 @@ func (r *failingReader) Value(key string) ([]byte, error) {
 	return attempt(r.f, func() ([]byte, error) { return r.r.Value(key) })
 }
 
-func (r *failingReader) Values(prefix string) ([]Pair, error) {
-	return attempt(r.f, func() ([]Pair, error) { return r.r.Values(prefix) })
-}
-
 type failingTx struct {
 	failingReader
 	tx Tx
@@ -172,10 +149,6 @@ type failingTx struct {
 
 func (t *failingTx) PutInstance(v Instance) error {
 	return try(t.f, func() error { return t.tx.PutInstance(v) })
-}
-
-func (t *failingTx) DeleteInstance(name string) error {
-	return try(t.f, func() error { return t.tx.DeleteInstance(name) })
 }
 
 func (t *failingTx) StartRun(v Run) error {
@@ -196,10 +169,6 @@ func (t *failingTx) FinishStep(run string, seq int64, at time.Time, outcome Outc
 
 func (t *failingTx) PutNode(v Node) error {
 	return try(t.f, func() error { return t.tx.PutNode(v) })
-}
-
-func (t *failingTx) DeleteNode(instance, id string) error {
-	return try(t.f, func() error { return t.tx.DeleteNode(instance, id) })
 }
 
 func (t *failingTx) AddEvent(v Event) (int64, error) {
@@ -232,8 +201,4 @@ func (t *failingTx) PutPushed(v Pushed) error {
 
 func (t *failingTx) PutValue(key string, value []byte) error {
 	return try(t.f, func() error { return t.tx.PutValue(key, value) })
-}
-
-func (t *failingTx) DeleteValues(prefix string) error {
-	return try(t.f, func() error { return t.tx.DeleteValues(prefix) })
 }

@@ -7,9 +7,8 @@ import (
 )
 
 // Key joins parts to a key for values, such as Key(instance, node, "drift").
-// Parts may hold any text, node ids with slashes included. A last part that is
-// empty makes a prefix: Key("deu", "") is the start of all keys of "deu" and
-// of no other instance.
+// Parts may hold any text, node ids with slashes included: no two lists of
+// parts make one key.
 func Key(parts ...string) string {
 	escaped := make([]string, len(parts))
 	for i, p := range parts {

@@ -14,16 +14,9 @@ func scanEvent(row scanner) (Event, error) {
 	return e, err
 }
 
-func (r *reader) EventsAfter(seq int64, instance string, limit int) ([]Event, error) {
+func (r *reader) EventsAfter(seq int64) ([]Event, error) {
 	return list(r, fmt.Sprintf("read the events after %d", seq), scanEvent,
-		"SELECT "+eventColumns+" FROM events WHERE seq > ?1 AND (?2 = '' OR instance = ?2) ORDER BY seq LIMIT ?3",
-		seq, instance, limited(limit))
-}
-
-func (r *reader) LastEvents(instance string, limit int) ([]Event, error) {
-	return list(r, "read the last events", scanEvent,
-		"SELECT "+eventColumns+" FROM (SELECT * FROM events WHERE ?1 = '' OR instance = ?1 ORDER BY seq DESC LIMIT ?2) ORDER BY seq",
-		instance, limited(limit))
+		"SELECT "+eventColumns+" FROM events WHERE seq > ? ORDER BY seq", seq)
 }
 
 func (w *writer) AddEvent(e Event) (int64, error) {

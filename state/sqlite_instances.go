@@ -66,23 +66,6 @@ func (w *writer) PutInstance(in Instance) error {
 		rejected, why, rejectedSince, by, pausing, suspendedSince, in.Generation, nanos(in.Updated))
 }
 
-func (w *writer) DeleteInstance(name string) error {
-	what := fmt.Sprintf("forget instance %q", name)
-	for _, query := range []string{
-		"DELETE FROM steps WHERE run IN (SELECT id FROM runs WHERE instance = ?)",
-		"DELETE FROM runs WHERE instance = ?",
-		"DELETE FROM nodes WHERE instance = ?",
-		"DELETE FROM outbox WHERE instance = ? AND key <> ''",
-		"DELETE FROM pushed WHERE instance = ?",
-		"DELETE FROM instances WHERE name = ?",
-	} {
-		if err := w.change(what, query, name); err != nil {
-			return err
-		}
-	}
-	return w.DeleteValues(Key(name, ""))
-}
-
 const nodeColumns = "instance, id, state, message, facts, plan, since, updated, last_duration"
 
 func scanNode(row scanner) (Node, error) {
@@ -100,7 +83,7 @@ func scanNode(row scanner) (Node, error) {
 	return n, err
 }
 
-func (r *reader) Node(instance, id string) (Node, error) {
+func (r *reader) node(instance, id string) (Node, error) {
 	return one(r, fmt.Sprintf("read node %q of %q", id, instance), scanNode,
 		"SELECT "+nodeColumns+" FROM nodes WHERE instance = ? AND id = ?", instance, id)
 }
@@ -115,7 +98,7 @@ func (w *writer) PutNode(n Node) error {
 	if n.Facts != nil && !json.Valid(n.Facts) {
 		return fmt.Errorf("%s: its facts are not JSON", what)
 	}
-	known, err := w.Node(n.Instance, n.ID)
+	known, err := w.node(n.Instance, n.ID)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
@@ -134,9 +117,4 @@ func (w *writer) PutNode(n Node) error {
 	}
 	return w.change(what, "INSERT OR REPLACE INTO nodes ("+nodeColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		n.Instance, n.ID, n.State, n.Message, facts, n.Plan, nanos(n.Since), nanos(n.Updated), int64(n.LastDuration))
-}
-
-func (w *writer) DeleteNode(instance, id string) error {
-	return w.change(fmt.Sprintf("forget node %q of %q", id, instance),
-		"DELETE FROM nodes WHERE instance = ? AND id = ?", instance, id)
 }

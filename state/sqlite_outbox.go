@@ -1,7 +1,6 @@
 package state
 
 import (
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -20,19 +19,11 @@ func scanEntry(row scanner) (Entry, error) {
 	return e, err
 }
 
-// heads selects the first pending entry of each line of a kind (?1).
-const heads = "SELECT min(id) FROM outbox WHERE kind = ?1 AND died = 0 GROUP BY target, instance"
-
 func (r *reader) Due(kind string, now time.Time, limit int) ([]Entry, error) {
+	const heads = "SELECT min(id) FROM outbox WHERE kind = ?1 AND died = 0 GROUP BY target, instance" // the first of each line
 	return list(r, fmt.Sprintf("read what is due for %q", kind), scanEntry,
 		"SELECT "+entryColumns+" FROM outbox WHERE id IN ("+heads+") AND next <= ?2 ORDER BY next, id LIMIT ?3",
 		kind, nanos(now), limited(limit))
-}
-
-func (r *reader) NextDue(kind string) (time.Time, bool, error) {
-	var next sql.NullInt64
-	err := r.tx.QueryRowContext(r.ctx, "SELECT min(next) FROM outbox WHERE id IN ("+heads+")", kind).Scan(&next)
-	return fromNanos(next.Int64), next.Valid, r.fail(fmt.Sprintf("read what comes next for %q", kind), err)
 }
 
 func (r *reader) Outbox(instance string) ([]Entry, error) {
@@ -123,22 +114,9 @@ func (r *reader) Value(key string) ([]byte, error) {
 	}, "SELECT value FROM kv WHERE key = ?", key)
 }
 
-func (r *reader) Values(prefix string) ([]Pair, error) {
-	return list(r, fmt.Sprintf("read the values under %q", prefix), func(row scanner) (Pair, error) {
-		var p Pair
-		err := row.Scan(&p.Key, &p.Value)
-		return p, err
-	}, "SELECT key, value FROM kv WHERE key >= ?1 AND substr(key, 1, length(?1)) = ?1 ORDER BY key", prefix)
-}
-
 func (w *writer) PutValue(key string, value []byte) error {
 	if value == nil {
 		value = []byte{}
 	}
 	return w.change(fmt.Sprintf("write the value %q", key), "INSERT OR REPLACE INTO kv (key, value) VALUES (?, ?)", key, value)
-}
-
-func (w *writer) DeleteValues(prefix string) error {
-	return w.change(fmt.Sprintf("delete the values under %q", prefix),
-		"DELETE FROM kv WHERE key >= ?1 AND substr(key, 1, length(?1)) = ?1", prefix)
 }

@@ -31,7 +31,7 @@ func scanStep(row scanner) (Step, error) {
 	return s, err
 }
 
-func (r *reader) Run(id string) (Run, error) {
+func (r *reader) run(id string) (Run, error) {
 	return one(r, fmt.Sprintf("read run %q", id), scanRun, "SELECT "+runColumns+" FROM runs WHERE id = ?", id)
 }
 
@@ -61,7 +61,7 @@ func (w *writer) StartRun(r Run) error {
 
 func (w *writer) FinishRun(id string, at time.Time, outcome Outcome, message string) error {
 	what := fmt.Sprintf("record the end of run %q", id)
-	if _, err := w.Run(id); err != nil {
+	if _, err := w.run(id); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return w.change(what, "UPDATE runs SET finished = ?, outcome = ?, message = ? WHERE id = ? AND finished = 0",
@@ -70,7 +70,7 @@ func (w *writer) FinishRun(id string, at time.Time, outcome Outcome, message str
 
 func (w *writer) StartStep(s Step) (int64, error) {
 	what := fmt.Sprintf("record a step of run %q", s.Run)
-	if _, err := w.Run(s.Run); err != nil {
+	if _, err := w.run(s.Run); err != nil {
 		return 0, fmt.Errorf("%s: %w", what, err)
 	}
 	var seq int64

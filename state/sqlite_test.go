@@ -223,7 +223,7 @@ func TestRingsAreBounded(t *testing.T) {
 		return nil
 	}))
 	require.NoError(t, s.View(t.Context(), func(r state.Reader) error {
-		events, err := r.EventsAfter(0, "", 0)
+		events, err := r.EventsAfter(0)
 		require.NoError(t, err)
 		require.Len(t, events, 100)
 		require.EqualValues(t, 150, events[99].Seq)

@@ -46,33 +46,24 @@ type Reader interface {
 	// Instances returns all instances by name.
 	Instances() ([]Instance, error)
 
-	// Run returns one run by its id.
-	Run(id string) (Run, error)
 	// Runs returns the last runs of an instance, newest first; of all
 	// instances when instance is empty. limit <= 0 means all that are kept.
 	Runs(instance string, limit int) ([]Run, error)
 	// Steps returns the steps of a run in the order in which they started.
 	Steps(run string) ([]Step, error)
 
-	// Node returns the last observation of one node.
-	Node(instance, id string) (Node, error)
 	// Nodes returns the last observations of an instance's nodes by id.
 	Nodes(instance string) ([]Node, error)
 
-	// EventsAfter returns events with a sequence above seq, oldest first, of
-	// one instance or (when empty) of all. limit <= 0 means all that are kept.
-	EventsAfter(seq int64, instance string, limit int) ([]Event, error)
-	// LastEvents returns the newest limit events, oldest of them first.
-	LastEvents(instance string, limit int) ([]Event, error)
+	// EventsAfter returns all kept events with a sequence above seq, oldest
+	// first.
+	EventsAfter(seq int64) ([]Event, error)
 
 	// Due returns the entries of a kind that may be sent now. Entries with the
 	// same kind, target and instance form a line: only the first of each line
 	// is returned, and only when its time has come, so that order is kept. At
 	// most limit entries, the longest waiting first.
 	Due(kind string, now time.Time, limit int) ([]Entry, error)
-	// NextDue returns when the next entry of a kind becomes due, false when
-	// the outbox holds none.
-	NextDue(kind string) (time.Time, bool, error)
 	// Outbox returns the entries of an instance (of all when empty) that are
 	// neither delivered nor dead, in order.
 	Outbox(instance string) ([]Entry, error)
@@ -85,8 +76,6 @@ type Reader interface {
 
 	// Value returns the value under a key made by Key.
 	Value(key string) ([]byte, error)
-	// Values returns all pairs whose key starts with prefix, by key.
-	Values(prefix string) ([]Pair, error)
 }
 
 // Tx reads and writes inside one transaction; it sees its own writes.
@@ -97,12 +86,6 @@ type Tx interface {
 	// stays: another one is refused with *MachineError, an empty one keeps the
 	// bound one.
 	PutInstance(Instance) error
-	// DeleteInstance forgets an instance and all that belongs to it: runs,
-	// nodes, pending entries with a key, status bookkeeping and values whose
-	// key starts with Key(name, ""). Its events stay until the ring drops them
-	// and entries without a key until they are delivered: they are news still
-	// to be told. Unknown names are no error.
-	DeleteInstance(name string) error
 
 	// StartRun records a run that begins. Its id must be new. Older runs of
 	// the instance beyond the store's limit are dropped with their steps.
@@ -119,8 +102,6 @@ type Tx interface {
 	// one stays as long as State stays, and becomes Updated when it changes.
 	// A zero LastDuration keeps the stored one.
 	PutNode(Node) error
-	// DeleteNode forgets a node. Unknown ones are no error.
-	DeleteNode(instance, id string) error
 
 	// AddEvent appends an event and returns its sequence, which grows for
 	// ever. The oldest events beyond the store's limit are dropped.
@@ -150,6 +131,4 @@ type Tx interface {
 
 	// PutValue writes a value under a key made by Key.
 	PutValue(key string, value []byte) error
-	// DeleteValues removes all pairs whose key starts with prefix.
-	DeleteValues(prefix string) error
 }

@@ -156,9 +156,3 @@ type Pushed struct {
 	Commit string
 	Time   time.Time
 }
-
-// Pair is a key with its value.
-type Pair struct {
-	Key   string
-	Value []byte
-}

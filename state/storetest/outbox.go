@@ -43,15 +43,6 @@ func outboxOrder(t *testing.T, f *fixture) {
 	require.Empty(t, f.due(state.KindWebhook, at(2), 0), "the second waits for the first")
 	require.Equal(t, []int64{other, elsewhere, first}, f.due(state.KindWebhook, at(5), 0))
 	require.Equal(t, []int64{other}, f.due(state.KindWebhook, at(5), 1))
-	f.view(func(r state.Reader) error {
-		next, ok, err := r.NextDue(state.KindWebhook)
-		require.True(t, ok)
-		require.Equal(t, at(3), next)
-		_, ok, err2 := r.NextDue("pigeon")
-		require.NoError(t, err2)
-		require.False(t, ok)
-		return err
-	})
 	f.update(func(tx state.Tx) error { return tx.Failed(first, at(60), "503 Service Unavailable") })
 	require.NotContains(t, f.due(state.KindWebhook, at(6), 0), second)
 	f.view(func(r state.Reader) error {

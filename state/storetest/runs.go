@@ -24,10 +24,10 @@ func runAndSteps(t *testing.T, f *fixture) {
 	f.update(func(tx state.Tx) error { return tx.FinishStep("r1", 1, at(4), state.Done, "started") })
 	f.update(func(tx state.Tx) error { return tx.FinishRun("r1", at(5), state.Waiting, "for the primary") })
 	f.view(func(r state.Reader) error {
-		got, err := r.Run("r1")
+		got, err := r.Runs("deu", 0)
 		require.NoError(t, err)
 		run.Finished, run.Outcome, run.Message = at(5), state.Waiting, "for the primary"
-		require.Equal(t, run, got)
+		require.Equal(t, []state.Run{run}, got)
 		steps, err := r.Steps("r1")
 		require.Equal(t, []state.Step{
 			{Run: "r1", Seq: 1, Node: "stack/mongodb", Action: "create", Address: "x", Started: at(0), Finished: at(4), Outcome: state.Done, Message: "started"},
@@ -82,9 +82,10 @@ func finishedRunKeepsEnd(t *testing.T, f *fixture) {
 		return tx.FinishRun("r1", at(9), state.Done, "")
 	})
 	f.view(func(r state.Reader) error {
-		run, err := r.Run("r1")
-		require.Equal(t, state.Cancelled, run.Outcome)
-		require.Equal(t, at(1), run.Finished)
+		runs, err := r.Runs("deu", 0)
+		require.Len(t, runs, 1)
+		require.Equal(t, state.Cancelled, runs[0].Outcome)
+		require.Equal(t, at(1), runs[0].Finished)
 		return err
 	})
 }
@@ -92,10 +93,6 @@ func finishedRunKeepsEnd(t *testing.T, f *fixture) {
 func unknownIsNotFound(t *testing.T, f *fixture) {
 	f.view(func(r state.Reader) error {
 		_, err := r.Instance("x")
-		require.ErrorIs(t, err, state.ErrNotFound)
-		_, err = r.Run("x")
-		require.ErrorIs(t, err, state.ErrNotFound)
-		_, err = r.Node("x", "y")
 		require.ErrorIs(t, err, state.ErrNotFound)
 		_, err = r.Pushed("x")
 		require.ErrorIs(t, err, state.ErrNotFound)
@@ -136,8 +133,8 @@ func recoverMarksOpenRuns(t *testing.T, f *fixture) {
 	}, crashed[0])
 	require.Equal(t, state.Crashed, crashed[1].Outcome)
 	f.view(func(r state.Reader) error {
-		got, err := r.Run("r2")
-		require.Equal(t, crashed[0], got)
+		got, err := r.Runs("deu", 1)
+		require.Equal(t, crashed[:1], got)
 		steps, err2 := r.Steps("r2")
 		require.NoError(t, err2)
 		require.Equal(t, state.Done, steps[0].Outcome)
@@ -165,19 +162,13 @@ func eventsInSequence(t *testing.T, f *fixture) {
 	})
 	require.IsIncreasing(t, seqs)
 	f.view(func(r state.Reader) error {
-		got, err := r.EventsAfter(seqs[1], "", 2)
+		got, err := r.EventsAfter(seqs[2])
 		require.NoError(t, err)
 		require.Equal(t, []state.Event{
-			{Seq: seqs[2], Time: at(2), Instance: "deu", Node: "database", Kind: "ready", Message: "2", Run: "r1"},
 			{Seq: seqs[3], Time: at(3), Instance: "fra", Node: "database", Kind: "ready", Message: "3", Run: "r1"},
+			{Seq: seqs[4], Time: at(4), Instance: "deu", Node: "database", Kind: "ready", Message: "4", Run: "r1"},
 		}, got)
-		got, err = r.EventsAfter(0, "fra", 0)
-		require.NoError(t, err)
-		require.Len(t, got, 2)
-		got, err = r.LastEvents("deu", 2)
-		require.NoError(t, err)
-		require.Equal(t, []int64{seqs[2], seqs[4]}, []int64{got[0].Seq, got[1].Seq})
-		got, err = r.EventsAfter(seqs[4], "", 0)
+		got, err = r.EventsAfter(seqs[4])
 		require.Empty(t, got)
 		return err
 	})

@@ -18,7 +18,6 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 	tests := map[string]func(*testing.T, *fixture){
 		"instance round trip":               instanceRoundTrip,
 		"machine stays bound":               machineStaysBound,
-		"instance is forgotten":             instanceIsForgotten,
 		"run and its steps":                 runAndSteps,
 		"runs newest first":                 runsNewestFirst,
 		"a finished run keeps its end":      finishedRunKeepsEnd,
@@ -32,7 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		"outbox gives up":                   outboxGivesUp,
 		"outbox wakes":                      outboxWakes,
 		"pushed status":                     pushedStatus,
-		"values by prefix":                  valuesByPrefix,
+		"values by key":                     valuesByKey,
 		"update is all or nothing":          updateIsAtomic,
 		"update sees its own writes":        updateSeesItself,
 		"cancelled context changes nothing": cancelledChangesNothing,

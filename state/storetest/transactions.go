@@ -39,7 +39,7 @@ func requireEmpty(t *testing.T, f *fixture) {
 		all, err := r.Instances()
 		require.NoError(t, err)
 		require.Empty(t, all)
-		events, err := r.EventsAfter(0, "", 0)
+		events, err := r.EventsAfter(0)
 		require.NoError(t, err)
 		require.Empty(t, events)
 		pending, err := r.Outbox("")
