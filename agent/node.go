@@ -42,7 +42,7 @@ type Node struct {
 	State    NodeState
 	Message  string // what it does, waits for, or why it failed
 	Waits    string // what it waits for, by name, when it waits
-	Do       string // the way out, when blocked, or when something that everything needs is away
+	Do       string // the ways out, a line each, when blocked, or when something that everything needs is away
 	Reason   string // CamelCase, when blocked or away
 	Logs     []string
 	Facts    reconcilers.Facts

@@ -178,6 +178,17 @@ func TestAForeignMachineTouchesNothing(t *testing.T) {
 	}
 }
 
+func TestEachMissingSecretHasItsOwnWayOut(t *testing.T) {
+	world := newWorld(t, [2]string{"a", "one"})
+	world.instance.Secrets = []desired.SecretSpec{{Name: "LICENCE", Provide: true}, {Name: "PIN", Provide: true}}
+	w, _ := newHost(t, world)
+	w.workers[w.name] = w
+	w.round(t.Context(), "test")
+	status, err := w.Status(t.Context(), "deu")
+	require.NoError(t, err)
+	require.Equal(t, []string{"Put it there with: dive-agent secrets set deu LICENCE", "Put it there with: dive-agent secrets set deu PIN"}, status.Next)
+}
+
 func TestFailuresAreTriedAgainEverLaterUntilASuccess(t *testing.T) {
 	world := newWorld(t, [2]string{"a", "one"})
 	w, _ := newHost(t, world)

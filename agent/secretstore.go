@@ -59,7 +59,7 @@ func blockedBySecrets(err error) error {
 		return err
 	}
 	messages, ways := waysOut(err)
-	return &reconcilers.BlockedError{Reason: reason, Message: strings.Join(messages, "; "), Do: strings.Join(ways, " ")}
+	return &reconcilers.BlockedError{Reason: reason, Message: strings.Join(messages, "; "), Do: strings.Join(ways, "\n")}
 }
 
 // waysOut walks a joined error.

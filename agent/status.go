@@ -75,7 +75,7 @@ func (s situation) phase(st *report.Status) {
 		n.explain(s.err)
 		n.clean(s.redact)
 		st.Phase, st.News = troublePhase(stateOf(s.err), s.known.Applied != ""), n.Message
-		st.Why, st.Next = add(nil, n.Message), add(nil, n.Do)
+		st.Why, st.Next = add(nil, n.Message), add(nil, strings.Split(n.Do, "\n")...)
 	case s.known.Rejected != nil:
 		st.Phase, st.News = report.Degraded, s.known.Rejected.Reason
 		st.Why, st.Logs = []string{s.known.Rejected.Reason}, s.rejected.Logs
@@ -135,7 +135,7 @@ func (s situation) explainNodes(st *report.Status) {
 			if s.known.Rejected == nil || s.known.Rejected.Reason != n.Message {
 				st.Why = add(st.Why, n.told())
 			}
-			st.Next = add(st.Next, n.Do)
+			st.Next = add(st.Next, strings.Split(n.Do, "\n")...)
 			if s.known.Rejected == nil {
 				st.Logs = append(st.Logs, n.Logs...)
 			}
