@@ -23,6 +23,7 @@ import (
 
 	"dive-agent/agent"
 	"dive-agent/report"
+	"dive-agent/testbed"
 )
 
 type event = agent.Event
@@ -129,7 +130,7 @@ func (a *agentProcess) start(ctx context.Context, listening bool) error {
 	}
 	a.ended = make(chan struct{})
 	go func(cmd *exec.Cmd, ended chan struct{}) { _ = cmd.Wait(); close(ended) }(a.cmd, a.ended) // how it ended is in its log
-	err = until(ctx, 20*time.Second, 20*time.Millisecond, "agent "+a.name+" answers", func() error { return a.get(ctx, "/v1/overview", nil, nil) })
+	err = testbed.Until(ctx, 20*time.Second, 20*time.Millisecond, "agent "+a.name+" answers", func() error { return a.get(ctx, "/v1/overview", nil, nil) })
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, a.lastWords())
 	}
@@ -248,7 +249,7 @@ func (a *agentProcess) status(ctx context.Context, instance string) (*report.Sta
 
 // awaitReady waits until an instance is Ready at a commit.
 func (a *agentProcess) awaitReady(ctx context.Context, limit time.Duration, instance, commit string) error {
-	err := until(ctx, limit, 50*time.Millisecond, instance+" is Ready", func() error {
+	err := testbed.Until(ctx, limit, 50*time.Millisecond, instance+" is Ready", func() error {
 		s, err := a.status(ctx, instance)
 		if err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/client"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"dive-agent/testbed"
 	"dive-agent/testbed/gitserver"
 )
 
@@ -71,7 +72,7 @@ func (w *world) timePrimary(ctx context.Context, a *agentProcess, log *engineLog
 		return 0, err
 	}
 	var accepted time.Time
-	err = until(ctx, time.Minute, 2*time.Millisecond, name+" has a writable primary", func() error {
+	err = testbed.Until(ctx, time.Minute, 2*time.Millisecond, name+" has a writable primary", func() error {
 		primary, err := hello(ctx, address)
 		if err != nil {
 			return err

@@ -220,22 +220,3 @@ func (w *world) removeProject(ctx context.Context, project string) error {
 	}
 	return nil
 }
-
-// until asks again and again until it is so or the limit has passed; the error is the last answer.
-func until(ctx context.Context, limit, every time.Duration, what string, ask func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		err := ask()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return fmt.Errorf("%s: not within %s: %w", what, limit, err)
-		}
-	}
-}

@@ -227,9 +227,9 @@ func stopProcess(pid int, limit time.Duration) bool {
 		if err := syscall.Kill(pid, step.signal); errors.Is(err, syscall.ESRCH) {
 			return true
 		}
-		if poll(context.Background(), step.limit, 20*time.Millisecond, func() error {
+		if Until(context.Background(), step.limit, 20*time.Millisecond, "process "+strconv.Itoa(pid), func() error {
 			if alive(pid) {
-				return errors.New("process " + strconv.Itoa(pid) + " runs")
+				return errors.New("it runs")
 			}
 			return nil
 		}) == nil {

@@ -11,14 +11,14 @@ import (
 // last answer. It is the one place where tests wait for something that gives no event.
 func Eventually(tb testing.TB, limit time.Duration, what string, ask func() error) {
 	tb.Helper()
-	if err := poll(tb.Context(), limit, 20*time.Millisecond, ask); err != nil {
-		tb.Fatalf("%s: not within %s: %v", what, limit, err)
+	if err := Until(tb.Context(), limit, 20*time.Millisecond, what, ask); err != nil {
+		tb.Fatal(err)
 	}
 }
 
-// poll asks at once and then every interval, until ask returns nil, the limit has passed or the context has ended. The
-// error is the last answer.
-func poll(ctx context.Context, limit, every time.Duration, ask func() error) error {
+// Until asks at once and then every interval, until ask returns nil, the limit has passed or the context has ended. The
+// error says what was waited for, and wraps the last answer.
+func Until(ctx context.Context, limit, every time.Duration, what string, ask func() error) error {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	tick := time.NewTicker(every)
@@ -30,9 +30,9 @@ func poll(ctx context.Context, limit, every time.Duration, ask func() error) err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w; last answer: %w", ctx.Err(), err)
+			return fmt.Errorf("%s: %w; last answer: %w", what, ctx.Err(), err)
 		case <-deadline.C:
-			return err
+			return fmt.Errorf("%s: not within %s: %w", what, limit, err)
 		case <-tick.C:
 		}
 	}

@@ -20,15 +20,15 @@ func TestPrefixIsFitForNamesAndUnique(t *testing.T) {
 	t.Run("with: odd/signs Ü", func(t *testing.T) { assert.Regexp(t, `^t[a-z0-9]{1,20}-[0-9a-f]{8}$`, Prefix(t)) })
 }
 
-func TestPollGivesTheLastAnswer(t *testing.T) {
+func TestUntilGivesTheLastAnswer(t *testing.T) {
 	n := 0
-	err := poll(t.Context(), 100*time.Millisecond, 10*time.Millisecond, func() error {
+	err := Until(t.Context(), 100*time.Millisecond, 10*time.Millisecond, "the tide", func() error {
 		n++
 		return errors.New("not yet")
 	})
-	require.EqualError(t, err, "not yet")
+	require.EqualError(t, err, "the tide: not within 100ms: not yet")
 	assert.Greater(t, n, 1)
-	require.NoError(t, poll(t.Context(), time.Second, time.Millisecond, func() error {
+	require.NoError(t, Until(t.Context(), time.Second, time.Millisecond, "the tide", func() error {
 		if n--; n > 0 {
 			return errors.New("soon")
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dive-agent/report"
+	"dive-agent/testbed"
 	"dive-agent/testbed/gitserver"
 	"dive-agent/testbed/pki"
 )
@@ -96,7 +97,7 @@ func (w *world) sync(ctx context.Context, host, instance string, limit time.Dura
 }
 
 func (w *world) awaitSocket(ctx context.Context, host string) error {
-	return until(ctx, 20*time.Second, "agent of "+host, func() error {
+	return testbed.Until(ctx, 20*time.Second, often, "agent of "+host, func() error {
 		_, err := w.agent(ctx, host, "status")
 		return err
 	})
@@ -113,7 +114,7 @@ func (w *world) status(ctx context.Context, host, instance string) (*report.Stat
 
 // awaitPhase waits until an instance is in a phase, and gives its status.
 func (w *world) awaitPhase(ctx context.Context, host, instance string, phase report.Phase, limit time.Duration) (s *report.Status, err error) {
-	err = until(ctx, limit, instance+" "+string(phase), func() error {
+	err = testbed.Until(ctx, limit, often, instance+" "+string(phase), func() error {
 		if s, err = w.status(ctx, host, instance); err != nil {
 			return err
 		}
@@ -132,7 +133,7 @@ func (w *world) branchFile(ctx context.Context, instance, file string) (string, 
 
 // awaitBranch waits until the status branch tells what is expected.
 func (w *world) awaitBranch(ctx context.Context, instance, subject string) error {
-	return until(ctx, 20*time.Second, "status/"+instance+" "+subject, func() error {
+	return testbed.Until(ctx, 20*time.Second, often, "status/"+instance+" "+subject, func() error {
 		out, err := w.command(ctx, w.path("git", "repos", "fleet.git"), "git", "log", "-1", "--format=%s", "status/"+instance)
 		if err == nil && !strings.Contains(out, subject) {
 			err = fmt.Errorf("says %q", strings.TrimSpace(out))

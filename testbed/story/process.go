@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"dive-agent/testbed"
 )
 
 // process is a program that the demo started.
@@ -96,9 +98,7 @@ func endProcess(ctx context.Context, file string) error {
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
-	limit, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	err = until(limit, 20*time.Second, filepath.Base(file), func() error {
+	err = testbed.Until(ctx, 20*time.Second, often, filepath.Base(file), func() error {
 		if same() {
 			return errors.New("still runs")
 		}
@@ -148,23 +148,4 @@ func exitCode(err error) int {
 		return 0
 	}
 	return -1
-}
-
-// until asks again and again, each 50 ms, until it is so or the limit has passed.
-func until(ctx context.Context, limit time.Duration, what string, ask func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		err := ask()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return fmt.Errorf("%s: not within %s: %w", what, limit, err)
-		}
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"dive-agent/report"
+	"dive-agent/testbed"
 )
 
 // tell tells the story, point by point.
@@ -171,7 +172,7 @@ func (w *world) heal(ctx context.Context) error {
 	if _, err := w.engine.ContainerRemove(ctx, victim, client.ContainerRemoveOptions{Force: true}); err != nil {
 		return err
 	}
-	err = until(ctx, 30*time.Second, "kas runs again", func() error {
+	err = testbed.Until(ctx, 30*time.Second, often, "kas runs again", func() error {
 		now, err := w.containers(ctx, "dive-spoke-deu")
 		if err == nil && (now["kas"] == "" || now["kas"] == victim) {
 			err = fmt.Errorf("it does not run")
@@ -265,7 +266,7 @@ func (w *world) killed(ctx context.Context) error {
 	if err := w.merge(ctx, "add-fra", "Add spoke FRA"); err != nil {
 		return err
 	}
-	err := until(ctx, 2*time.Minute, "fra is half-way", func() error {
+	err := testbed.Until(ctx, 2*time.Minute, often, "fra is half-way", func() error {
 		running, err := w.containers(ctx, "dive-spoke-fra")
 		if err == nil && running["keycloak"] == "" {
 			err = fmt.Errorf("%d containers", len(running))
@@ -315,7 +316,7 @@ func (w *world) withoutGit(ctx context.Context) error {
 		return err
 	}
 	fmt.Println("  $ kill (the Git server)")
-	err = until(ctx, 30*time.Second, "the status says so", func() error {
+	err = testbed.Until(ctx, 30*time.Second, often, "the status says so", func() error {
 		out, err := w.agent(ctx, "deu-01", "status")
 		if err == nil && !strings.Contains(out, "not followed since") {
 			err = fmt.Errorf("it does not")
@@ -341,7 +342,7 @@ func (w *world) withoutGit(ctx context.Context) error {
 	if err := w.startGit(ctx); err != nil {
 		return err
 	}
-	err = until(ctx, time.Minute, "the agent follows again", func() error {
+	err = testbed.Until(ctx, time.Minute, often, "the agent follows again", func() error {
 		out, err := w.agent(ctx, "deu-01", "status")
 		if err == nil && strings.Contains(out, "not followed since") {
 			err = fmt.Errorf("it does not")

@@ -23,6 +23,9 @@ import (
 // projects are the Compose projects that the demo makes, and so may remove.
 var projects = []string{"dive-hub", "dive-spoke-deu", "dive-spoke-fra"}
 
+// often is how often the demo looks for what gives no event.
+const often = 50 * time.Millisecond
+
 // world is everything the demo makes: one folder, one Git server, agents, containers.
 type world struct {
 	dir       string
@@ -107,7 +110,7 @@ func (w *world) startGit(ctx context.Context) error {
 		return err
 	}
 	w.gitURL = "https://" + strings.Replace(w.gitAddr, "127.0.0.1", "localhost", 1) + "/fleet.git"
-	return until(ctx, 15*time.Second, "the Git server", func() error {
+	return testbed.Until(ctx, 15*time.Second, often, "the Git server", func() error {
 		conn, err := net.DialTimeout("tcp", w.gitAddr, time.Second)
 		if err == nil {
 			err = conn.Close()
