@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -27,7 +28,7 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 	var err error
 	switch what.action {
 	case initiate:
-		err = s.initiate(ctx, progress)
+		err = s.initiate(ctx, what.fellows, progress)
 	case makeRoot:
 		err = s.makeRoot(ctx)
 	case putUser:
@@ -79,8 +80,8 @@ func (s *session) waitUsable(ctx context.Context, m wantMember, progress reconci
 	return seen.hello, nil
 }
 
-// initiate makes the set of one and waits for its primary, which elects itself at once.
-func (s *session) initiate(ctx context.Context, progress reconcilers.Progress) error {
+// initiate makes the set and waits for its primary.
+func (s *session) initiate(ctx context.Context, fellows []string, progress reconcilers.Progress) error {
 	m := s.want.initial()
 	h, err := s.waitUsable(ctx, m, progress)
 	if err != nil {
@@ -95,7 +96,10 @@ func (s *session) initiate(ctx context.Context, progress reconcilers.Progress) e
 			return err
 		}
 		if fresh {
-			if err := s.sendInitiate(ctx, m); err != nil {
+			if err := s.awaitFellows(ctx, fellows); err != nil {
+				return err
+			}
+			if err := s.sendInitiate(ctx, m, fellows); err != nil {
 				return err
 			}
 		}
@@ -114,7 +118,7 @@ func (s *session) initiate(ctx context.Context, progress reconcilers.Progress) e
 	return s.recognise(m.host, c)
 }
 
-func (s *session) sendInitiate(ctx context.Context, m wantMember) error {
+func (s *session) sendInitiate(ctx context.Context, m wantMember, fellows []string) error {
 	client, _, err := s.enter(ctx, m)
 	if err != nil {
 		return err
@@ -123,19 +127,21 @@ func (s *session) sendInitiate(ctx context.Context, m wantMember) error {
 	for _, one := range s.want.settings.list() {
 		settings = append(settings, bson.E{Key: one.name, Value: one.value})
 	}
-	first := bson.D{{Key: "_id", Value: 0}, {Key: "host", Value: m.host}, {Key: "priority", Value: m.priority}, {Key: "votes", Value: m.votes}}
-	if len(m.tags) > 0 {
-		first = append(first, bson.E{Key: "tags", Value: m.tags})
-	}
+	founders := s.want.founders(func(m wantMember) bool { return slices.Contains(fellows, m.host) })
 	configuration := bson.D{
-		{Key: "_id", Value: s.want.set}, {Key: "members", Value: bson.A{first}}, {Key: "settings", Value: settings},
+		{Key: "_id", Value: s.want.set}, {Key: "members", Value: s.want.founding(founders)}, {Key: "settings", Value: settings},
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	err = runFor(context.WithoutCancel(ctx), reconfigLimit, client, adminDatabase, bson.D{{Key: "replSetInitiate", Value: configuration}}, nil)
 	switch {
-	case err == nil, hasCode(err, codeAlreadyInitialized): // the primary that follows tells whether it is ours
+	case err == nil:
+		if len(fellows) > 0 {
+			s.stepUp(ctx, client)
+		}
+		return nil
+	case hasCode(err, codeAlreadyInitialized): // the primary that follows tells whether it is ours
 		return nil
 	case hasCode(err, codeNodeNotFound):
 		return &reconcilers.BlockedError{

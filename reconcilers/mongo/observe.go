@@ -39,6 +39,7 @@ type observation struct {
 	root    bool // the administrator is to be made
 	users   []userGap
 	seeds   []seedGap
+	blank   map[string]bool   // hosts that are as new as the initial one; nil: nobody runs yet, and all are hoped to be
 	renames map[string]string // host in the configuration -> wanted host
 	known   []string          // hosts that were members by the manifest's will
 	primary string
@@ -164,7 +165,7 @@ func (s *session) observeGhosts(ctx context.Context, seen []sighting) (initiated
 	if err != nil || !fresh {
 		return !fresh, nil, err
 	}
-	return false, observation{want: s.want, phase: empty, root: !isRoot}, nil
+	return false, observation{want: s.want, phase: empty, root: !isRoot, blank: s.seeBlank(ctx, seen)}, nil
 }
 
 // isFresh says whether the member was never in a replica set. A set that is known here is never made a second time.

@@ -30,7 +30,9 @@ type step struct {
 	host   string // of the member
 	to     shape  // what a member is added as, or changed to
 	was    string // its host before a rename
-	index  int    // of the user or seed in the spec
+
+	fellows []string // hosts that a set is initiated with beside host
+	index   int      // of the user or seed in the spec
 }
 
 // planner collects changes with their steps.
@@ -70,8 +72,12 @@ func (r *Reconciler) Plan(_ reconcilers.Target, o reconcilers.Observed) (reconci
 }
 
 func (p *planner) planNew(o observation) error {
-	first := p.want.initial()
-	p.add(step{action: initiate, host: first.host}, reconcilers.Create, "replica set "+p.want.set, "initiate with "+first.host)
+	founders := p.want.founders(func(m wantMember) bool { return o.phase == absent || o.blank[m.host] })
+	begin := step{action: initiate, host: founders[0].host}
+	for _, m := range founders[1:] {
+		begin.fellows = append(begin.fellows, m.host)
+	}
+	p.add(begin, reconcilers.Create, "replica set "+p.want.set, "initiate with "+hostList(founders))
 	if o.root {
 		p.planRoot()
 	}
@@ -82,7 +88,11 @@ func (p *planner) planNew(o observation) error {
 		p.planSeed(seedGap{index: i, missing: len(s.documents)})
 	}
 	p.planWriteConcern("")
-	return p.planMembers([]seat{{host: first.host, shape: first.shape, primary: true}}, nil)
+	var seats []seat
+	for i, m := range founders {
+		seats = append(seats, seat{host: m.host, shape: m.shape, primary: i == 0})
+	}
+	return p.planMembers(seats, nil)
 }
 
 func (p *planner) planSet(o observation) error {
