@@ -65,13 +65,13 @@ func (l *loader) checkFleetValues() {
 	names = slices.Compact(names)
 	for name, n := range l.values {
 		if !slices.Contains(names, name) {
-			l.fail(n.at, "no blueprint declares the value %q%s", name, hintOr(name, names))
+			l.fail(n.at, "no blueprint declares the value %q%s", name, HintOr(name, names))
 		}
 	}
 }
 
-// hintOr gives `, did you mean "x"?`, or what there is.
-func hintOr(name string, names []string) string {
+// HintOr gives `, did you mean "x"?`, or what there is.
+func HintOr(name string, names []string) string {
 	if hint := suggest(name, names); hint != "" {
 		return hint
 	}
@@ -167,7 +167,7 @@ func (b *builder) findBlueprint() bool {
 	found := b.l.blueprints[b.spec.Blueprint]
 	if found == nil {
 		names := slices.Sorted(maps.Keys(b.l.blueprints))
-		b.fail(at.at, "no blueprint %q in blueprints/%s", b.spec.Blueprint, hintOr(b.spec.Blueprint, names))
+		b.fail(at.at, "no blueprint %q in blueprints/%s", b.spec.Blueprint, HintOr(b.spec.Blueprint, names))
 		return false
 	}
 	b.blueprint = found
@@ -192,7 +192,7 @@ func (b *builder) checkHost() {
 		return
 	}
 	names := slices.Sorted(maps.Keys(b.l.fleet.Hosts))
-	b.fail(b.specNode.get("host").at, "no host %q in hosts/%s", b.spec.Host, hintOr(b.spec.Host, names))
+	b.fail(b.specNode.get("host").at, "no host %q in hosts/%s", b.spec.Host, HintOr(b.spec.Host, names))
 }
 
 // collectValues finds each value's node: the instance's, else the fleet's, else the blueprint's.
@@ -241,7 +241,7 @@ func (b *builder) collectValues() {
 func (b *builder) ownValue(f field, decls map[string]*declaration) {
 	switch {
 	case b.blueprint != nil && decls[f.name] == nil:
-		b.fail(f.at, "blueprint %s declares no value %q%s", b.blueprint.name, f.name, hintOr(f.name, slices.Sorted(maps.Keys(decls))))
+		b.fail(f.at, "blueprint %s declares no value %q%s", b.blueprint.name, f.name, HintOr(f.name, slices.Sorted(maps.Keys(decls))))
 	case !validIdentifier(f.name):
 		b.fail(f.at, "value name %q: use letters, digits and underscores", f.name)
 	case f.value.kind == scalarNode && f.value.tag == "!!null":
@@ -357,7 +357,7 @@ func (b *builder) component(f field, base *node) {
 	}
 	kind := b.l.kinds[kindNode.text]
 	if kindNode.kind != scalarNode || kind == nil {
-		b.fail(kindNode.at, "unknown kind %s%s", kindNode.describe(), hintOr(kindNode.text, names))
+		b.fail(kindNode.at, "unknown kind %s%s", kindNode.describe(), HintOr(kindNode.text, names))
 		return
 	}
 	if was := base.get("kind"); was != nil && was.text != kindNode.text {

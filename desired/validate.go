@@ -48,7 +48,7 @@ func (l *loader) checkHub() {
 	instance := l.fleet.Instances[name]
 	switch {
 	case instance == nil:
-		l.fail(at, "no instance %q in instances/%s", name, hintOr(name, slices.Sorted(maps.Keys(l.fleet.Instances))))
+		l.fail(at, "no instance %q in instances/%s", name, HintOr(name, slices.Sorted(maps.Keys(l.fleet.Instances))))
 	case instance.Role != RoleHub && instance.Role != "":
 		l.fail(at, "instance %s is a %s, not a hub", name, instance.Role)
 	}
@@ -113,7 +113,7 @@ func (b *builder) checkApprovals(g *grapher) {
 		at := b.specNode.get("approve").get(name).at
 		switch {
 		case !slices.Contains(names, component):
-			b.fail(at, "no component %q in %s%s", component, b.name, hintOr(component, names))
+			b.fail(at, "no component %q in %s%s", component, b.name, HintOr(component, names))
 		case b.broken[component]:
 		case part != "" && !b.l.options.Light && g.index[name] == nil:
 			b.fail(at, "component %s of %s has no part %q", component, b.name, part)

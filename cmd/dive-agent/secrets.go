@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"dive-agent/config"
+	"dive-agent/desired"
+	"dive-agent/reconcilers/all"
 	"dive-agent/secrets"
 )
 
@@ -74,18 +76,24 @@ func writeSecrets(g *globals, names []string, all map[string][]secrets.Info) err
 }
 
 func newSecretsSet(g *globals) *cobra.Command {
-	replace := false
+	var replace, force bool
 	cmd := &cobra.Command{
 		Use: "set INSTANCE NAME", Short: "Keep a secret that an operator provides; the value is read from standard input",
 		Long: `Keeps a secret that the manifest wants provided, or puts back one that was lost. The value is read from standard input;
 a line break that ends a single line is no part of it. A secret that the agent made, and that is there, is replaced only
-with --replace: what was set up with the former value (a database, a realm) must know the new one first.`,
+with --replace: what was set up with the former value (a database, a realm) must know the new one first. A name that the
+revision in force does not declare for an instance of this host is taken only with --force: for a merge that is to come.`,
 		Example: "  dive-agent secrets set usa HUB_TLS_KEY < key.pem",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := config.Load(g.config)
 			if err != nil {
 				return err
+			}
+			if !force {
+				if err := declared(g, c, args[0], args[1]); err != nil {
+					return err
+				}
 			}
 			value, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 1<<20))
 			if err != nil {
@@ -106,7 +114,44 @@ with --replace: what was set up with the former value (a database, a realm) must
 		},
 	}
 	cmd.Flags().BoolVar(&replace, "replace", false, "replace a secret that the agent made")
+	cmd.Flags().BoolVar(&force, "force", false, "take a name that no manifest declares yet")
 	return cmd
+}
+
+// declared refuses a name that the revision in force does not declare: nothing would ever use what is kept under it. On a
+// host that has taken no revision yet, or cannot read it, every name is taken.
+func declared(g *globals, c *config.Config, instance, name string) error {
+	h := &host{config: c, log: newLogger(g.streams, c.LogLevel, secrets.NewRedactor())}
+	defer h.close()
+	if err := h.openSource(); err != nil {
+		return nil //nolint:nilerr // how Git is reached is no matter of this command
+	}
+	revision, ok := h.source.Current()
+	if !ok {
+		return nil
+	}
+	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: all.Registry.Kinds()})
+	if err != nil {
+		return nil //nolint:nilerr // the agent tells of it
+	}
+	var here []string
+	for _, one := range fleet.Instances {
+		if one.Host == c.Host {
+			here = append(here, one.Name)
+		}
+	}
+	const way = "; if a merge that is to come declares it, say --force"
+	if !slices.Contains(here, instance) {
+		return fmt.Errorf("%s binds no instance %q to this host%s%s", revision.Short(), instance, desired.HintOr(instance, here), way)
+	}
+	var names []string
+	for _, spec := range fleet.Instances[instance].Secrets {
+		names = append(names, spec.Name)
+	}
+	if !slices.Contains(names, name) {
+		return fmt.Errorf("%s declares no secret %q of %s%s%s", revision.Short(), name, instance, desired.HintOr(name, names), way)
+	}
+	return nil
 }
 
 // mayReplace keeps a slip from destroying the only copy of a secret that data was made with.
