@@ -120,3 +120,17 @@ func TestWhoSuspendedAndSinceWhen(t *testing.T) {
 	st := statusOf(s)
 	require.Equal(t, []string{"suspended by ada since 2026-03-01 03:00 UTC", "the rack"}, st.Why)
 }
+
+// TestAnApprovalSaysWhatIsAskedFor: the way out that the plan knows stands beside the digest, not in the component's plan alone.
+func TestAnApprovalSaysWhatIsAskedFor(t *testing.T) {
+	t.Parallel()
+	lost := reconcilers.Change{Action: reconcilers.Create, Address: "volume x", Reason: "put it back, or approve to begin empty", Destroys: true}
+	status := statusOf(situation{
+		instance: "deu", redact: func(text string) string { return text }, next: &assignment{instance: &desired.Instance{}},
+		nodes: []Node{{
+			ID: "stack/@shared", Component: "stack", State: NodeBlocked, Reason: reasonApproval, Message: "waits", Do: "merge",
+			Plan: []reconcilers.Change{{Action: reconcilers.Run, Address: "image y"}, lost},
+		}},
+	})
+	require.Equal(t, []string{"stack/@shared: waits", "create volume x: put it back, or approve to begin empty (destroys)"}, status.Why)
+}

@@ -135,7 +135,7 @@ func (s situation) explainNodes(st *report.Status) {
 			if s.known.Rejected == nil || s.known.Rejected.Reason != n.Message {
 				st.Why = add(st.Why, n.told())
 			}
-			st.Next = add(st.Next, strings.Split(n.Do, "\n")...)
+			st.Why, st.Next = add(st.Why, n.destroys()...), add(st.Next, strings.Split(n.Do, "\n")...)
 			if s.known.Rejected == nil {
 				st.Logs = append(st.Logs, n.Logs...)
 			}
@@ -280,6 +280,19 @@ func merge(c *report.Component, n Node) {
 			c.Plan = append(c.Plan, changeLine(change))
 		}
 	}
+}
+
+// destroys tells why a plan that waits for approval would destroy what it names.
+func (n *Node) destroys() (lines []string) {
+	if n.Reason != reasonApproval {
+		return nil
+	}
+	for _, change := range n.Plan {
+		if change.Destroys && len(lines) < 3 {
+			lines = append(lines, changeLine(change))
+		}
+	}
+	return lines
 }
 
 func changeLine(c reconcilers.Change) string {

@@ -184,6 +184,9 @@ func (r *Reconciler) remove(ctx context.Context, id string) error {
 // make lets the Compose SDK create the container, in place of the one that is there, and finds it. A container that is
 // only gone, and was good, is made again as it was, which takes fewer questions to the engine.
 func (r *Reconciler) make(ctx context.Context, st *serviceState) (string, error) {
+	if err := r.lacksVolume(ctx, st); err != nil {
+		return "", err
+	}
 	if st.container == nil && st.known() {
 		if g, err := st.readGood(); err == nil && g != nil && g.Name == st.wantName {
 			if id, err := r.recreate(ctx, g); err == nil {

@@ -2,16 +2,12 @@ package compose
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/moby/moby/client"
 
-	"dive-agent/atomicfile"
 	"dive-agent/reconcilers"
 )
 
@@ -61,28 +57,6 @@ func (r *Reconciler) pullOnce(ctx context.Context, image string) error {
 	}
 	defer func() { _ = response.Close() }()
 	return response.Wait(ctx)
-}
-
-func sharedPath(s *stack) string { return filepath.Join(s.target.Dir, SharedPart+".json") }
-
-// readShared gives the shared part's record; a lost one costs a pull.
-func readShared(s *stack) sharedRecord {
-	var rec sharedRecord
-	if text, err := os.ReadFile(sharedPath(s)); err == nil && json.Unmarshal(text, &rec) != nil {
-		return sharedRecord{}
-	}
-	return rec
-}
-
-func writeShared(s *stack, rec sharedRecord) error {
-	text, err := json.Marshal(rec)
-	if err != nil {
-		return err
-	}
-	if _, err := atomicfile.Write(sharedPath(s), text, atomicfile.Options{}); err != nil {
-		return fmt.Errorf("keep what was pulled: %w", err)
-	}
-	return nil
 }
 
 var errUnsupported = errors.New("the engine would silently ignore it")

@@ -27,16 +27,12 @@ type sharedState struct {
 	networks   map[string][]network.Summary // wanted network's key -> those of its name, the one to keep first
 	attached   map[string][]string          // network ID -> containers
 	volumes    map[string]*volume.Volume    // wanted volume's key -> what is there, or nil
+	kept       map[string]keptVolume        // what is remembered of volumes, by name
 	orphans    []container.Summary
 	pulledFor  string
 	notes      []string
 	blocked    error
 	wantHashes map[string]string // "network key" and "volume key" -> hash of the wanted definition
-}
-
-// sharedRecord is what is remembered of the shared part.
-type sharedRecord struct {
-	PulledFor string `json:"pulledFor"` // digest of the instance whose images were pulled, with policy always
 }
 
 func (r *Reconciler) observeShared(ctx context.Context, s *stack) (reconcilers.Observed, error) {
@@ -149,25 +145,6 @@ func (st *sharedState) wait(what string) {
 			For: what, Again: 15 * time.Second, Err: errors.New("the Compose file declares it as external, and it is not on this host"),
 		}
 	}
-}
-
-func (r *Reconciler) lookAtVolumes(ctx context.Context, st *sharedState) error {
-	for _, key := range sortedKeys(st.model.project.Volumes) {
-		want := st.model.project.Volumes[key]
-		have, err := r.engine.VolumeInspect(ctx, want.Name, client.VolumeInspectOptions{})
-		if err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("inspect volume %s: %w", want.Name, err)
-		}
-		if err == nil {
-			st.volumes[key] = &have.Volume
-		} else if want.External {
-			st.wait(fmt.Sprintf("external volume %s", want.Name))
-		}
-		if st.wantHashes["volume "+key], err = sdk.VolumeHash(want); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // lookForOrphans finds containers of the project whose service is not in the file any more. Services that only their
@@ -302,53 +279,6 @@ func (r *Reconciler) removeNetwork(ctx context.Context, id string, attached []st
 	return nil
 }
 
-func (st *sharedState) volumeSteps(key string) []step {
-	want, have := st.model.project.Volumes[key], st.volumes[key]
-	if want.External {
-		return nil
-	}
-	address := "volume " + want.Name
-	create := func(ctx context.Context, r *Reconciler) error { return r.create(ctx, st.model.onlyVolume(key), false) }
-	if have == nil {
-		return []step{{change: reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}, do: create}}
-	}
-	hash := have.Labels[api.ConfigHashLabel]
-	if hash == "" || have.Labels[api.ProjectLabel] != st.project || hash == st.wantHashes["volume "+key] {
-		return nil
-	}
-	return []step{{
-		binds: hash + " -> " + st.wantHashes["volume "+key],
-		change: reconcilers.Change{
-			Action: reconcilers.Replace, Address: address, Destroys: true,
-			Reason: "its definition changed; it is deleted with its data and made anew",
-		},
-		do: func(ctx context.Context, r *Reconciler) error {
-			if err := r.removeVolume(ctx, want.Name); err != nil {
-				return err
-			}
-			return create(ctx, r)
-		},
-	}}
-}
-
-// removeVolume removes a volume with its data, and the containers that have it mounted before. Only an approved plan
-// comes here.
-func (r *Reconciler) removeVolume(ctx context.Context, name string) error {
-	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("volume", name)})
-	if err != nil {
-		return fmt.Errorf("list the containers that use volume %s: %w", name, err)
-	}
-	for _, c := range list.Items {
-		if err := r.remove(ctx, c.ID); err != nil {
-			return fmt.Errorf("remove container %s: %w", containerName(c), err)
-		}
-	}
-	if _, err := r.engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("remove volume %s: %w", name, err)
-	}
-	return nil
-}
-
 func (r *Reconciler) applyShared(ctx context.Context, st *sharedState, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
 	if len(p.Changes) == 0 {
 		return reconcilers.Applied{}, nil
@@ -364,7 +294,8 @@ func (r *Reconciler) applyShared(ctx context.Context, st *sharedState, p reconci
 		}
 	}
 	if len(st.stale)+len(st.missing) > 0 && st.spec.Pull == "always" {
-		if err := writeShared(st.stack, sharedRecord{PulledFor: st.target.Instance.Digest}); err != nil {
+		err := changeShared(st.stack, func(rec *sharedRecord) { rec.PulledFor = st.target.Instance.Digest })
+		if err != nil {
 			return reconcilers.Applied{}, err
 		}
 	}

@@ -3,6 +3,7 @@ package compose
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/compose/v5/pkg/api"
@@ -84,6 +85,43 @@ func TestChangedVolume(t *testing.T) {
 	_, code, err := w.r.Services(w.target("")).Exec(t.Context(), "a", []string{"test", "-e", "/data/kept"}, nil, nil)
 	require.NoError(t, err)
 	require.Equal(t, 1, code)
+}
+
+// A volume that somebody removed is not made anew as if it had never been: that waits for an approval of this one loss.
+func TestLostVolume(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sharingStack)
+	require.False(t, w.plan(SharedPart).Changes[1].Destroys, "a new instance waits for nobody")
+	w.up("a", "b")
+	lose := func() reconcilers.Plan {
+		created, err := w.engine.VolumeInspect(t.Context(), w.project+"_data", client.VolumeInspectOptions{})
+		require.NoError(t, err)
+		at, err := time.Parse(time.RFC3339, created.Volume.CreatedAt)
+		require.NoError(t, err)
+		w.eventually("the engine tells whole seconds", func() bool { return time.Since(at) > time.Second })
+		_, err = w.engine.ContainerRemove(t.Context(), w.inspect("a").ID, client.ContainerRemoveOptions{Force: true})
+		require.NoError(t, err)
+		planned := w.plan("a")
+		_, err = w.engine.VolumeRemove(t.Context(), w.project+"_data", client.VolumeRemoveOptions{})
+		require.NoError(t, err)
+		_, err = w.r.Apply(t.Context(), w.target("a"), planned, &heard{t: t})
+		require.ErrorContains(t, err, "volume "+w.project+"_data", "nor does the container's making bring an empty one")
+		w.restart()
+		change := w.change(SharedPart)
+		require.True(t, change.Destroys)
+		require.Contains(t, change.Reason, created.Volume.CreatedAt)
+		require.Contains(t, change.Reason, "put it back, or approve to begin empty")
+		return w.plan(SharedPart)
+	}
+	first := lose()
+	require.NoError(t, w.try(SharedPart)) // approved
+	w.up("a", "b")
+	second := lose()
+	require.NotEqual(t, first.Content, second.Content, "what was approved holds for no other loss")
+
+	_, err := w.engine.VolumeCreate(t.Context(), client.VolumeCreateOptions{Name: w.project + "_data"})
+	require.NoError(t, err) // put back by hand
+	w.up("a", "b")
 }
 
 // up2 brings services to their desired state and leaves the shared part alone.

@@ -1,0 +1,40 @@
+package compose
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"dive-agent/atomicfile"
+)
+
+// sharedRecord is what is remembered of the shared part, in a file of its own.
+type sharedRecord struct {
+	PulledFor string                `json:"pulledFor,omitempty"` // digest of the instance whose images were pulled, with policy always
+	Volumes   map[string]keptVolume `json:"volumes,omitempty"`   // by name
+}
+
+func sharedPath(s *stack) string { return filepath.Join(s.target.Dir, SharedPart+".json") }
+
+// readShared gives the shared part's record. A lost one costs a pull, and the knowledge of a volume that was lost with it.
+func readShared(s *stack) sharedRecord {
+	var rec sharedRecord
+	if text, err := os.ReadFile(sharedPath(s)); err == nil && json.Unmarshal(text, &rec) != nil {
+		return sharedRecord{}
+	}
+	return rec
+}
+
+func changeShared(s *stack, change func(*sharedRecord)) error {
+	rec := readShared(s)
+	change(&rec)
+	text, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	if _, err := atomicfile.Write(sharedPath(s), text, atomicfile.Options{}); err != nil {
+		return fmt.Errorf("keep the record of images and volumes: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,145 @@
+package compose
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/errdefs"
+	"github.com/docker/compose/v5/pkg/api"
+	sdk "github.com/docker/compose/v5/pkg/compose"
+	"github.com/moby/moby/client"
+
+	"dive-agent/reconcilers"
+)
+
+// keptVolume is what is remembered of a volume that was seen, so that one that goes missing is not made anew, empty,
+// without a word.
+type keptVolume struct {
+	Created string `json:"created"` // by the engine; another one for each volume of that name
+	Hash    string `json:"hash"`    // of the definition that it was made of; empty for one that Compose did not make
+}
+
+// binds is what an approval to begin empty holds for: the loss of this one volume, and no later one.
+func (k keptVolume) binds() string {
+	if k == (keptVolume{}) {
+		return ""
+	}
+	return "lost " + k.Created + " " + k.Hash
+}
+
+func (r *Reconciler) lookAtVolumes(ctx context.Context, st *sharedState) error {
+	for _, key := range sortedKeys(st.model.project.Volumes) {
+		want := st.model.project.Volumes[key]
+		have, err := r.engine.VolumeInspect(ctx, want.Name, client.VolumeInspectOptions{})
+		if err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("inspect volume %s: %w", want.Name, err)
+		}
+		if err == nil {
+			st.volumes[key] = &have.Volume
+		} else if want.External {
+			st.wait(fmt.Sprintf("external volume %s", want.Name))
+		}
+		if st.wantHashes["volume "+key], err = sdk.VolumeHash(want); err != nil {
+			return err
+		}
+	}
+	if err := st.keepVolumes(); err != nil { // a full disk: what is there is kept in mind by a later look
+		st.notes = append(st.notes, err.Error())
+	}
+	return nil
+}
+
+// keepVolumes remembers the volumes that are there, and reads what is remembered of those that are not.
+func (st *sharedState) keepVolumes() error {
+	st.kept = readShared(st.stack).Volumes
+	seen := map[string]keptVolume{}
+	for key, have := range st.volumes {
+		kept := keptVolume{Created: have.CreatedAt, Hash: have.Labels[api.ConfigHashLabel]}
+		if !st.model.project.Volumes[key].External && st.kept[have.Name] != kept {
+			seen[have.Name] = kept
+		}
+	}
+	if len(seen) == 0 {
+		return nil
+	}
+	return changeShared(st.stack, func(rec *sharedRecord) {
+		if rec.Volumes == nil {
+			rec.Volumes = map[string]keptVolume{}
+		}
+		maps.Copy(rec.Volumes, seen)
+	})
+}
+
+func (st *sharedState) volumeSteps(key string) []step {
+	want, have := st.model.project.Volumes[key], st.volumes[key]
+	if want.External {
+		return nil
+	}
+	address := "volume " + want.Name
+	create := func(ctx context.Context, r *Reconciler) error { return r.create(ctx, st.model.onlyVolume(key), false) }
+	if have == nil {
+		change := reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}
+		lost, ok := st.kept[want.Name]
+		if ok {
+			change.Destroys = true
+			change.Reason = "the one made at " + lost.Created + " was removed with its data, and not by the agent: put it back, or approve to begin empty"
+		}
+		return []step{{change: change, do: create, binds: lost.binds()}}
+	}
+	hash := have.Labels[api.ConfigHashLabel]
+	if hash == "" || have.Labels[api.ProjectLabel] != st.project || hash == st.wantHashes["volume "+key] {
+		return nil
+	}
+	return []step{{
+		binds: hash + " -> " + st.wantHashes["volume "+key],
+		change: reconcilers.Change{
+			Action: reconcilers.Replace, Address: address, Destroys: true,
+			Reason: "its definition changed; it is deleted with its data and made anew",
+		},
+		do: func(ctx context.Context, r *Reconciler) error {
+			forget := func(rec *sharedRecord) { delete(rec.Volumes, want.Name) } // it goes on purpose, also when it is cut off here
+			if err := changeShared(st.stack, forget); err != nil {
+				return err
+			}
+			if err := r.removeVolume(ctx, want.Name); err != nil {
+				return err
+			}
+			return create(ctx, r)
+		},
+	}}
+}
+
+// removeVolume removes a volume with its data, and the containers that have it mounted before. Only an approved plan
+// comes here.
+func (r *Reconciler) removeVolume(ctx context.Context, name string) error {
+	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("volume", name)})
+	if err != nil {
+		return fmt.Errorf("list the containers that use volume %s: %w", name, err)
+	}
+	for _, c := range list.Items {
+		if err := r.remove(ctx, c.ID); err != nil {
+			return fmt.Errorf("remove container %s: %w", containerName(c), err)
+		}
+	}
+	if _, err := r.engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	return nil
+}
+
+// lacksVolume says which volume of a service went while its container was to be made: the engine would make an empty one
+// in passing. The shared part tells what is to be done about it.
+func (r *Reconciler) lacksVolume(ctx context.Context, st *serviceState) error {
+	for _, mount := range st.service.Volumes {
+		volume, ok := st.model.project.Volumes[mount.Source]
+		if mount.Type != types.VolumeTypeVolume || !ok {
+			continue
+		}
+		if _, err := r.engine.VolumeInspect(ctx, volume.Name, client.VolumeInspectOptions{}); err != nil {
+			return fmt.Errorf("make the container of service %s: volume %s: %w", st.name, volume.Name, err)
+		}
+	}
+	return nil
+}
