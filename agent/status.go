@@ -241,7 +241,7 @@ func (s situation) components(st *report.Status) {
 			n.Facts = reconcilers.Facts{Service: n.Facts.Service} // nothing was made yet that they could tell of
 		}
 		merge(&st.Components[at], n)
-		fillFacts(st, n.Facts)
+		fillFacts(st, n)
 	}
 	for i := range st.Components {
 		if summary := serviceSummary(s.nodes, st.Components[i].Name); summary != "" {
@@ -303,13 +303,19 @@ func changeLine(c reconcilers.Change) string {
 	return strings.TrimSuffix(line, ": ")
 }
 
-func fillFacts(st *report.Status, f reconcilers.Facts) {
+func fillFacts(st *report.Status, n Node) {
+	f := n.Facts
 	if f.Service != nil {
 		st.Services = append(st.Services, report.Service(*f.Service))
 	}
+	if v := f.Set; v != nil {
+		st.Sets = append(st.Sets, report.Set{Component: n.Component, Name: v.Name, FCV: v.FCV, Term: v.Term, Elected: v.Elected, Reason: v.Reason, Oplog: v.Oplog})
+	}
 	for _, m := range f.Members {
-		m.Lag = m.Lag.Truncate(10 * time.Second) // smaller lags come and go with each look
-		st.Members = append(st.Members, report.Member(m))
+		st.Members = append(st.Members, report.Member{
+			Component: n.Component, Host: m.Host, State: m.State, Health: m.Health, Lag: m.Lag, Priority: m.Priority, Votes: m.Votes,
+			Hidden: m.Hidden, Arbiter: m.Arbiter, Delay: m.Delay, Version: m.Version, Started: m.Started, Trouble: m.Trouble,
+		})
 	}
 	for _, c := range f.Checks {
 		st.Checks = append(st.Checks, report.Check(c))
@@ -366,7 +372,7 @@ func (s situation) conditions(st *report.Status) {
 // and the generation, which grows when the content changed.
 func carry(st *report.Status, last *report.Status) (changed bool, err error) {
 	if rests := st.Phase == report.Suspended || st.Phase == report.Removing; rests && len(st.Nodes) == 0 && last != nil { // the agent was started anew
-		st.Components, st.Services, st.Members, st.Checks, st.Nodes = last.Components, last.Services, last.Members, last.Checks, last.Nodes
+		st.Components, st.Services, st.Sets, st.Members, st.Checks, st.Nodes = last.Components, last.Services, last.Sets, last.Members, last.Checks, last.Nodes
 		if st.Seen = last.Seen; st.Seen.IsZero() && len(st.Nodes) > 0 {
 			st.Seen = last.Updated
 		}

@@ -117,6 +117,7 @@ type Progress interface {
 type Facts struct {
 	Summary string         `json:"summary,omitempty" yaml:"summary,omitempty"` // a few words, clear beside those of other components: "rs0 PRIMARY", "123 resources"
 	Service *ServiceFacts  `json:"service,omitempty" yaml:"service,omitempty"`
+	Set     *SetFacts      `json:"set,omitempty" yaml:"set,omitempty"`
 	Members []MemberFacts  `json:"members,omitempty" yaml:"members,omitempty"`
 	Checks  []CheckFacts   `json:"checks,omitempty" yaml:"checks,omitempty"`
 	Values  map[string]any `json:"values,omitempty" yaml:"values,omitempty"` // plain values by name: resources, spokeId, tokenExpires, version
@@ -137,10 +138,28 @@ type ServiceFacts struct {
 
 // MemberFacts is one member of a replica set.
 type MemberFacts struct {
-	Host   string        `json:"host" yaml:"host"`
-	State  string        `json:"state" yaml:"state"`
-	Health bool          `json:"health" yaml:"health"`
-	Lag    time.Duration `json:"lag" yaml:"lag"`
+	Host     string        `json:"host" yaml:"host"`
+	State    string        `json:"state" yaml:"state"`   // the server's word: PRIMARY, SECONDARY, RECOVERING, ...
+	Health   bool          `json:"health" yaml:"health"` // whether the member that was asked reaches it
+	Lag      time.Duration `json:"lag" yaml:"lag"`       // behind the primary, beyond Delay
+	Priority float64       `json:"priority" yaml:"priority"`
+	Votes    int           `json:"votes" yaml:"votes"`
+	Hidden   bool          `json:"hidden,omitempty" yaml:"hidden,omitempty"`
+	Arbiter  bool          `json:"arbiter,omitempty" yaml:"arbiter,omitempty"`
+	Delay    time.Duration `json:"delay,omitempty" yaml:"delay,omitempty"`     // that it is to be behind
+	Version  string        `json:"version,omitempty" yaml:"version,omitempty"` // of its server; empty: not known
+	Started  time.Time     `json:"started,omitzero" yaml:"started,omitempty"`  // its server
+	Trouble  time.Time     `json:"trouble,omitzero" yaml:"trouble,omitempty"`  // since when it does not serve; zero: it does
+}
+
+// SetFacts is what holds for a replica set as a whole.
+type SetFacts struct {
+	Name    string        `json:"name" yaml:"name"`
+	FCV     string        `json:"featureCompatibilityVersion,omitempty" yaml:"featureCompatibilityVersion,omitempty"`
+	Term    int64         `json:"term,omitempty" yaml:"term,omitempty"`      // counts the elections
+	Elected time.Time     `json:"elected,omitzero" yaml:"elected,omitempty"` // the primary
+	Reason  string        `json:"reason,omitempty" yaml:"reason,omitempty"`  // of that election, the server's word: electionTimeout, priorityTakeover, ...
+	Oplog   time.Duration `json:"oplog,omitempty" yaml:"oplog,omitempty"`    // its window: how long a member may be away and still catch up
 }
 
 // CheckFacts is the last result of one declared check.

@@ -10,7 +10,7 @@ import (
 )
 
 // Digest is of the content of a status without what changes from look to look:
-// since when it is so, durations and the generation. Two statuses with one
+// since when it is so, durations, small lags and the generation. Two statuses with one
 // digest tell the same.
 func (s *Status) Digest() (string, error) {
 	plain := *s
@@ -22,6 +22,15 @@ func (s *Status) Digest() (string, error) {
 	plain.Nodes = slices.Clone(s.Nodes)
 	for i := range plain.Nodes {
 		plain.Nodes[i].Duration = 0
+	}
+	plain.Sets = slices.Clone(s.Sets)
+	for i := range plain.Sets {
+		plain.Sets[i].Oplog = 0
+	}
+	plain.Members = slices.Clone(s.Members)
+	for i := range plain.Members {
+		m := &plain.Members[i]
+		m.Lag, m.Started, m.Trouble = lagStep(m.Lag), time.Time{}, time.Time{} // the state tells when one begins or ends
 	}
 	// A run is news by its being there and by its end, not by how long it took.
 	plain.Runs = nil

@@ -140,18 +140,6 @@ func shortDigest(digest string) string {
 	return algorithm + ":" + sum[:12]
 }
 
-func (s *Status) pageMembers(b *strings.Builder) {
-	var rows [][]string
-	for _, m := range s.Members {
-		state := "done"
-		if !m.Health {
-			state = "failed"
-		}
-		rows = append(rows, []string{sign(state) + " " + escape(m.Host), escape(m.State), age(m.Lag)})
-	}
-	table(b, "Members of the replica set", []string{"Member", "State", "Lag"}, rows)
-}
-
 func (s *Status) pageChecks(b *strings.Builder) {
 	var rows [][]string
 	for _, c := range s.Checks {

@@ -37,7 +37,7 @@ func samples() map[string]*report.Status {
 		Phase: report.Progressing, Since: t0, Updated: t0, Generation: 1,
 		Components: []report.Component{{Name: "stack", Kind: "ComposeStack", State: "working", Message: "starting (first start makes the schema)"}},
 	}
-	return map[string]*report.Status{"ready": ready(), "degraded": degraded(), "progressing": pending}
+	return map[string]*report.Status{"ready": ready(), "degraded": degraded(), "progressing": pending, "seven": seven()}
 }
 
 func TestGolden(t *testing.T) {
@@ -197,6 +197,10 @@ func TestDigestIsOfTheContent(t *testing.T) {
 		"times":      func(s *report.Status) { s.Since, s.Updated = t0.Add(time.Hour), t0.Add(time.Hour) },
 		"generation": func(s *report.Status) { s.Generation++ },
 		"durations":  func(s *report.Status) { s.Nodes[0].Duration++; s.Runs[0].Duration++ },
+		"members": func(s *report.Status) {
+			s.Members[1].Lag, s.Members[1].Started, s.Members[0].Trouble = 9*time.Second, t0, t0
+			s.Sets[0].Oplog += 5 * time.Hour
+		},
 		"conditions": func(s *report.Status) { s.Conditions[0].Since = t0.Add(time.Hour) },
 	} {
 		require.Equal(t, base, digest(change), name)
@@ -207,6 +211,9 @@ func TestDigestIsOfTheContent(t *testing.T) {
 		"health":    func(s *report.Status) { s.Services[0].Health = "unhealthy" },
 		"member":    func(s *report.Status) { s.Members[1].State = "RECOVERING" },
 		"lag":       func(s *report.Status) { s.Members[1].Lag = time.Minute },
+		"election":  func(s *report.Status) { s.Sets[0].Term++ },
+		"votes":     func(s *report.Status) { s.Members[1].Votes = 0 },
+		"version":   func(s *report.Status) { s.Members[1].Version = "6.0.27" },
 		"restart":   func(s *report.Status) { s.Services[0].Since = t0.Add(time.Hour) },
 		"run":       func(s *report.Status) { s.Runs = s.Runs[1:] },
 		"outcome":   func(s *report.Status) { s.Runs[0].Outcome = "failed" },
@@ -218,6 +225,21 @@ func TestDigestIsOfTheContent(t *testing.T) {
 	_, err := s.Digest()
 	require.NoError(t, err)
 	require.Equal(t, ready(), s, "the digest leaves the status as it is")
+}
+
+// A table of members fits a terminal of 80 characters, from one member to seven.
+func TestMembersFitATerminal(t *testing.T) {
+	for count := 1; count <= 7; count++ {
+		s := seven()
+		s.Members = s.Members[:count]
+		text := s.Text(report.TextOptions{Now: t0.Add(6 * time.Minute), Width: 80})
+		for line := range strings.Lines(text) {
+			require.LessOrEqual(t, utf8.RuneCountInString(strings.TrimRight(line, "\n")), 80, line)
+		}
+		for _, m := range s.Members {
+			require.Contains(t, text, m.Host[:20])
+		}
+	}
 }
 
 func TestTextWithColor(t *testing.T) {

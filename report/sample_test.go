@@ -1,6 +1,7 @@
 package report_test
 
 import (
+	"fmt"
 	"time"
 
 	"dive-agent/report"
@@ -30,9 +31,10 @@ func ready() *report.Status {
 			{Name: "mongodb", State: "running", Health: "healthy", Image: "mongo:6.0.5", Digest: "sha256:9f3c77aa0102030405060708090a0b0c0d0e0f10", Since: t0},
 			{Name: "backend", State: "running", Health: "healthy", Image: "dive/backend:2.1.0", Digest: "sha256:77aa9f3c0102030405060708090a0b0c0d0e0f10", Since: t0},
 		},
+		Sets: []report.Set{{Component: "database", Name: "rs0", FCV: "6.0", Term: 7, Elected: t0.Add(-3 * time.Hour), Reason: "priorityTakeover", Oplog: 42*time.Hour + 7*time.Second}},
 		Members: []report.Member{
-			{Host: "mongodb-1:27017", State: "PRIMARY", Health: true},
-			{Host: "mongodb-2:27017", State: "SECONDARY", Health: true, Lag: 2 * time.Second},
+			{Component: "database", Host: "mongodb-1:27017", State: "PRIMARY", Health: true, Priority: 2, Votes: 1, Version: "6.0.5", Started: t0.Add(-80 * time.Hour)},
+			{Component: "database", Host: "mongodb-2:27017", State: "SECONDARY", Health: true, Lag: 2 * time.Second, Priority: 1, Votes: 1, Version: "6.0.5", Started: t0.Add(-3 * time.Hour)},
 		},
 		Checks: []report.Check{{Name: "primary", Passed: true, Saw: "isWritablePrimary: true"}},
 		Nodes: []report.Node{
@@ -80,8 +82,32 @@ func degraded() *report.Status {
 		Plan: []string{"replace kas: image 2.0.4 -> 2.1.0", "update x|y: <b>bold</b>"}, Notes: []string{"a\nb | c"},
 	}
 	s.Services = append(s.Services, report.Service{Name: "kas", State: "restarting", Image: "dive/`kas`|:2.1.0", Restarts: 5, ExitCode: 1, Since: s.Since})
-	s.Members[1].Health, s.Members[1].State = false, "(not reachable/healthy)"
+	s.Members[1].Health, s.Members[1].State, s.Members[1].Trouble = false, "(not reachable/healthy)", s.Since
+	s.Members[1].Version, s.Members[1].Started, s.Members[1].Lag = "", time.Time{}, 0
 	s.Checks = append(s.Checks, report.Check{Name: "backend-health", Saw: "503 <h1>oops</h1>"})
 	s.Nodes = append(s.Nodes, report.Node{ID: `stack/k"as]<b>`, State: "failed", Message: "restarting", Needs: []string{"identity", "unknown"}})
+	return s
+}
+
+// seven is a set of all that members can be, with names as long as hosts have them.
+func seven() *report.Status {
+	s := ready()
+	s.Sets[0].Reason, s.Sets[0].Oplog = "stepUpRequestSkipDryRun", 50*time.Minute
+	s.Members = nil
+	for i, m := range []report.Member{
+		{State: "PRIMARY", Health: true, Priority: 1000, Votes: 1},
+		{State: "SECONDARY", Health: true, Priority: 1, Votes: 1, Lag: 37 * time.Minute},
+		{State: "SECONDARY", Health: true, Hidden: true, Delay: time.Hour, Lag: 0},
+		{State: "RECOVERING", Health: true, Priority: 0.5, Votes: 1, Trouble: t0.Add(-20 * time.Minute)},
+		{State: "(not reachable/healthy)", Priority: 1, Votes: 1, Trouble: t0.Add(-72 * time.Hour)},
+		{State: "ARBITER", Health: true, Votes: 1, Arbiter: true},
+		{State: "STARTUP2", Health: true, Hidden: true, Trouble: t0},
+	} {
+		m.Component, m.Host = "database", fmt.Sprintf("mongodb-%d.deu.spokes.example:27017", i+1)
+		if m.Health {
+			m.Version, m.Started = "6.0.27", t0.Add(-time.Duration(i+1)*47*time.Hour)
+		}
+		s.Members = append(s.Members, m)
+	}
 	return s
 }

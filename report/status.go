@@ -59,6 +59,7 @@ type Status struct {
 	Seen       time.Time   `json:"seen,omitzero" yaml:"seen,omitempty"`
 	Components []Component `json:"components,omitempty" yaml:"components,omitempty"`
 	Services   []Service   `json:"services,omitempty" yaml:"services,omitempty"`
+	Sets       []Set       `json:"replicaSets,omitempty" yaml:"replicaSets,omitempty"`
 	Members    []Member    `json:"members,omitempty" yaml:"members,omitempty"`
 	Checks     []Check     `json:"checks,omitempty" yaml:"checks,omitempty"`
 	Nodes      []Node      `json:"nodes,omitempty" yaml:"nodes,omitempty"`
@@ -108,14 +109,6 @@ type Service struct {
 	Since    time.Time `json:"since,omitzero" yaml:"since,omitempty"`
 	Restarts int       `json:"restarts,omitempty" yaml:"restarts,omitempty"`
 	ExitCode int       `json:"exitCode,omitempty" yaml:"exitCode,omitempty"`
-}
-
-// Member is one member of a replica set.
-type Member struct {
-	Host   string        `json:"host" yaml:"host"`
-	State  string        `json:"state" yaml:"state"`
-	Health bool          `json:"health" yaml:"health"`
-	Lag    time.Duration `json:"lagNs" yaml:"lag"`
 }
 
 // Check is the last result of a declared check.

@@ -43,23 +43,8 @@ func (s *Status) Text(o TextOptions) string {
 		}
 		b.WriteString(paint(strings.TrimRight(line, " "), stateColor(c.State), o.Color) + "\n")
 	}
-	if len(s.Members) > 0 {
-		b.WriteString("  " + pad("members", nameWidth) + "  " + s.membersLine() + "\n")
-	}
+	s.textMembers(&b, o)
 	return b.String()
-}
-
-// membersLine tells the replica set in a line.
-func (s *Status) membersLine() string {
-	var parts []string
-	for _, m := range s.Members {
-		part := clean(m.Host) + " " + clean(m.State)
-		if m.State != "PRIMARY" {
-			part += ", lag " + age(m.Lag)
-		}
-		parts = append(parts, part)
-	}
-	return strings.Join(parts, " · ")
 }
 
 // Lasting is how long the phase lasts: "for 4 min".

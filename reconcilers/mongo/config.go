@@ -98,7 +98,12 @@ func getConfig(ctx context.Context, client *driver.Client, askCommitted bool) (c
 
 // status is the set as one member sees it.
 type status struct {
-	Members []memberStatus `bson:"members"`
+	Members  []memberStatus `bson:"members"`
+	Term     int64          `bson:"term"`
+	Election struct {       // only of a primary that was elected since it started
+		Reason string    `bson:"lastElectionReason"`
+		Date   time.Time `bson:"lastElectionDate"`
+	} `bson:"electionCandidateMetrics"`
 }
 
 type memberStatus struct {
@@ -107,6 +112,8 @@ type memberStatus struct {
 	State         int       `bson:"state"`
 	StateName     string    `bson:"stateStr"`
 	Optime        time.Time `bson:"optimeDate"`
+	Uptime        int64     `bson:"uptime"`            // seconds; of others: since they are reached
+	Heard         time.Time `bson:"lastHeartbeatRecv"` // when it last asked the member that tells this
 	Authenticated *bool     `bson:"authenticated"`
 }
 

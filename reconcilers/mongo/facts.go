@@ -1,9 +1,13 @@
 package mongo
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
 
 	"dive-agent/reconcilers"
 )
@@ -18,23 +22,31 @@ func majority(st status, c config) (reachable, needed int) {
 	return reachable, c.voters()/2 + 1
 }
 
-func (s *session) facts(st status, c config, version string) reconcilers.Facts {
+// facts tells of the set and its members, as the member that gave the status and the configuration sees them.
+func (s *session) facts(st status, c config, seen []sighting) reconcilers.Facts {
 	primary := primaryHost(st)
-	newest := time.Time{}
-	for _, m := range st.Members {
-		if m.Host == primary || primary == "" && m.Optime.After(newest) {
-			newest = m.Optime
-		}
-	}
-	f := reconcilers.Facts{Values: map[string]any{"replicaSetId": c.setID(), "configVersion": c.Version}}
-	if version != "" {
-		f.Values["version"] = version
+	newest := newestOptime(st)
+	f := reconcilers.Facts{
+		Values: map[string]any{"replicaSetId": c.setID(), "configVersion": c.Version},
+		Set:    &reconcilers.SetFacts{Name: s.want.set, Term: st.Term, Elected: st.Election.Date, Reason: st.Election.Reason},
 	}
 	serving := 0
 	for _, m := range st.Members {
-		fact := reconcilers.MemberFacts{Host: m.Host, State: m.StateName, Health: m.Health == 1}
-		if m.State == stateSecondary && m.Optime.Before(newest) {
-			fact.Lag = newest.Sub(m.Optime)
+		fact := reconcilers.MemberFacts{Host: m.Host, State: m.StateName, Health: m.Health == 1, Trouble: s.troubledSince(m)}
+		if i, there := c.member(m.Host); there {
+			is := c.Members[i].shape()
+			fact.Priority, fact.Votes, fact.Hidden, fact.Arbiter, fact.Delay = is.priority, is.votes, is.hidden, is.arbiter, time.Duration(is.delay)*time.Second
+		}
+		if m.State == stateSecondary {
+			fact.Lag = max(0, newest.Sub(m.Optime)-fact.Delay)
+		}
+		if m.Health == 1 {
+			fact.Started = s.r.deps.Clock.Now().Add(-time.Duration(m.Uptime) * time.Second).Truncate(time.Minute)
+		}
+		for _, one := range seen {
+			if one.member.host == m.Host && one.answers() {
+				fact.Version, fact.Started = one.version, one.place.container.StartedAt.Truncate(time.Second)
+			}
 		}
 		if m.serves() {
 			serving++
@@ -52,6 +64,54 @@ func (s *session) facts(st status, c config, version string) reconcilers.Facts {
 		f.Summary = s.want.set + " PRIMARY"
 	}
 	return f
+}
+
+// troubledSince is when the member was last heard of, or when its trouble was first seen here; zero while it serves.
+func (s *session) troubledSince(m memberStatus) time.Time {
+	trouble := "any of " + s.component + "/" + m.Host // beside the one of being away, which has a limit
+	if m.serves() {
+		s.r.overcome(trouble)
+		return time.Time{}
+	}
+	since := s.r.firstSeen(trouble)
+	if m.Health != 1 && m.Heard.Unix() > 0 && m.Heard.Before(since) {
+		since = m.Heard
+	}
+	return since.UTC().Truncate(time.Second)
+}
+
+// newestOptime is the primary's, or the newest of all while there is none.
+func newestOptime(st status) (newest time.Time) {
+	primary := primaryHost(st)
+	for _, m := range st.Members {
+		if m.Host == primary || primary == "" && m.Optime.After(newest) {
+			newest = m.Optime
+		}
+	}
+	return newest
+}
+
+// oplogWindow is the time from the first entry of the oplog to the newest write: a member that was away for longer
+// has to copy everything anew. The first entry is one read, whatever the oplog's size; 0 when it cannot be read.
+func oplogWindow(ctx context.Context, client *driver.Client, newest time.Time) time.Duration {
+	var answer struct {
+		Cursor struct {
+			First []struct {
+				Time bson.Timestamp `bson:"ts"`
+			} `bson:"firstBatch"`
+		} `bson:"cursor"`
+	}
+	command := bson.D{
+		{Key: "find", Value: "oplog.rs"},
+		{Key: "sort", Value: bson.D{{Key: "$natural", Value: 1}}},
+		{Key: "limit", Value: 1},
+		{Key: "singleBatch", Value: true},
+		{Key: "projection", Value: bson.D{{Key: "ts", Value: 1}}},
+	}
+	if err := run(ctx, client, "local", command, &answer); err != nil || len(answer.Cursor.First) == 0 {
+		return 0
+	}
+	return max(0, newest.Sub(time.Unix(int64(answer.Cursor.First[0].Time.T), 0)))
 }
 
 func primaryHost(st status) string {

@@ -102,6 +102,21 @@ func (p *probe) hello(ctx context.Context, after *topologyVersion, wait time.Dur
 	return h, nil
 }
 
+// version asks for the server's version, which it tells without a login; empty when it does not.
+func (p *probe) version(ctx context.Context) string {
+	if err := p.conn.SetDeadline(time.Now().Add(helloLimit)); err != nil {
+		return ""
+	}
+	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	answer, err := p.roundTrip(bson.D{{Key: "buildInfo", Value: 1}, {Key: "$db", Value: adminDatabase}})
+	if err != nil {
+		return ""
+	}
+	version, _ := answer.Lookup("version").StringValueOK()
+	return version
+}
+
 // roundTrip sends one OP_MSG with a single body section and reads its answer (MongoDB wire protocol, "OP_MSG").
 func (p *probe) roundTrip(command bson.D) (bson.Raw, error) {
 	body, err := bson.Marshal(command)

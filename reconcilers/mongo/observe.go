@@ -248,9 +248,11 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 		}
 	}
 	s.keepClients(seen, primary.host)
-	o.Facts = s.facts(st, state.config, state.version)
+	o.Facts = s.facts(st, state.config, seen)
+	o.Facts.Values["version"] = state.version
+	o.Facts.Set.Oplog = oplogWindow(ctx, client, newestOptime(st))
 	if state.fcv != (series{}) {
-		o.Facts.Values["featureCompatibilityVersion"] = state.fcv.String()
+		o.Facts.Set.FCV = state.fcv.String()
 	}
 	if isRoot && !s.uriUserMissing(state) {
 		o.Outputs = s.want.outputs(primaryHost(st), state.version)
@@ -355,7 +357,7 @@ func (s *session) observeHeadless(ctx context.Context, o reconcilers.Observed, s
 		if err := s.recognise(one.member.host, c); err != nil {
 			return o, err
 		}
-		o.Facts = s.facts(st, c, "")
+		o.Facts = s.facts(st, c, seen)
 		if reachable, needed := majority(st, c); reachable < needed && since > majorityWait {
 			return o, s.lostMajority(st, reachable, needed)
 		}

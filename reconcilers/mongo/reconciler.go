@@ -20,7 +20,11 @@ type Reconciler struct {
 	mu       sync.Mutex
 	since    map[string]time.Time // when a trouble was first seen, by component and member
 	verified map[string]time.Time // when a user's login last worked
+	versions map[string]version   // of the members' servers
 }
+
+// version is what the server in a container said of itself, which holds as long as that one runs.
+type version struct{ container, text string }
 
 var (
 	_ reconcilers.Reconciler = (*Reconciler)(nil)
@@ -30,7 +34,7 @@ var (
 
 // New makes the reconciler of kind MongoReplicaSet. It connects to nothing.
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
-	return &Reconciler{deps: deps, pool: newPool(), since: map[string]time.Time{}, verified: map[string]time.Time{}}
+	return &Reconciler{deps: deps, pool: newPool(), since: map[string]time.Time{}, verified: map[string]time.Time{}, versions: map[string]version{}}
 }
 
 // Registration is this kind's line in the program's list of reconcilers.
@@ -120,6 +124,23 @@ func (r *Reconciler) overcome(trouble string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.since, trouble)
+}
+
+// versionOf gives a member's version, asking once for each start of its container.
+func (r *Reconciler) versionOf(member, container string, ask func() string) string {
+	r.mu.Lock()
+	have := r.versions[member]
+	r.mu.Unlock()
+	if have.container == container {
+		return have.text
+	}
+	have = version{container, ask()}
+	if have.text != "" {
+		r.mu.Lock()
+		r.versions[member] = have
+		r.mu.Unlock()
+	}
+	return have.text
 }
 
 // outputs are published as soon as there is a primary and the user of the uri is in it.

@@ -39,6 +39,8 @@ type sighting struct {
 	found  bool // its service runs
 	hello  hello
 	err    error
+
+	version string // of its server
 }
 
 func (s sighting) answers() bool { return s.err == nil }
@@ -90,7 +92,9 @@ func (s *session) ask(ctx context.Context, m wantMember) sighting {
 		return seen
 	}
 	defer p.close()
-	seen.hello, seen.err = p.hello(ctx, nil, 0)
+	if seen.hello, seen.err = p.hello(ctx, nil, 0); seen.err == nil {
+		seen.version = s.r.versionOf(s.component+"/"+m.host, at.identity(), func() string { return p.version(ctx) })
+	}
 	return seen
 }
 

@@ -108,7 +108,10 @@ func (w *world) essence(ctx context.Context, t *testing.T, s *report.Status, pro
 		Containers []string
 		Volumes    int
 		Networks   int
-	}{Components: map[string]string{}, Members: s.Members}
+	}{Components: map[string]string{}, Members: slices.Clone(s.Members)}
+	for i := range e.Members {
+		e.Members[i].Started, e.Members[i].Lag = time.Time{}, 0
+	}
 	for _, c := range s.Components {
 		if c.Kind == "SpokeRegistration" {
 			c.Summary = "" // has the token's expiry
