@@ -73,6 +73,7 @@ type fieldInfo struct {
 	enum     []string
 	doc      string
 	shape    string // the type in the manual, where the Go type does not tell
+	literal  bool   // a plain text that may hold ${
 	typ      reflect.Type
 }
 
@@ -119,7 +120,7 @@ func (info *structInfo) collect(t reflect.Type, index []int) {
 		}
 		field := fieldInfo{
 			name: name, index: at, typ: f.Type, doc: f.Tag.Get("doc"), shape: f.Tag.Get("shape"),
-			required: f.Tag.Get("required") == "true", preset: f.Tag.Get("default"),
+			required: f.Tag.Get("required") == "true", preset: f.Tag.Get("default"), literal: f.Tag.Get("literal") == "true",
 		}
 		if enum := f.Tag.Get("enum"); enum != "" {
 			field.enum = strings.Split(enum, ",")
@@ -240,6 +241,9 @@ func (d *Decoder) structure(n *node, v reflect.Value, name string, generic []str
 		}
 		before := len(d.problems)
 		d.value(f.value, target, f.name)
+		if isText(info.fields[i].typ) && !info.fields[i].literal {
+			d.checkPlain(f)
+		}
 		if len(d.problems) == before {
 			d.checkEnum(f, target, info.fields[i])
 		}
@@ -257,6 +261,29 @@ func (d *Decoder) structure(n *node, v reflect.Value, name string, generic []str
 			setPreset(v.FieldByIndex(f.index), f.preset)
 		}
 	}
+}
+
+// isText says whether a type is plain text, a list or a map of plain texts.
+func isText(t reflect.Type) bool {
+	if reflect.PointerTo(t).Implements(unmarshalerType) {
+		return false
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return true
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		return isText(t.Elem())
+	}
+	return false
+}
+
+// checkPlain refuses an expression where nothing would evaluate it.
+func (d *Decoder) checkPlain(f field) {
+	f.value.walk(func(n *node) {
+		if n.kind == scalarNode && n.tag == "!!str" && strings.Contains(n.text, "${") {
+			d.Errorf(n.at, "no expression is possible here: %s is a plain text, not %s", f.name, n.describe())
+		}
+	})
 }
 
 func contains(names []string, name string) bool {

@@ -19,6 +19,7 @@ func TestDecode(t *testing.T) {
 		{"too big a number", "service: a\nmembers: 99999999999999999999", `2:10: members must be a whole number, not the number 99999999999999999999`},
 		{"list for text", "service: [a]", `1:10: service must be a text, not a list`},
 		{"truth for text", "service: true", `1:10: service must be a text (in quotes), not true`},
+		{"expression in a plain text", `service: "x-${code}"`, `1:10: no expression is possible here: service is a plain text, not "x-${code}"`},
 		{"nothing", "service:", `1:1: service has no value`},
 		{"text for truth", "service: a\nhidden: yes", `2:9: hidden must be true or false, not "yes"`},
 		{"duplicate", "service: a\nservice: b", `2:1: duplicate key "service", first at line 1`},

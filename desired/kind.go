@@ -6,7 +6,7 @@ import "io/fs"
 //
 // Spec types are plain structs with `yaml:"name"` tags; a `doc:"..."` tag is the field's text in the JSON Schema and
 // the manifest reference; `required:"true"` makes the field obligatory; `default:"..."` documents and sets a default;
-// `enum:"a,b"` lists what is allowed. Field types: string, bool, int, float64, Duration ("30s"), Expr, any (kept as a
+// `enum:"a,b"` lists what is allowed; `literal:"true"` lets a plain text hold ${, refused elsewhere. Field types: string, bool, int, float64, Duration ("30s"), Expr, any (kept as a
 // Tree), Tree, pointers, structs, slices and string maps of these. A type with UnmarshalManifest decodes itself (see
 // Unmarshaler). An exported field of type Position needs no tag: it gets the place of its struct in the manifest.
 type Kind struct {

@@ -67,8 +67,8 @@ type valueSpec struct {
 	Required bool     `yaml:"required" doc:"Fleet or instance must set it."`
 	Default  Tree     `yaml:"default" doc:"The value where nobody sets it; may use other values, as ${lower(code)}."`
 	Enum     []string `yaml:"enum" doc:"What is allowed."`
-	Pattern  string   `yaml:"pattern" doc:"Regular expression (RE2) that the whole text must match."`
-	Doc      string   `yaml:"doc" doc:"For people."`
+	Pattern  string   `yaml:"pattern" literal:"true" doc:"Regular expression (RE2) that the whole text must match."`
+	Doc      string   `yaml:"doc" literal:"true" doc:"For people."`
 }
 
 type secretSpec struct {

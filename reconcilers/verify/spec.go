@@ -103,8 +103,8 @@ type SQL struct {
 // Logs looks at what a service wrote since its container started.
 type Logs struct {
 	Service string `yaml:"service" required:"true" doc:"Service."`
-	Absent  string `yaml:"absent" doc:"Plain text that must not be in the log since the container started."`
-	Present string `yaml:"present" doc:"Plain text that must be in it."`
+	Absent  string `yaml:"absent" literal:"true" doc:"Plain text that must not be in the log since the container started."`
+	Present string `yaml:"present" literal:"true" doc:"Plain text that must be in it."`
 }
 
 // Certificate looks at what a TLS server shows.
