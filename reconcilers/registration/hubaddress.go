@@ -3,8 +3,6 @@ package registration
 import (
 	"cmp"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -57,24 +55,9 @@ func readCA(t reconcilers.Target, file string) (string, error) {
 		}
 		folder, name = t.SecretsDir, relative
 	}
-	text, err := readIn(folder, name)
+	text, err := reconcilers.ReadInside(folder, name)
 	if err != nil {
 		return "", fmt.Errorf("read hub.caFile: %w", err)
 	}
 	return text, nil
-}
-
-func readIn(folder, name string) (string, error) {
-	root, err := os.OpenRoot(folder)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = root.Close() }()
-	f, err := root.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 1<<20))
-	return string(data), err
 }

@@ -25,22 +25,28 @@ func (r *Spoke) Watch(ctx context.Context, t reconcilers.Target, wake func(part 
 	if err != nil {
 		return err
 	}
-	last := ""
-	for {
+	return follow(ctx, r.deps.Clock, wake, func() (string, time.Duration) {
 		live, err := client.status(ctx, want.code)
+		return wordOf(live, err), r.pause(spec, live)
+	})
+}
+
+// follow asks, pauses and asks again until the context ends, and wakes the component at each answer that differs from the
+// one before it. The first one wakes nobody: a round is what started the watch.
+func follow(ctx context.Context, clock reconcilers.Clock, wake func(part string), ask func() (word string, pause time.Duration)) error {
+	for last := ""; ; {
+		word, pause := ask()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if word := wordOf(live, err); word != last {
-			if last != "" {
-				wake("")
-			}
-			last = word
+		if word != last && last != "" {
+			wake("")
 		}
+		last = word
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-r.deps.Clock.After(r.pause(spec, live)):
+		case <-clock.After(pause):
 		}
 	}
 }
@@ -96,24 +102,11 @@ func (r *Approvals) Watch(ctx context.Context, t reconcilers.Target, wake func(p
 	if err != nil {
 		return err
 	}
-	last := ""
-	for {
+	poll := pollOf(t.Component.Spec.(*ApprovalsSpec).Poll)
+	return follow(ctx, r.deps.Clock, wake, func() (string, time.Duration) {
 		records, err := client.spokes(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if word := wordOfAll(records, err); word != last {
-			if last != "" {
-				wake("")
-			}
-			last = word
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-r.deps.Clock.After(pollOf(t.Component.Spec.(*ApprovalsSpec).Poll)):
-		}
-	}
+		return wordOfAll(records, err), poll
+	})
 }
 
 func wordOfAll(records []*record, err error) string {

@@ -6,10 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 
@@ -17,10 +15,7 @@ import (
 	"dive-agent/reconcilers"
 )
 
-const (
-	maxSaw     = 300     // characters of what was seen
-	maxCABytes = 1 << 20 // of a file of certificate authorities
-)
+const maxSaw = 300 // characters of what was seen
 
 // try is one run of one check.
 type try struct {
@@ -140,7 +135,7 @@ func (t *try) tls(trust Trust, serverName string) (*tls.Config, error) {
 		return nil, err
 	}
 	if trust.CAFile != "" {
-		if pem, err = readInside(t.target.SourceDir, trust.CAFile); err != nil {
+		if pem, err = reconcilers.ReadInside(t.target.SourceDir, trust.CAFile); err != nil {
 			return nil, fmt.Errorf("read caFile %s: %w", trust.CAFile, err)
 		}
 	}
@@ -152,20 +147,4 @@ func (t *try) tls(trust Trust, serverName string) (*tls.Config, error) {
 		return nil, errors.New("the certificate authority is no PEM certificate")
 	}
 	return config, nil
-}
-
-// readInside reads a file of a folder; a path or a link that leaves it is refused.
-func readInside(folder, name string) (string, error) {
-	root, err := os.OpenRoot(folder)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = root.Close() }()
-	f, err := root.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }()
-	raw, err := io.ReadAll(io.LimitReader(f, maxCABytes))
-	return string(raw), err
 }
