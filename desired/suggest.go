@@ -13,6 +13,9 @@ func suggest(name string, names []string) string {
 	return ""
 }
 
+// Suggest is for kinds: `, did you mean "x"?` when one of the names is near, else nothing.
+func Suggest(name string, names []string) string { return suggest(name, names) }
+
 // nearest gives the name that is at most a third of its length away in insertions, removals, replacements and swaps
 // of neighbours, or "".
 func nearest(name string, names []string) string {

@@ -31,10 +31,13 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 		err = s.initiate(ctx, what.fellows, progress)
 	case makeRoot:
 		err = s.makeRoot(ctx)
-	case putUser:
-		user := s.want.users[what.index]
+	case putRole:
 		err = s.onPrimary(ctx, func(client *driver.Client) error {
-			return s.putUser(context.WithoutCancel(ctx), client, user.login, user.roles)
+			return s.putRole(context.WithoutCancel(ctx), client, s.want.roles[what.index])
+		})
+	case putUser:
+		err = s.onPrimary(ctx, func(client *driver.Client) error {
+			return s.putUser(context.WithoutCancel(ctx), client, s.want.users[what.index])
 		})
 	case seedCollection:
 		err = s.onPrimary(ctx, func(client *driver.Client) error { return plant(ctx, client, s.want.seeds[what.index]) })
@@ -170,7 +173,7 @@ func (s *session) makeRoot(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err := s.putUser(context.WithoutCancel(ctx), client, s.want.root, []role{{"root", adminDatabase}}); err != nil {
+	if err := s.putUser(context.WithoutCancel(ctx), client, wantUser{login: s.want.root, roles: []role{{"root", adminDatabase}}}); err != nil {
 		return err
 	}
 	_, err = s.logIn(ctx, m, s.want.root)

@@ -24,6 +24,8 @@ const (
 	codeNotWritablePrimary          = 10107
 	codeNotPrimaryOrSecondary       = 13436
 	codeCurrentConfigNotCommitted   = 308
+	codeRoleNotFound                = 31
+	codeRoleAlreadyExists           = 51002
 	codeUserAlreadyExists           = 51003
 	codeExceededTimeLimitStepDown   = 262
 	codeNewReplicaSetConfigMismatch = 104
@@ -74,3 +76,9 @@ func isNetwork(err error) bool {
 
 // isPassing says whether asking again may do.
 func isPassing(err error) bool { return hasCode(err, passing...) || isNetwork(err) }
+
+// isRefusal says whether the server understood the command and will not take it however often it is sent.
+func isRefusal(err error) bool {
+	var server driver.ServerError
+	return errors.As(err, &server) && !isPassing(err) && !isCredentials(err)
+}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"dive-agent/atomicfile"
 )
@@ -26,8 +27,17 @@ type memory struct {
 	HashKey      []byte            `json:"hashKey,omitempty"`
 	Passwords    map[string]string `json:"passwords,omitempty"` // keyed hash by user id
 
+	Refused map[string]refusal `json:"refused,omitempty"` // passwords that stopped working, by user id
+
 	folder string
 	saved  string
+}
+
+// refusal is a password that the server had and does not take any more.
+type refusal struct {
+	Worked time.Time `json:"worked,omitzero"` // when it was last seen to work; zero: before the agent's start
+	Found  time.Time `json:"found"`
+	Mended time.Time `json:"mended,omitzero"` // when it was set anew; zero: not yet
 }
 
 // recall reads the memory. A file that cannot be read as such is kept aside: all but the replica set's identity comes
@@ -90,6 +100,21 @@ func (m *memory) setPassword(user, password string, random io.Reader) error {
 		m.Passwords = map[string]string{}
 	}
 	m.Passwords[user] = m.hash(user, password)
+	return m.save()
+}
+
+// refuses says whether the server was seen to refuse the password that it had, and did not get it anew since.
+func (m *memory) refuses(user string) bool {
+	r, known := m.Refused[user]
+	return known && r.Mended.IsZero()
+}
+
+// setRefused remembers what became of a password.
+func (m *memory) setRefused(user string, r refusal) error {
+	if m.Refused == nil {
+		m.Refused = map[string]refusal{}
+	}
+	m.Refused[user] = r
 	return m.save()
 }
 

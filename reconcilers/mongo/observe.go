@@ -37,6 +37,7 @@ type observation struct {
 	phase   phase
 	config  config
 	root    bool // the administrator is to be made
+	roles   []roleGap
 	users   []userGap
 	seeds   []seedGap
 	blank   map[string]bool   // hosts that are as new as the initial one; nil: nobody runs yet, and all are hoped to be
@@ -233,7 +234,8 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if state.fcv, err = getFCV(ctx, client); err != nil {
 		return o, err
 	}
-	if state.users, err = s.observeUsers(ctx, client, primary); err != nil {
+	notes, err := s.observeAccess(ctx, client, primary, &state)
+	if err != nil {
 		return o, err
 	}
 	if state.seeds, err = s.observeSeeds(ctx, client); err != nil {
@@ -254,6 +256,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if state.fcv != (series{}) {
 		o.Facts.Set.FCV = state.fcv.String()
 	}
+	o.Facts.Notes = append(o.Facts.Notes, notes...)
 	if isRoot && !s.uriUserMissing(state) {
 		o.Outputs = s.want.outputs(primaryHost(st), state.version)
 	}

@@ -15,6 +15,7 @@ const (
 	renameMember
 	changeSettings
 	makeRoot
+	putRole
 	putUser
 	seedCollection
 	setWriteConcern
@@ -32,7 +33,7 @@ type step struct {
 	was    string // its host before a rename
 
 	fellows []string // hosts that a set is initiated with beside host
-	index   int      // of the user or seed in the spec
+	index   int      // of the role, user or seed that is wanted
 }
 
 // planner collects changes with their steps.
@@ -81,6 +82,9 @@ func (p *planner) planNew(o observation) error {
 	if o.root {
 		p.planRoot()
 	}
+	for i := range p.want.roles {
+		p.planRole(roleGap{index: i, missing: true})
+	}
 	for i, u := range p.want.users {
 		p.planUser(userGap{index: i, user: u, missing: true})
 	}
@@ -108,6 +112,9 @@ func (p *planner) planSet(o observation) error {
 	if o.root {
 		p.planRoot()
 	}
+	for _, gap := range o.roles {
+		p.planRole(gap)
+	}
 	for _, gap := range o.users {
 		p.planUser(gap)
 	}
@@ -133,24 +140,6 @@ func (p *planner) planSettings(c config) {
 
 func (p *planner) planRoot() {
 	p.add(step{action: makeRoot}, reconcilers.Create, "user "+p.want.root.name, "administrator, the server has no user yet")
-}
-
-func (p *planner) planUser(gap userGap) {
-	address := "user " + gap.user.name
-	if gap.user.database != adminDatabase {
-		address += "@" + gap.user.database
-	}
-	s := step{action: putUser, index: gap.index}
-	switch {
-	case gap.missing:
-		p.add(s, reconcilers.Create, address, "with roles "+roleNames(gap.user.roles))
-	case gap.password && gap.roles != "":
-		p.add(s, reconcilers.Update, address, "password changed, roles "+gap.roles+" -> "+roleNames(gap.user.roles))
-	case gap.password:
-		p.add(s, reconcilers.Update, address, "password changed")
-	case gap.roles != "":
-		p.add(s, reconcilers.Update, address, "roles "+gap.roles+" -> "+roleNames(gap.user.roles))
-	}
 }
 
 func (p *planner) planSeed(gap seedGap) {

@@ -3,6 +3,7 @@ package mongo
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +31,8 @@ type Spec struct {
 	Members  []Member     `yaml:"members" required:"true" doc:"The members. The first one that may become primary is initiated, the others are added one at a time."`
 	Root     Root         `yaml:"root" required:"true" doc:"The administrator, as the image's entrypoint makes it. It is made here when the server has no user yet and the keyfile is given."`
 	Keyfile  desired.Expr `yaml:"keyfile" doc:"Content of the members' key file. Needed only where the first user is not made by the image."`
-	Users    []User       `yaml:"users" doc:"Users beside the administrator. A password is set again only when it changed."`
+	Roles    []Role       `yaml:"roles" doc:"Roles beside those that the server has. They are made before the users, and never dropped."`
+	Users    []User       `yaml:"users" doc:"Users beside the administrator. They are updated in place; a password is set again only when it changed or no longer works. Users that are not declared are left alone."`
 	User     string       `yaml:"user" doc:"Whose login the output uri carries. Default: the first of users, else root."`
 	FCV      desired.Expr `yaml:"featureCompatibilityVersion" doc:"Raised to this one, such as \"6.0\", once all members run a server of it; never lowered. Merge it after the image, when you are sure not to go back. Default: stays as it is."`
 	Settings *Settings    `yaml:"settings" doc:"Settings of the replica set. What is left out stays as it is."`
@@ -71,6 +73,8 @@ type User struct {
 	Password desired.Expr `yaml:"password" required:"true" doc:"Password."`
 	Database string       `yaml:"database" default:"admin" doc:"Database the user belongs to (its authSource)."`
 	Roles    []string     `yaml:"roles" required:"true" doc:"Roles: a name (in the user's database) or name@database."`
+
+	Mechanisms []string `yaml:"mechanisms" doc:"How it may log in: SCRAM-SHA-256, SCRAM-SHA-1. Default: SCRAM-SHA-256 for a user that is made here; one that is there keeps what it has."`
 
 	Position desired.Position
 }
@@ -188,12 +192,14 @@ func (s *Spec) Validate(c *desired.Check) {
 		if len(u.Roles) == 0 {
 			c.Errorf(u.Position, "user %s has no roles", u.Name)
 		}
-		for _, role := range u.Roles {
-			if name, database, has := strings.Cut(role, "@"); name == "" || has && database == "" {
-				c.Errorf(u.Position, "role %q of user %s is neither a name nor name@database", role, u.Name)
+		s.validateGranted(c, u.Position, "user "+u.Name, u.database(), u.Roles)
+		for _, m := range u.Mechanisms {
+			if !slices.Contains(mechanisms, m) {
+				c.Errorf(u.Position, "mechanism %q of user %s: %s are possible", m, u.Name, strings.Join(mechanisms, " and "))
 			}
 		}
 	}
+	s.validateRoles(c)
 	if s.User != "" && !s.knowsUser(s.User) {
 		c.Errorf(c.At("user"), "user %q, whose login the uri should carry, is neither root's name nor one of users", s.User)
 	}

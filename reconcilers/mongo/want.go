@@ -16,7 +16,8 @@ type want struct {
 	set      string
 	members  []wantMember
 	root     login
-	keys     []string // of the keyfile, without white space
+	keys     []string   // of the keyfile, without white space
+	roles    []wantRole // each after those it inherits from
 	users    []wantUser
 	settings Settings
 	seeds    []wantSeed
@@ -35,7 +36,8 @@ type wantMember struct {
 
 type wantUser struct {
 	login
-	roles []role
+	roles      []role
+	mechanisms []string // none: as they are
 }
 
 type role struct {
@@ -64,7 +66,7 @@ func resolve(t reconcilers.Target) (want, error) {
 	if !ok {
 		return want{}, fmt.Errorf("component %s carries a %T, not a replica set", t.Component.Name, t.Component.Spec)
 	}
-	w := want{set: spec.setName(), database: spec.Database}
+	w := want{set: spec.setName(), database: spec.Database, roles: wantRoles(spec)}
 	if spec.Settings != nil {
 		w.settings = *spec.Settings
 	}
@@ -79,13 +81,10 @@ func resolve(t reconcilers.Target) (want, error) {
 		w.members = append(w.members, wantMember{m.Service, host, m.port(), m.shape()})
 	}
 	for _, u := range spec.Users {
-		user := wantUser{login: login{name: u.Name, password: eval.text(u.Password), database: u.database()}}
-		for _, r := range u.Roles {
-			name, database, has := strings.Cut(r, "@")
-			if !has {
-				database = u.database()
-			}
-			user.roles = append(user.roles, role{name, database})
+		user := wantUser{login: login{name: u.Name, password: eval.text(u.Password), database: u.database()}, mechanisms: u.Mechanisms}
+		for _, text := range u.Roles {
+			r, _ := parseRole(text, u.database())
+			user.roles = append(user.roles, r)
 		}
 		w.users = append(w.users, user)
 	}
