@@ -74,7 +74,7 @@ func (s *session) mayJoin(ctx context.Context, m wantMember, h hello, c config) 
 	own, _, err := getConfig(ctx, client, false)
 	switch {
 	case hasCode(err, codeNotYetInitialized):
-		return nil
+		return s.mayBeEmptied(ctx, client, m)
 	case err != nil:
 		return fmt.Errorf("read the configuration of %s: %w", m.host, err)
 	case own.Name != c.Name:
@@ -83,6 +83,19 @@ func (s *session) mayJoin(ctx context.Context, m wantMember, h hello, c config) 
 		return s.foreignSet(m.host, own.Name+" (another set of that name)")
 	}
 	return nil
+}
+
+// mayBeEmptied refuses a member that was never in a set and has somebody's data: the initial sync would wipe it.
+func (s *session) mayBeEmptied(ctx context.Context, client *driver.Client, m wantMember) error {
+	collections, _, err := countCollections(ctx, client)
+	if err != nil || collections == 0 {
+		return err
+	}
+	return &reconcilers.BlockedError{
+		Reason:  "DataWouldBeLost",
+		Message: fmt.Sprintf("%s has %d collections of its own, which joining %s would wipe", m.host, collections, s.want.set),
+		Do:      "Save what is in its volume, if it is worth anything, and give the member an empty one",
+	}
 }
 
 // checkKey finds out whether the candidate takes one of the keys that the manifest names, if it names any.

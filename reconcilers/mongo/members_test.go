@@ -287,3 +287,35 @@ func TestWatchTellsOfANewPrimary(t *testing.T) {
 		t.Fatal("the watch does not end with its context")
 	}
 }
+
+// TestAMemberWithDataOfItsOwnIsNotWiped: it was a server of its own before; neither founding nor joining empties it.
+func TestAMemberWithDataOfItsOwnIsNotWiped(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three[0], three[1])
+	volume := testbed.Prefix(t) + "-data"
+	alone, member := s.mongod(""), s.mongod("rs0")
+	alone.Volumes, member.Volumes = map[string]string{volume: "/data/db"}, map[string]string{volume: "/data/db"}
+	s.lab.Run(three[1], alone)
+	testbed.Eventually(t, time.Minute, "a document in a server of its own", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := s.admin(three[1]).Database("shop").Collection("orders").InsertOne(ctx, bson.D{{Key: "_id", Value: 1}})
+		return err
+	})
+	s.lab.Stop(three[1])
+	s.lab.Remove(three[1])
+	s.lab.Run(three[1], member)
+	s.run(three[0])
+	blocked := s.blocked(reconciler(t))
+	require.Equal(t, "DataWouldBeLost", blocked.Reason)
+	require.Contains(t, blocked.Message, "mongodb-2:27017 has 1 collections")
+
+	s.lab.Remove(three[1])
+	s.lab.Run(three[1], alone)
+	var order bson.M
+	testbed.Eventually(t, time.Minute, "the document", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return s.admin(three[1]).Database("shop").Collection("orders").FindOne(ctx, bson.D{}).Decode(&order)
+	})
+}
