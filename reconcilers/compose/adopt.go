@@ -173,7 +173,20 @@ func (st *serviceState) sameHost(c *container.InspectResponse) bool {
 	initial := st.service.Init != nil && *st.service.Init
 	return host.Memory == memory && string(host.RestartPolicy.Name) == policy && host.Privileged == st.service.Privileged &&
 		host.ReadonlyRootfs == st.service.ReadOnly && (host.Init != nil && *host.Init) == initial &&
-		len(host.CapAdd) == len(st.service.CapAdd) && len(host.CapDrop) == len(st.service.CapDrop)
+		sameCapabilities(host.CapAdd, st.service.CapAdd) && sameCapabilities(host.CapDrop, st.service.CapDrop)
+}
+
+// sameCapabilities compares sets of capabilities: NET_ADMIN and CAP_NET_ADMIN are one.
+func sameCapabilities(a, b []string) bool {
+	plain := func(list []string) []string {
+		var names []string
+		for _, name := range list {
+			names = append(names, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
+		}
+		slices.Sort(names)
+		return slices.Compact(names)
+	}
+	return slices.Equal(plain(a), plain(b))
 }
 
 func (st *serviceState) sameHealthCheck(c *container.InspectResponse) bool {

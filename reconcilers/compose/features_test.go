@@ -170,6 +170,16 @@ func TestAdoption(t *testing.T) {
 	require.NoError(t, again.try("b"))
 	again.inSync("b")
 
+	caps := newWorld(t, strings.Replace(sharingStack, "networks: [net], healthcheck", `cap_add: ["${CAP}"], networks: [net], healthcheck`, 1))
+	caps.set("CAP", "NET_ADMIN")
+	caps.foreignHash = true
+	caps.upByHand(t)
+	caps.set("CAP", "SYS_TIME")
+	require.True(t, caps.change("b").Destroys, "as many capabilities, and other ones")
+	caps.set("CAP", "CAP_NET_ADMIN")
+	caps.up("a")
+	caps.inSync("b")
+
 	other := newWorld(t, sharingStack)
 	other.upByHand(t)
 	b := other.inspect("b").ID
