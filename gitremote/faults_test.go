@@ -16,6 +16,7 @@ import (
 
 	"dive-agent/gitremote"
 	"dive-agent/testbed/gitserver"
+	"dive-agent/testbed/heap"
 )
 
 // operations are all that a remote can do, each failing with an error of its own.
@@ -71,7 +72,7 @@ func TestFaultsOverHTTPS(t *testing.T) {
 				r := open(t, cfg)
 				server.SetFault(test.fault)
 				var err error
-				grew, took := measure(func() { err = run(t.Context(), r, tip) })
+				grew, took := heap.Peak(func() { err = run(t.Context(), r, tip) })
 				kind, _ := gitremote.KindOf(err)
 				require.Contains(t, test.kinds, kind, "%s: %v", op, err)
 				require.Less(t, took, 5*time.Second, op)
@@ -92,36 +93,6 @@ func TestFaultsOverHTTPS(t *testing.T) {
 			}
 		})
 	}
-}
-
-// measure gives how far the heap grew at most and how long f took.
-func measure(f func()) (uint64, time.Duration) {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	before, top := m.HeapAlloc, m.HeapAlloc
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-				var now runtime.MemStats
-				runtime.ReadMemStats(&now)
-				top = max(top, now.HeapAlloc)
-			}
-		}
-	}()
-	start := time.Now()
-	f()
-	took := time.Since(start)
-	close(done)
-	<-stopped
-	return top - before, took
 }
 
 func TestServerThatIsAway(t *testing.T) {

@@ -27,6 +27,7 @@ import (
 
 	"dive-agent/gitremote"
 	"dive-agent/testbed/gitserver"
+	"dive-agent/testbed/heap"
 	"dive-agent/testbed/pki"
 )
 
@@ -229,7 +230,7 @@ func TestEndlessAnswers(t *testing.T) {
 			})
 			r := open(t, gitremote.Config{URL: url, AllowLoopbackHTTP: true, Limits: gitremote.Limits{Refs: 1 << 20, Wire: 2 << 20}})
 			var err error
-			grew, took := measure(func() {
+			grew, took := heap.Peak(func() {
 				if name == "refs" {
 					_, err = r.Ref(t.Context(), mainRef)
 				} else {

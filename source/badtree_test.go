@@ -12,7 +12,6 @@ import (
 	"hash/adler32"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +20,7 @@ import (
 
 	"dive-agent/source"
 	"dive-agent/testbed/gitserver"
+	"dive-agent/testbed/heap"
 )
 
 // object writes a loose object that git itself would not make.
@@ -241,36 +241,6 @@ func TestObjectsThatTheServerLost(t *testing.T) {
 	require.NotEqual(t, source.None, s.State().Problem)
 }
 
-// peak runs f and gives how far the heap grew, looked at while it runs, and how long it took.
-func peak(f func()) (uint64, time.Duration) {
-	runtime.GC()
-	var before runtime.MemStats
-	runtime.ReadMemStats(&before)
-	top := before.HeapAlloc
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(2 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-				var now runtime.MemStats
-				runtime.ReadMemStats(&now)
-				top = max(top, now.HeapAlloc)
-			}
-		}
-	}()
-	start := time.Now()
-	f()
-	took := time.Since(start)
-	close(done)
-	<-stopped
-	return top - before.HeapAlloc, took
-}
-
 func TestPackThatInflatesToAGigabyte(t *testing.T) {
 	b := newBed(t)
 	b.commit("Good", gitserver.Files{"fleet.yaml": "a: 1\n"})
@@ -278,7 +248,7 @@ func TestPackThatInflatesToAGigabyte(t *testing.T) {
 	good := b.accepted(s)
 	b.bomb(1024)
 	var err error
-	grew, took := peak(func() { err = b.staysWith(s, good) })
+	grew, took := heap.Peak(func() { err = b.staysWith(s, good) })
 	t.Logf("grew by %d MiB in %s: %v", grew>>20, took, err)
 	require.Equal(t, source.TooLarge, s.State().Problem)
 	require.Less(t, grew, uint64(32<<20))

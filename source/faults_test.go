@@ -9,6 +9,7 @@ import (
 	"dive-agent/gitremote"
 	"dive-agent/source"
 	"dive-agent/testbed/gitserver"
+	"dive-agent/testbed/heap"
 )
 
 // TestServerFaultsLeaveTheLastGoodRevision: whatever the server does to the poll or to the fetch, it is an error, soon and in
@@ -49,7 +50,7 @@ func TestServerFaultsLeaveTheLastGoodRevision(t *testing.T) {
 			for range 2 {
 				remote.Close() // the next poll connects anew, which is what silence meets
 				b.server.SetFault(test.fault)
-				grew, took := peak(func() { err = b.staysWith(s, good) })
+				grew, took := heap.Peak(func() { err = b.staysWith(s, good) })
 				require.Error(t, err)
 				require.Contains(t, test.problem, s.State().Problem, "%v", err)
 				require.Less(t, grew, uint64(8<<20))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -28,27 +27,11 @@ func TestACommitIsOnTheDisk(t *testing.T) {
 	require.Equal(t, []string{"after", "before"}, names(t, s))
 }
 
-// TestRealFullDisk works on a small filesystem of its own, in a process with
-// its own mounts so that nothing is left of it.
 func TestRealFullDisk(t *testing.T) {
-	if dir := os.Getenv("STATE_TEST_DISK"); dir != "" {
-		onSmallDisk(t, dir)
-		return
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestRealFullDisk$", "-test.v")
-	cmd.Env = append(os.Environ(), "STATE_TEST_DISK="+t.TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
-	require.Contains(t, string(out), "--- PASS: TestRealFullDisk")
+	disk.Small(t, "1m", func(dir string) { fullDisk(t, dir) })
 }
 
-func onSmallDisk(t *testing.T, dir string) {
-	require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
+func fullDisk(t *testing.T, dir string) {
 	s, _ := open(t, dir)
 	put(t, s, "before")
 
