@@ -2,14 +2,12 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 	"time"
 
-	"dive-agent/desired"
 	"dive-agent/reconcilers"
 	"dive-agent/state"
 )
@@ -61,73 +59,6 @@ func (r *round) bind(ctx context.Context) error {
 		r.known = bound
 	}
 	return err
-}
-
-// rejected says whether what is declared was tried and did not work: the same commit, or the same content.
-func (r *round) rejected() bool {
-	if r.known.Rejected == nil {
-		return false
-	}
-	return r.known.Rejected.Revision == r.next.revision.Commit || r.rejectionDetail().Digest == r.next.instance.Digest
-}
-
-// rejectionDetail is what the state's rejection does not hold.
-type rejectionDetail struct {
-	Digest string   // of the instance's content that was rejected
-	Logs   []string // last words of the service that failed, redacted
-}
-
-func rejectedKey(instance string) string { return state.Key(instance, "rejected", "detail") }
-
-// rejectionDetail reads it; of an instance that was never rejected it is empty.
-func (w *worker) rejectionDetail() (detail rejectionDetail) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
-	defer cancel()
-	err := w.Store.View(ctx, func(r state.Reader) error {
-		value, err := r.Value(rejectedKey(w.name))
-		if errors.Is(err, state.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return json.Unmarshal(value, &detail)
-	})
-	if err != nil {
-		w.log.Error("cannot read why the revision was rejected", "error", err)
-	}
-	return detail
-}
-
-func (w *worker) keepRejection(ctx context.Context, detail rejectionDetail) {
-	err := w.Store.Update(context.WithoutCancel(ctx), func(tx state.Tx) error {
-		encoded, err := json.Marshal(detail)
-		if err != nil {
-			return err
-		}
-		return tx.PutValue(rejectedKey(w.name), encoded)
-	})
-	if err != nil {
-		w.log.Error("cannot record the rejection", "error", err)
-	}
-}
-
-// lastApplied loads the instance as it was last ready, to keep it so while the declared revision is rejected. Before the
-// first success there is none: then the declared one is only looked at.
-func (r *round) lastApplied() (*assignment, error) {
-	if r.known.Applied == "" {
-		return r.next, nil
-	}
-	revision := Revision{Commit: r.known.Applied, Branch: r.next.revision.Branch, Dir: r.snapshotDir(r.known.Applied)}
-	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: r.Kinds})
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the applied revision %s again: %w", revision.Short(), err)
-	}
-	instance := fleet.Instances[r.name]
-	if instance == nil {
-		return nil, fmt.Errorf("the applied revision %s does not hold instance %s", revision.Short(), r.name)
-	}
-	return &assignment{revision: revision, fleet: fleet, instance: instance}, nil
 }
 
 // sourceOf is the instance's source folder in the snapshot.

@@ -25,6 +25,7 @@ type ledger struct {
 	hook    map[string]func(context.Context, reconcilers.Progress) error // during a change, by address
 	errs    map[string]error                                             // what keeps an entry from being ready
 	looks   map[string]int                                               // observations, by address
+	health  string                                                       // of the service behind each entry; empty: there is none
 	looked  func(address string, times int)                              // after each of them; nil: not told
 }
 
@@ -56,6 +57,9 @@ func (l *ledger) Observe(ctx context.Context, t reconcilers.Target) (reconcilers
 	}
 	value, there := l.entries[t.ID()]
 	o := reconcilers.Observed{State: value, Started: there, Err: l.errs[t.ID()]}
+	if l.health != "" {
+		o.Facts.Service = &reconcilers.ServiceFacts{Name: t.ID(), State: "running", Health: l.health}
+	}
 	if there && o.Err == nil {
 		o.Outputs = outputsOf(value)
 		o.Facts.Summary = value

@@ -45,6 +45,7 @@ type Node struct {
 	Do       string // the ways out, a line each, when blocked, or when something that everything needs is away
 	Reason   string // CamelCase, when blocked or away
 	Logs     []string
+	Stays    bool // it was rejected, and left running
 	Facts    reconcilers.Facts
 	Plan     []reconcilers.Change // what would be (or was) changed in this pass
 	Digest   string               // of a plan that waits for approval
@@ -78,7 +79,7 @@ func stateOf(err error) NodeState {
 
 // explain fills the node's words from an error.
 func (n *Node) explain(err error) {
-	n.Message, n.Do, n.Reason, n.Waits, n.Logs = "", "", "", "", nil
+	n.Message, n.Do, n.Reason, n.Waits, n.Logs, n.Stays = "", "", "", "", nil, false
 	var (
 		wait     *reconcilers.WaitError
 		blocked  *reconcilers.BlockedError
@@ -90,7 +91,7 @@ func (n *Node) explain(err error) {
 	case errors.As(err, &away):
 		n.Message, n.Do, n.Reason = away.Error(), away.Do, reasonAway
 	case errors.As(err, &rejected):
-		n.Message, n.Reason, n.Logs = rejected.Error(), "Rejected", rejected.Logs
+		n.Message, n.Reason, n.Logs, n.Stays = rejected.Error(), "Rejected", rejected.Logs, rejected.Stays
 	case errors.As(err, &blocked):
 		n.Reason, n.Do = blocked.Reason, blocked.Do
 		n.Message = (&reconcilers.BlockedError{Message: blocked.Message, Err: blocked.Err}).Error()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -77,4 +78,36 @@ func TestARejectedContentIsTriedAgainOnlyWhenItChangesOrAPersonAsks(t *testing.T
 	require.Equal(t, "4444444", kept.Applied)
 	require.Nil(t, kept.Rejected)
 	require.Equal(t, "Ready", kept.Phase)
+}
+
+func TestAFirstDeploymentIsTriedAgainWhenWhatWasLeftRunningGetsHealthy(t *testing.T) {
+	for name, stays := range map[string]bool{"it was left running": true, "an earlier version was put back": false} {
+		world := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "after ${a.value}"})
+		w, _ := newHost(t, world)
+		world.instance.Components[0].Position = desired.Position{File: "blueprints/b.yaml", Line: 7, Column: 5}
+		world.ledger.hook["a"] = func(context.Context, reconcilers.Progress) error {
+			delete(world.ledger.hook, "a")
+			world.ledger.entries["a"] = "starting"
+			return &reconcilers.RejectedError{Message: "not healthy within 3m", Stays: stays}
+		}
+		require.Zero(t, w.round(t.Context(), "test"))
+		require.Equal(t, w.resync(), w.round(t.Context(), "test"), "%s: it is only looked at", name)
+		require.Equal(t, []string{"a"}, world.ledger.made(), name)
+		next := statusOf(w.situation(w.stored(t), w.assigned, nil)).Next[0]
+		require.Equal(t, stays, strings.Contains(next, "1111111 is tried again when a is healthy"), next)
+		require.Contains(t, next, "See blueprints/b.yaml:7:5", name)
+
+		world.ledger.health = "healthy"
+		again := w.round(t.Context(), "event")
+		if !stays {
+			require.Equal(t, w.resync(), again, name)
+			require.False(t, w.retry, name)
+			continue
+		}
+		require.Equal(t, backoffFirst, again, name)
+		w.round(t.Context(), "schedule")
+		require.Equal(t, []string{"a", "a", "b"}, world.ledger.made(), name)
+		require.Equal(t, "Ready", w.stored(t).Phase, name)
+		require.Nil(t, w.stored(t).Rejected, name)
+	}
 }

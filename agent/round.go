@@ -199,7 +199,7 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 	switch {
 	case rejected != nil && !r.healing:
 		r.known.Rejected = &state.Rejection{Revision: r.next.revision.Commit, Reason: rejected.Message, Since: now}
-		r.keepRejection(ctx, rejectionDetail{Digest: r.next.instance.Digest, Logs: rejected.Logs})
+		r.keepRejection(ctx, rejectionDetail{Digest: r.next.instance.Digest, Logs: rejected.Logs, Node: rejected.ID, Stays: rejected.Stays})
 	case outcome == state.Done && !r.healing:
 		r.known.Applied, r.known.AppliedDigest, r.known.Rejected = r.next.revision.Commit, r.next.instance.Digest, nil
 	case outcome == state.Done:
@@ -217,6 +217,11 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 	case rejected != nil && !r.healing:
 		r.rouse("rejected") // back to what was applied, at once
 		return 0
+	case r.gotWell(p):
+		r.mu.Lock()
+		r.retry = true
+		r.mu.Unlock()
+		return r.backoff.next() // should it be rejected all the same, ever later
 	case r.healing || outcome == state.Done || outcome == state.Blocked:
 		r.backoff.reset()
 		return r.resync()
@@ -233,15 +238,6 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 func interrupted(ctx context.Context) bool {
 	cause := context.Cause(ctx)
 	return errors.Is(cause, errSuperseded) || errors.Is(cause, errDraining) || errors.Is(cause, errSuspended)
-}
-
-func rejection(p *pass) *Node {
-	for _, view := range p.views() {
-		if view.State == NodeRejected {
-			return &view
-		}
-	}
-	return nil
 }
 
 // unread is the end of a round that could not read the state. It writes none: what is there is more than it knows.

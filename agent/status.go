@@ -187,18 +187,6 @@ func (s situation) explained(n Node) bool {
 	return false
 }
 
-func (s situation) afterRejection() []string {
-	rejected := short(s.known.Rejected.Revision)
-	next := rejected + " is not tried again until something new is merged, or: dive-agent sync --retry " + s.instance
-	if s.next != nil && s.next.instance.Position.File != "" {
-		next += ". See " + s.next.instance.Position.File
-	}
-	if s.known.Applied == "" {
-		return []string{next}
-	}
-	return []string{"what runs stays at " + short(s.known.Applied), next}
-}
-
 // news is what a Ready subject tells.
 func news(st *report.Status) string {
 	var parts []string

@@ -57,11 +57,13 @@ func (e *BlockedError) Error() string {
 func (e *BlockedError) Unwrap() error { return e.Err }
 
 // RejectedError says that the new version does not work and that what ran before was put back (or that nothing was
-// touched). The revision is not tried again for this instance until it changes or someone asks.
+// touched). The revision is not tried again for this instance until it changes or someone asks; or, of an instance that was
+// never ready, when what Stays gets healthy.
 type RejectedError struct {
 	Message string   // what happened: "backend exited with 3"
 	PutBack string   // what runs now: "put back to 2.0.4", "nothing was changed"
 	Logs    []string // the last lines of the container's log; the agent redacts them
+	Stays   bool     // there was nothing to put back, and what does not work was left running: it may get well by itself
 	Err     error
 }
 

@@ -301,7 +301,7 @@ func (r *Reconciler) failed(ctx context.Context, st *serviceState, bad *fault, p
 	rejected := &reconcilers.RejectedError{Message: bad.message, Err: bad.err, Logs: logs}
 	good, err := st.readGood()
 	if err != nil || good == nil {
-		rejected.PutBack = "there is no earlier version to put back"
+		rejected.PutBack, rejected.Stays = "there is no earlier version to put back", true
 		return rejected
 	}
 	if st.untouched(ctx, r) {

@@ -121,7 +121,7 @@ func (r *Reconciler) look(ctx context.Context, st *serviceState, id string, stab
 			message += ": " + r.redact(state.Error)
 		}
 		return verdict{}, &fault{message: message}
-	case c.RestartCount >= restartLimit:
+	case c.RestartCount >= restartLimit && (st.record.Good != nil || !isHealthy(c)): // one that got well at last is taken when there is nothing else
 		return verdict{}, &fault{message: fmt.Sprintf("service %s exited with %d%s, again and again", st.name, state.ExitCode, outOfMemory(state))}
 	}
 	switch {
@@ -129,7 +129,7 @@ func (r *Reconciler) look(ctx context.Context, st *serviceState, id string, stab
 		return verdict{waitsFor: "runs, must complete", lacks: "complete"}, nil
 	case !hasHealthCheck(c):
 		return verdict{ready: stable && state.Running && !state.Restarting, waitsFor: "runs", lacks: "running steadily"}, nil
-	case state.Health.Status == container.Healthy:
+	case isHealthy(c):
 		return verdict{ready: true}, nil
 	case state.Health.Status == container.Unhealthy && c.RestartCount > 0 && st.record.Good != nil && !st.known():
 		// Nobody was there to answer its check.
@@ -151,6 +151,10 @@ func outOfMemory(state *container.State) string {
 
 func hasHealthCheck(c *container.InspectResponse) bool {
 	return c.State.Health != nil && c.State.Health.Status != container.NoHealthcheck && c.State.Health.Status != ""
+}
+
+func isHealthy(c *container.InspectResponse) bool {
+	return hasHealthCheck(c) && c.State.Health.Status == container.Healthy
 }
 
 // lastProbe gives what the last health check printed, redacted, in one line.

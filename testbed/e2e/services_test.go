@@ -76,6 +76,30 @@ func TestAServiceThatNeverGetsHealthyIsPutBack(t *testing.T) {
 	h.AwaitPhase(soon, "one", report.Ready, fixed)
 }
 
+// TestAFirstDeploymentThatIsMerelySlowIsTriedAgain: there is nothing to put back; once the service is healthy, late, the
+// rest follows by itself.
+func TestAFirstDeploymentThatIsMerelySlowIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	s := newSmall(t)
+	files := s.files("")
+	files["blueprints/small/blueprint.yaml"] = strings.Replace(files["blueprints/small/blueprint.yaml"], "healthTimeout: 20s", "healthTimeout: 3s", 1)
+	files["blueprints/small/compose.yaml"] = strings.Replace(smallCompose, `healthcheck: {test: [CMD, "true"]`,
+		`command: [sh, -c, "(sleep 10; touch /tmp/well) & exec redis-server"]
+    healthcheck: {test: [CMD, test, -e, /tmp/well]`, 1)
+	commit := s.Merge("Begin", files)
+	h := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{})
+	h.Start()
+	status := h.AwaitPhase(soon, "one", report.Degraded, "")
+	require.Contains(t, why(status), "service store is not healthy within 3s")
+	require.Contains(t, why(status), commit[:7]+" is tried again when stack/store is healthy")
+	require.Contains(t, why(status), "See blueprints/small/blueprint.yaml:14:5")
+	require.Empty(t, s.running()["front"])
+	before := s.running()["store"]
+	h.AwaitPhase(soon, "one", report.Ready, commit)
+	require.Equal(t, before, s.running()["store"], "nothing was made anew")
+	require.NotEmpty(t, s.running()["front"])
+}
+
 // TestAPlanThatDestroysWaitsForItsDigest, and exactly that plan goes through once it is merged.
 func TestAPlanThatDestroysWaitsForItsDigest(t *testing.T) {
 	t.Parallel()
