@@ -25,11 +25,21 @@ func (r *round) publish(ctx context.Context, p *pass, trouble error) {
 		s.nodes = p.views()
 	}
 	status := statusOf(s)
-	err := r.payOwed(ctx, func(tx state.Tx) error { return r.keep(ctx, tx, r.known, status) })
+	var last *report.Status
+	var news bool
+	err := r.payOwed(ctx, func(tx state.Tx) (err error) {
+		last, news, err = r.keep(ctx, tx, r.known, status)
+		return err
+	})
 	r.see(func(v *view) { v.Unkept = err })
-	if err != nil {
-		r.log.Error("cannot keep the status", "error", err)
+	switch {
+	case err != nil:
+		if s.unkept == nil || s.unkept.Error() != err.Error() { // it is tried each second
+			r.log.Error("cannot keep the status", "error", err)
+		}
 		r.rouseLater()
+	case news:
+		r.tell(last, status)
 	}
 }
 
@@ -50,57 +60,56 @@ func (w *worker) situation(known state.Instance, next *assignment, trouble error
 	}
 }
 
-// keep writes instance, nodes and status, and enqueues the report, all in one transaction.
-func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, status *report.Status) error {
+// keep writes instance, nodes and status, and enqueues the report, all in one transaction. It gives the
+// status that was kept last, and says whether this one differs from it.
+func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, status *report.Status) (last *report.Status, news bool, err error) {
 	stored, err := w.recallIn(tx)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	known.Suspended = stored.Suspended // a person may have changed it during the round
-	last, err := lastStatus(tx, w.name)
-	if err != nil {
-		return err
+	if last, err = lastStatus(tx, w.name); err != nil {
+		return nil, false, err
 	}
 	delivered, err := report.Delivered(tx, w.name, status.Updated)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	status.Conditions = append(status.Conditions, delivered)
 	changed, err := carry(status, last)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	if !changed && last != nil && status.Updated.Sub(last.Updated).Abs() < heartbeat { // the clock may have gone back
-		return tx.PutInstance(known)
+		return last, false, tx.PutInstance(known)
 	}
 	known.Phase, known.Generation, known.Updated = string(status.Phase), status.Generation, status.Updated
 	if err := tx.PutInstance(known); err != nil {
-		return err
+		return nil, false, err
 	}
 	if err := w.fillRuns(tx, status); err != nil {
-		return err
+		return nil, false, err
 	}
 	if err := w.keepNodes(tx, status.Updated); err != nil {
-		return err
+		return nil, false, err
 	}
 	encoded, err := json.Marshal(status)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	if err := tx.PutValue(statusKey(w.name), encoded); err != nil {
-		return err
+		return nil, false, err
 	}
 	event := state.Event{Time: status.Updated, Instance: w.name, Kind: "phase", Message: string(status.Phase) + " " + status.News}
 	if changed {
 		if event.Seq, err = tx.AddEvent(event); err != nil {
-			return err
+			return nil, false, err
 		}
-		w.tell(last, status)
 	}
 	if w.Reporter == nil || w.isElsewhere() {
-		return nil
+		return last, changed, nil
 	}
-	return w.Reporter.Publish(ctx, tx, status, event)
+	return last, changed, w.Reporter.Publish(ctx, tx, status, event)
 }
 
 // isElsewhere says whether the agent of another host tells of the instance: its branch has one writer.

@@ -1,8 +1,11 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -72,6 +75,39 @@ func TestARunWhoseEndCouldNotBeRecordedIsNotToldToBeRunning(t *testing.T) {
 		return err
 	}))
 	require.Empty(t, w.owed)
+}
+
+// TestNewsAreToldOnceTheyAreKept: on a full disk neither the socket nor the log tells of a phase that the state does not know,
+// and the log tells once that it cannot be kept.
+func TestNewsAreToldOnceTheyAreKept(t *testing.T) {
+	w, failing := newHost(t, newWorld(t, [2]string{"a", "one"}))
+	var log bytes.Buffer
+	w.log = slog.New(slog.NewTextHandler(&log, nil))
+	phases := func() (told []string) {
+		events, _ := w.bus.after(0)
+		for _, e := range events {
+			if e.Kind == "phase" {
+				told = append(told, e.State)
+			}
+		}
+		return told
+	}
+	w.round(t.Context(), "test")
+	told := phases()
+	require.Equal(t, "Ready", told[len(told)-1])
+	suspended := state.Instance{Name: w.name, Applied: "1111111", Suspended: &state.Suspension{By: "ann"}}
+	publish := func() { (&round{worker: w, known: suspended, next: w.assigned}).publish(t.Context(), nil, nil) }
+	failing.FailAt(-1)
+	for range 3 {
+		publish()
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "cannot keep the status"))
+	for n := 1; w.view.Unkept != nil; n++ { // up to the commit
+		require.Equal(t, told, phases())
+		failing.FailAt(n)
+		publish()
+	}
+	require.Equal(t, append(told, "Suspended"), phases())
 }
 
 func TestARejectionIsKeptWhenTheAgentStopsMeanwhile(t *testing.T) {
