@@ -11,7 +11,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
 // Config of a hub. Store is required.
@@ -103,14 +106,14 @@ func (h *Hub) admin(next http.HandlerFunc) http.HandlerFunc {
 }
 
 func (h *Hub) makeOwnRecord(ctx context.Context) error {
-	id := "hub-" + lower(h.OwnCode)
+	id := "hub-" + strings.ToLower(h.OwnCode)
 	if _, err := h.Store.Spoke(ctx, id); !errors.Is(err, ErrNotFound) {
 		return err
 	}
 	now := h.Now()
 	by := "system"
 	return h.Store.Save(ctx, &Record{
-		ObjectID: newObjectID(), SpokeID: id, InstanceCode: upper(h.OwnCode), Name: "Hub", Country: upper(h.OwnCode),
+		ObjectID: bson.NewObjectID(), SpokeID: id, InstanceCode: strings.ToUpper(h.OwnCode), Name: "Hub", Country: strings.ToUpper(h.OwnCode),
 		Status: Approved, ApprovedAt: &now, ApprovedBy: &by, AllowedPolicyScopes: []string{"policy:base"},
 		DataIsolationLevel: "full", RegisteredAt: now, HeartbeatIntervalMs: 30000, TrustLevel: "national",
 		MaxClassification: "TOP_SECRET",

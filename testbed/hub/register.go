@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -91,7 +92,7 @@ func (h *Hub) register(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusBadRequest, fields{"error": "Validation failed", "details": issues})
 		return
 	}
-	request.InstanceCode = upper(request.InstanceCode)
+	request.InstanceCode = strings.ToUpper(request.InstanceCode)
 	if !request.SkipValidation {
 		if err := dialIDP(r.Context(), request.IDPURL); err != nil {
 			answer(w, http.StatusBadRequest, fields{
@@ -129,9 +130,9 @@ func (h *Hub) findOrMake(ctx context.Context, request *registration) (*Record, e
 			h.Log.Warn("identity provider of a new spoke", "code", request.InstanceCode, "error", err.Error())
 		}
 	}
-	code := lower(request.InstanceCode)
+	code := strings.ToLower(request.InstanceCode)
 	record := &Record{
-		ObjectID: newObjectID(), SpokeID: "spoke-" + code + "-" + randomHex(4), InstanceCode: request.InstanceCode,
+		ObjectID: bson.NewObjectID(), SpokeID: "spoke-" + code + "-" + randomHex(4), InstanceCode: request.InstanceCode,
 		Name: request.Name, Description: request.Description, BaseURL: request.BaseURL, APIURL: request.APIURL,
 		InternalAPIURL: "https://dive-spoke-" + code + "-backend:4000", IDPURL: request.IDPURL,
 		IDPPublicURL: request.IDPPublicURL, Country: request.InstanceCode, ContactEmail: request.ContactEmail,
@@ -149,8 +150,8 @@ func (h *Hub) answerRegistration(w http.ResponseWriter, r *http.Request, record 
 		by := "auto-approval-system"
 		if request.PartnerPreApproved {
 			by = "vault-partner-" + request.InstanceCode
-			grant.TrustLevel = orElse(request.PartnerTrustLevel, grant.TrustLevel)
-			grant.MaxClassification = orElse(request.PartnerMaxClassification, grant.MaxClassification)
+			grant.TrustLevel = cmp.Or(request.PartnerTrustLevel, grant.TrustLevel)
+			grant.MaxClassification = cmp.Or(request.PartnerMaxClassification, grant.MaxClassification)
 		}
 		if approved, err := h.doApprove(r.Context(), record.SpokeID, by, grant); err != nil {
 			h.Log.Warn("automatic approval", "spoke", record.SpokeID, "error", err.Error())
@@ -189,7 +190,7 @@ func dialIDP(ctx context.Context, idpURL string) error {
 	if err != nil {
 		return err
 	}
-	port := orElse(u.Port(), "443")
+	port := cmp.Or(u.Port(), "443")
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // one of the hub's habits
@@ -210,16 +211,3 @@ func decoded(certificate *string) *string {
 	}
 	return certificate
 }
-
-func orElse(value, otherwise string) string {
-	if value == "" {
-		return otherwise
-	}
-	return value
-}
-
-func upper(text string) string { return strings.ToUpper(text) }
-
-func lower(text string) string { return strings.ToLower(text) }
-
-func newObjectID() bson.ObjectID { return bson.NewObjectID() }

@@ -11,7 +11,7 @@ func (h *Hub) registrationStatus(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("spoke")
 	record, err := h.Store.Spoke(r.Context(), name)
 	if errors.Is(err, ErrNotFound) {
-		record, err = h.Store.SpokeByCode(r.Context(), upper(name))
+		record, err = h.Store.SpokeByCode(r.Context(), strings.ToUpper(name))
 	}
 	if errors.Is(err, ErrNotFound) {
 		answer(w, http.StatusNotFound, fields{

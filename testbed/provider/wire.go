@@ -167,6 +167,8 @@ func (f field) same(v, live any) bool {
 	return reflect.DeepEqual(settle(f.decode(wanted)), settle(f.decode(live)))
 }
 
+// settle gives all values that the provider takes for one the same form: nothing, empty, false and 0 are nil; what stands
+// in a set, or in a list that is joined by ##, is in order.
 func settle(v any) any {
 	switch value := v.(type) {
 	case []any:
@@ -232,6 +234,8 @@ func overlay(fields []field, blocks []block, rep, plan, prior object) error {
 	return nil
 }
 
+// write puts the planned value into the representation. What the plan leaves open stays as it is live; on create it gets
+// the provider's standard. What the plan takes away is emptied, unless it is empty already or somebody else's to set.
 func (f field) write(rep object, v, before any, creating bool) error {
 	if virtual(f.wire) {
 		if f.wire == "" && settle(v) != nil && !isUnknown(v) && !reflect.DeepEqual(v, before) {
@@ -304,6 +308,8 @@ func observe(fields []field, blocks []block, rep, prior object) object {
 	return state
 }
 
+// read gives the value for the state: the one before where the live one means the same, and where the API does not tell
+// it (a masked secret), so that a plan shows no difference that is none.
 func (f field) read(rep object, prior any) any {
 	if f.wire == "" || f.wire == "." || f.how["masked"] || prior == nil && f.how["loose"] {
 		if isUnknown(prior) {
