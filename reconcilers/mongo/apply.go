@@ -55,6 +55,8 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 		err = s.changeMember(ctx, what, progress)
 	case removeMember:
 		err = s.removeMember(ctx, what.host)
+	case standUp:
+		err = s.standForElection(ctx, what.host)
 	default:
 		err = fmt.Errorf("unknown step %d", what.action)
 	}
@@ -95,6 +97,15 @@ func (s *session) initiate(ctx context.Context, fellows []string, progress recon
 	}
 	if h.SetName == "" {
 		fresh, _, err := s.isFresh(ctx, m)
+		if err == nil && fresh {
+			if err = s.awaitOthers(ctx, m, progress); err == nil {
+				blank := map[string]bool{}
+				for _, host := range fellows { // looked at next
+					blank[host] = true
+				}
+				fresh, err = s.othersFresh(ctx, s.look(ctx), blank)
+			}
+		}
 		if err != nil {
 			return err
 		}

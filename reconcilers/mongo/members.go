@@ -223,6 +223,10 @@ func (s *session) stepDown(ctx context.Context, host string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	s.memory.SteppedDown = s.r.deps.Clock.Now()
+	if err := s.memory.save(); err != nil {
+		return err
+	}
 	command := bson.D{
 		{Key: "replSetStepDown", Value: stepDownSeconds}, {Key: "secondaryCatchUpPeriodSecs", Value: catchUpSeconds},
 	}

@@ -245,7 +245,7 @@ func TestMemberOfAnotherSetIsRefused(t *testing.T) {
 	other.settle(reconciler(t))
 
 	s.spec.Members = append(s.spec.Members, mongo.Member{Service: three[1]})
-	require.Equal(t, "ForeignReplicaSet", s.blocked(reconciler(t)).Reason)
+	require.Equal(t, "TwoReplicaSets", s.blocked(reconciler(t)).Reason)
 	require.NotContains(t, s.picture(three[0]), three[1])
 
 	s.spec.Members[1] = mongo.Member{Service: three[0], Host: desired.Literal(three[0] + "-alias")}

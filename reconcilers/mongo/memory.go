@@ -22,8 +22,9 @@ const memoryFile = "replica-set.json"
 // memory is what the servers cannot tell: which set was made here, and whether a password changed since it was set.
 type memory struct {
 	ReplicaSetID string            `json:"replicaSetId,omitempty"`
-	LastMemberID int               `json:"lastMemberId"`    // the highest _id ever given: none is used twice
-	Hosts        []string          `json:"hosts,omitempty"` // members that were wanted once: others were added by somebody else
+	LastMemberID int               `json:"lastMemberId"`         // the highest _id ever given: none is used twice
+	Hosts        []string          `json:"hosts,omitempty"`      // members that were wanted once: others were added by somebody else
+	SteppedDown  time.Time         `json:"steppedDown,omitzero"` // when a primary was last asked to step down
 	HashKey      []byte            `json:"hashKey,omitempty"`
 	Passwords    map[string]string `json:"passwords,omitempty"` // keyed hash by user id
 

@@ -16,6 +16,7 @@ import (
 const (
 	acceptLimit  = 10 * time.Second       // for a mongod that is starting
 	electLimit   = 3 * time.Second        // for a primary
+	calmLimit    = time.Second            // the same where every member answers: an election takes less
 	loadLimit    = 150 * time.Millisecond // for a member that has just accepted to read its configuration: seen 100 ms
 	secondLook   = time.Second
 	youngLimit   = time.Minute      // a container younger than this may still run the image's temporary mongod
@@ -26,9 +27,10 @@ const (
 type phase int
 
 const (
-	absent  phase = iota // nothing runs and no set is known: everything is to be done
-	empty                // the initial member answers and has no configuration
-	running              // there is a primary
+	absent   phase = iota // nothing runs and no set is known: everything is to be done
+	empty                 // the initial member answers and has no configuration
+	running               // there is a primary
+	headless              // there is none
 )
 
 // observation is what Plan works from.
@@ -47,6 +49,7 @@ type observation struct {
 	version string // of the primary's server
 	fcv     series
 	away    map[string]bool // hosts that nobody reaches
+	heir    string          // the member that should stand for election; empty: none should
 
 	writeConcern string // of clients that name none; empty: nobody has set one
 }
@@ -163,10 +166,18 @@ func (s *session) observeGhosts(ctx context.Context, seen []sighting) (initiated
 		}
 	}
 	fresh, isRoot, err := s.isFresh(ctx, initial)
-	if err != nil || !fresh {
-		return !fresh, nil, err
+	if isBlocked(err) {
+		return false, nil, s.lostWhileOthersStart(seen, err)
 	}
-	return false, observation{want: s.want, phase: empty, root: !isRoot, blank: s.seeBlank(ctx, seen)}, nil
+	var blank map[string]bool
+	if err == nil && fresh {
+		blank = s.seeBlank(ctx, seen)
+		fresh, err = s.othersFresh(ctx, seen, blank)
+	}
+	if err != nil || !fresh {
+		return err == nil, nil, err
+	}
+	return false, observation{want: s.want, phase: empty, root: !isRoot, blank: blank}, nil
 }
 
 // isFresh says whether the member was never in a replica set. A set that is known here is never made a second time.
@@ -175,35 +186,40 @@ func (s *session) isFresh(ctx context.Context, m wantMember) (fresh, isRoot bool
 	if err != nil {
 		return false, isRoot, err
 	}
+	fresh, err = s.neverInSet(ctx, client, m)
+	if fresh && s.memory.ReplicaSetID != "" {
+		return false, isRoot, s.lostData(m.host)
+	}
+	return fresh, isRoot, err
+}
+
+func (s *session) neverInSet(ctx context.Context, client *driver.Client, m wantMember) (bool, error) {
 	isMember := func(h hello) bool { return h.SetName != "" }
-	_, err = getStatus(ctx, client)
+	_, err := getStatus(ctx, client)
 	if hasCode(err, codeNotYetInitialized) { // also the answer of a member that has not read its configuration yet
 		limit := loadLimit
 		if s.memory.ReplicaSetID != "" {
 			limit = secondLook
 		}
 		if _, err := s.await(ctx, limit, []wantMember{m}, isMember); err == nil {
-			return false, isRoot, nil
+			return false, nil
 		}
 		_, err = getStatus(ctx, client)
 	}
 	switch {
 	case ctx.Err() != nil:
-		return false, isRoot, ctx.Err()
+		return false, ctx.Err()
 	case err == nil:
 		_, err = s.await(ctx, electLimit, []wantMember{m}, isMember)
-		return false, isRoot, err
+		return false, err
 	case hasCode(err, codeNotYetInitialized):
-		if s.memory.ReplicaSetID != "" {
-			return false, isRoot, s.lostData(m.host)
-		}
-		return true, isRoot, nil
+		return true, nil
 	case hasCode(err, codeInvalidReplicaSetConfig):
-		return false, isRoot, s.strangeConfig(ctx, client, m.host)
+		return false, s.strangeConfig(ctx, client, m.host)
 	case hasCode(err, codeNoReplicationEnabled):
-		return false, isRoot, s.noReplSet(m.host)
+		return false, s.noReplSet(m.host)
 	}
-	return false, isRoot, fmt.Errorf("ask %s for the replica set's status: %w", m.host, err)
+	return false, fmt.Errorf("ask %s for the replica set's status: %w", m.host, err)
 }
 
 // observeSet reads everything of a set that has been initiated.
@@ -220,6 +236,10 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	state := observation{want: s.want, phase: running, root: !isRoot}
 	if state.config, _, err = getConfig(ctx, client, false); err != nil {
 		return o, fmt.Errorf("read the replica set's configuration: %w", err)
+	}
+	same, err := s.sameSet(ctx, primary, state.config, seen)
+	if err != nil {
+		return o, err
 	}
 	if err := s.recognise(primary.host, state.config); err != nil {
 		return o, err
@@ -241,7 +261,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if state.seeds, err = s.observeSeeds(ctx, client); err != nil {
 		return o, err
 	}
-	state.renames = s.findRenames(seen, state.config)
+	state.renames = s.findRenames(same, state.config)
 	state.known = s.memory.Hosts
 	state.primary, state.away = primaryHost(st), awayHosts(st)
 	if s.want.writeConcern() != "" {
@@ -330,44 +350,4 @@ func (s *session) findRenames(seen []sighting, c config) map[string]string {
 		}
 	}
 	return renames
-}
-
-// observeHeadless tells of a set without a primary what its members say.
-func (s *session) observeHeadless(ctx context.Context, o reconcilers.Observed, seen []sighting, cause error) (reconcilers.Observed, error) {
-	if ctx.Err() != nil {
-		return o, ctx.Err()
-	}
-	since := s.r.deps.Clock.Now().Sub(s.r.firstSeen(s.component))
-	for _, one := range seen {
-		if !one.answers() || one.hello.SetName != s.want.set {
-			continue
-		}
-		client, isRoot, err := s.enter(ctx, one.member)
-		if isBlocked(err) {
-			return o, err
-		}
-		if err != nil || !isRoot {
-			continue
-		}
-		st, err := getStatus(ctx, client)
-		if err != nil {
-			continue
-		}
-		c, _, err := getConfig(ctx, client, false)
-		if err != nil {
-			continue
-		}
-		if err := s.recognise(one.member.host, c); err != nil {
-			return o, err
-		}
-		o.Facts = s.facts(st, c, seen)
-		if reachable, needed := majority(st, c); reachable < needed && since > majorityWait {
-			return o, s.lostMajority(st, reachable, needed)
-		}
-		break
-	}
-	if o.Facts.Summary == "" {
-		o.Facts.Summary = s.want.set + " without a primary"
-	}
-	return o, &reconcilers.WaitError{For: "a primary of " + s.want.set, Again: time.Second, Err: cause}
 }

@@ -23,6 +23,7 @@ const (
 	addMember
 	changeMember
 	removeMember
+	standUp
 )
 
 // step is what Apply does for one change.
@@ -57,9 +58,12 @@ func (r *Reconciler) Plan(_ reconcilers.Target, o reconcilers.Observed) (reconci
 	}
 	p := &planner{want: state.want}
 	var err error
-	if state.phase == running {
+	switch state.phase {
+	case running:
 		err = p.planSet(state)
-	} else {
+	case headless:
+		p.planHeadless(state)
+	case absent, empty:
 		err = p.planNew(state)
 	}
 	if err != nil {
@@ -101,11 +105,13 @@ func (p *planner) planNew(o observation) error {
 
 func (p *planner) planSet(o observation) error {
 	c := o.config
-	for i, m := range c.Members {
-		if now, renamed := o.renames[m.Host]; renamed {
-			p.add(step{action: renameMember, host: now, was: m.Host}, reconcilers.Update, "member "+now, "renamed from "+m.Host)
-			c.Members = append([]memberConfig(nil), c.Members...)
-			c.Members[i].Host = now
+	c.Members = slices.Clone(c.Members)
+	for _, primary := range []bool{false, true} { // last
+		for i, m := range o.config.Members {
+			if now, renamed := o.renames[m.Host]; renamed && primary == (m.Host == o.primary) {
+				p.add(step{action: renameMember, host: now, was: m.Host}, reconcilers.Update, "member "+now, "renamed from "+m.Host)
+				c.Members[i].Host = now
+			}
 		}
 	}
 	p.planSettings(c)
@@ -123,13 +129,20 @@ func (p *planner) planSet(o observation) error {
 	}
 	p.planWriteConcern(o.writeConcern)
 	var seats []seat
-	for _, m := range c.Members {
-		seats = append(seats, seat{host: m.Host, shape: m.shape(), primary: m.Host == o.primary, away: o.away[m.Host]})
+	for i, m := range c.Members {
+		was := o.config.Members[i].Host
+		seats = append(seats, seat{host: m.Host, shape: m.shape(), primary: was == o.primary, away: o.away[was]})
 	}
 	if err := p.planMembers(seats, o.known); err != nil {
 		return err
 	}
 	return p.planFCV(o)
+}
+
+// planHeadless helps a set that would wait for an election's timeout.
+func (p *planner) planHeadless(o observation) {
+	p.add(step{action: standUp, host: o.heir}, reconcilers.Run, "primary of "+p.want.set,
+		fmt.Sprintf("there is none and all %d members answer: %s stands for election", len(o.config.Members), o.heir))
 }
 
 func (p *planner) planSettings(c config) {

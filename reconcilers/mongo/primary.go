@@ -19,7 +19,11 @@ func (s *session) findPrimary(ctx context.Context, seen []sighting) (wantMember,
 			there = append(there, one.member)
 		}
 	}
-	return s.awaitPrimary(ctx, electLimit, there)
+	limit := electLimit
+	if len(there) == len(seen) {
+		limit = calmLimit
+	}
+	return s.awaitPrimary(ctx, limit, there)
 }
 
 // awaitPrimary waits until a member says that it is primary, or that a host is which the manifest does not name: a
@@ -34,6 +38,11 @@ func (s *session) awaitPrimary(ctx context.Context, limit time.Duration, among [
 	})
 	if err != nil || seen.hello.IsWritablePrimary {
 		return seen.member, err
+	}
+	for _, one := range s.look(ctx) { // a member that has yet to be renamed
+		if one.answers() && one.hello.IsWritablePrimary && one.hello.SetName == s.want.set {
+			return one.member, nil
+		}
 	}
 	stranger, err := memberAt(seen.hello.Primary)
 	if err != nil {

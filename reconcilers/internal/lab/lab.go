@@ -160,6 +160,34 @@ func (l *Lab) Stop(service string) {
 	}
 }
 
+// Kill ends a service's processes without warning; Start lets it run again.
+func (l *Lab) Kill(service string) {
+	l.tb.Helper()
+	if _, err := l.engine.ContainerKill(l.tb.Context(), l.name(service), client.ContainerKillOptions{Signal: "KILL"}); err != nil {
+		l.tb.Fatalf("kill %s: %v", service, err)
+	}
+}
+
+// Disconnect cuts a service off from all others and from the host, until Connect.
+func (l *Lab) Disconnect(service string) {
+	l.tb.Helper()
+	_, err := l.engine.NetworkDisconnect(l.tb.Context(), l.prefix, client.NetworkDisconnectOptions{Container: l.name(service), Force: true})
+	if err != nil {
+		l.tb.Fatalf("cut off %s: %v", service, err)
+	}
+}
+
+// Connect undoes Disconnect. The service's address may be another one than before.
+func (l *Lab) Connect(service string) {
+	l.tb.Helper()
+	_, err := l.engine.NetworkConnect(l.tb.Context(), l.prefix, client.NetworkConnectOptions{
+		Container: l.name(service), EndpointConfig: &network.EndpointSettings{Aliases: []string{service}},
+	})
+	if err != nil {
+		l.tb.Fatalf("connect %s: %v", service, err)
+	}
+}
+
 // Pause freezes a service's processes until the test's end or Unpause.
 func (l *Lab) Pause(service string) {
 	l.tb.Helper()

@@ -1,0 +1,203 @@
+package mongo_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+
+	"dive-agent/reconcilers"
+	"dive-agent/testbed"
+)
+
+// writer inserts one document after the other with majority concern, as an application does.
+type writer struct {
+	s       *set
+	client  *driver.Client
+	stop    context.CancelFunc
+	ended   chan struct{}
+	mu      sync.Mutex
+	written []int
+	longest time.Duration // between two acknowledged writes
+	failed  error         // of the last write that was not
+}
+
+// DialContext reaches a member by its host name, where its container is now.
+func (w *writer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	c, err := w.s.lab.Find(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, net.JoinHostPort(c.Addr().String(), port))
+}
+
+// write starts a writer that goes on until lost is asked, at most until the test ends.
+func (s *set) write() *writer {
+	s.t.Helper()
+	w := &writer{s: s, ended: make(chan struct{})}
+	hosts := make([]string, len(three))
+	for i, name := range three {
+		hosts[i] = name + ":27017"
+	}
+	var err error
+	w.client, err = driver.Connect(options.Client().SetHosts(hosts).SetReplicaSet("rs0").SetDialer(w).
+		SetWriteConcern(writeconcern.Majority()).SetServerSelectionTimeout(5 * time.Second).
+		SetHeartbeatInterval(500 * time.Millisecond).
+		SetAuth(options.Credential{AuthSource: "admin", Username: "admin", Password: rootPassword}))
+	require.NoError(s.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	w.stop = cancel
+	s.t.Cleanup(func() {
+		cancel()
+		<-w.ended
+		_ = w.client.Disconnect(context.Background())
+	})
+	go w.run(ctx)
+	testbed.Eventually(s.t, 30*time.Second, "a first write", func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(w.written) == 0 {
+			return errors.Join(errors.New("none"), w.failed)
+		}
+		return nil
+	})
+	return w
+}
+
+func (w *writer) run(ctx context.Context) {
+	defer close(w.ended)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	last := time.Now()
+	for n := 0; ; n++ {
+		one, cancel := context.WithTimeout(ctx, 20*time.Second)
+		_, err := w.client.Database("walk").Collection("written").InsertOne(one, bson.D{{Key: "_id", Value: n}})
+		cancel()
+		w.mu.Lock()
+		if now := time.Now(); err == nil {
+			w.written = append(w.written, n)
+			w.longest, last = max(w.longest, now.Sub(last)), now
+		} else if ctx.Err() == nil {
+			w.failed = err
+		}
+		w.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// lost ends the writer and gives the acknowledged documents that are not there.
+func (w *writer) lost(service string) []int {
+	w.s.t.Helper()
+	w.stop()
+	<-w.ended
+	ctx, cancel := context.WithTimeout(w.s.t.Context(), 30*time.Second)
+	defer cancel()
+	found, err := w.s.admin(service).Database("walk").Collection("written").Find(ctx, bson.D{})
+	require.NoError(w.s.t, err)
+	var documents []struct {
+		ID int `bson:"_id"`
+	}
+	require.NoError(w.s.t, found.All(ctx, &documents))
+	there := map[int]bool{}
+	for _, d := range documents {
+		there[d.ID] = true
+	}
+	lost := []int{}
+	for _, n := range w.written {
+		if !there[n] {
+			lost = append(lost, n)
+		}
+	}
+	w.s.t.Logf("%d writes were acknowledged, %d lost; the longest stall was %s; the last error: %v", len(w.written), len(lost), w.longest, w.failed)
+	require.NotEmpty(w.s.t, w.written)
+	return lost
+}
+
+// primaryOf is the service whose member takes writes now.
+func primaryOf(t *testing.T, o reconcilers.Observed) string {
+	t.Helper()
+	host, _, err := net.SplitHostPort(o.Outputs["primary"].Text())
+	require.NoError(t, err)
+	return host
+}
+
+// accepting waits until the services' servers accept connections.
+func (s *set) accepting(services ...string) {
+	s.t.Helper()
+	for _, name := range services {
+		testbed.Eventually(s.t, 30*time.Second, name+" accepts connections", func() error {
+			c, err := s.lab.Find(s.t.Context(), name)
+			if err != nil {
+				return err
+			}
+			conn, err := net.DialTimeout("tcp", c.Addr().String()+":27017", time.Second)
+			if err == nil {
+				_ = conn.Close()
+			}
+			return err
+		})
+	}
+}
+
+// Servers are killed with the power of a power cut: no election timeout is waited for when all are back.
+func TestKilledMembersFindAPrimarySoon(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three...).run(three...)
+	r := reconciler(t)
+	o := s.settle(r)
+	s.spec.Settings.ElectionTimeoutMillis = 40_000 // who waits for it is found out
+	o = s.settle(r)
+	w := s.write()
+	stood := 0
+	s.ended = func(c reconcilers.Change) {
+		if c.Address == "primary of rs0" {
+			require.Equal(t, reconcilers.Run, c.Action)
+			require.Contains(t, c.Reason, "there is none and all 3 members answer: mongodb-")
+			stood++
+		}
+	}
+	for _, killed := range [][]string{{primaryOf(t, o)}, three} {
+		before, err := s.lab.Find(t.Context(), three[0])
+		require.NoError(t, err)
+		for _, name := range killed {
+			s.lab.Kill(name)
+		}
+		for i := range killed { // in another order: most of them get another's address
+			s.lab.Start(killed[len(killed)-1-i])
+		}
+		s.accepting(three...)
+		began := time.Now()
+		o = s.settle(r)
+		t.Logf("%v killed: a primary, and all others serving, %s after they accept; address %s", killed, time.Since(began), before.Addr())
+		require.Less(t, time.Since(began), 20*time.Second)
+		require.Equal(t, "rs0 PRIMARY, 3 members", o.Facts.Summary)
+	}
+	require.Equal(t, 2, stood, "once for each")
+
+	for _, name := range three {
+		if name != primaryOf(t, o) {
+			s.lab.Kill(name)
+			s.lab.Start(name)
+			break
+		}
+	}
+	o = s.settle(r)
+	require.Equal(t, 2, stood, "a set with a primary needs no other one")
+	require.Empty(t, w.lost(primaryOf(t, o)))
+}
