@@ -39,6 +39,8 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 		err = s.onPrimary(ctx, func(client *driver.Client) error {
 			return s.putUser(context.WithoutCancel(ctx), client, s.want.users[what.index])
 		})
+	case putIndex:
+		err = s.onPrimary(ctx, func(client *driver.Client) error { return s.putIndex(ctx, client, s.want.indexes[what.index]) })
 	case seedCollection:
 		err = s.onPrimary(ctx, func(client *driver.Client) error { return plant(ctx, client, s.want.seeds[what.index]) })
 	case changeSettings:

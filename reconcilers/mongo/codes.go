@@ -32,6 +32,13 @@ const (
 	codeNoSuchNode                  = 110
 	codeCommandNotFound             = 59
 	codeBadValue                    = 2
+	codeFailedToParse               = 9
+	codeTypeMismatch                = 14
+	codeNamespaceNotFound           = 26
+	codeCannotCreateIndex           = 67
+	codeIndexOptionsConflict        = 85
+	codeIndexKeySpecsConflict       = 86
+	codeDuplicateKey                = 11000
 	codeInvalidOptions              = 72
 )
 

@@ -91,7 +91,10 @@ func TestMistakesInManifest(t *testing.T) {
 		"no user":          {members + "      user: app\n", `user "app", whose login the uri should carry`},
 		"no database":      {members + "      seed: [{collection: c, file: ok.json}]\n", "seed c needs a database"},
 		"no file":          {members + "      database: d\n      seed: [{collection: c, file: absent.json}]\n", "cannot read blueprints/b/absent.json"},
-		"bad file":         {members + "      database: d\n      seed: [{collection: c, file: bad.json}]\n", `document 1 has no field "_id"`},
+		"bad key":          {members + "      database: d\n      indexes: [{collection: c, keys: {a: 2}}]\n", "blueprint.yaml:14:40: key a of an index of c: 1, -1,"},
+		"index twice":      {members + "      database: d\n      indexes: [{collection: c, keys: {a: 1}}, {collection: c, keys: {a: 1}}]\n", "index d.c.a_1 stands twice"},
+		"bad expiry":       {members + "      database: d\n      indexes: [{collection: c, keys: {a: 1, b: 1}, expireAfterSeconds: 1}]\n", "on an index with one key"},
+		"bad file":         {members + "      database: d\n      seed: [{collection: c, file: bad.json}]\n", `bad.json:1: the document has no field "_id"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(c.text, map[string]string{"bad.json": `[{"id": 1}]`})

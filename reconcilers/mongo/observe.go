@@ -41,6 +41,7 @@ type observation struct {
 	root    bool // the administrator is to be made
 	roles   []roleGap
 	users   []userGap
+	indexes []indexGap
 	seeds   []seedGap
 	blank   map[string]bool   // hosts that are as new as the initial one; nil: nobody runs yet, and all are hoped to be
 	renames map[string]string // host in the configuration -> wanted host
@@ -256,6 +257,9 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	}
 	notes, err := s.observeAccess(ctx, client, primary, &state)
 	if err != nil {
+		return o, err
+	}
+	if state.indexes, err = s.observeIndexes(ctx, client); err != nil {
 		return o, err
 	}
 	if state.seeds, err = s.observeSeeds(ctx, client); err != nil {

@@ -17,6 +17,7 @@ const (
 	makeRoot
 	putRole
 	putUser
+	putIndex
 	seedCollection
 	setWriteConcern
 	setFCV
@@ -34,7 +35,7 @@ type step struct {
 	was    string // its host before a rename
 
 	fellows []string // hosts that a set is initiated with beside host
-	index   int      // of the role, user or seed that is wanted
+	index   int      // of the role, user, index or seed that is wanted
 }
 
 // planner collects changes with their steps.
@@ -92,6 +93,9 @@ func (p *planner) planNew(o observation) error {
 	for i, u := range p.want.users {
 		p.planUser(userGap{index: i, user: u, missing: true})
 	}
+	for i := range p.want.indexes {
+		p.planIndex(indexGap{index: i})
+	}
 	for i, s := range p.want.seeds {
 		p.planSeed(seedGap{index: i, missing: len(s.documents)})
 	}
@@ -124,6 +128,9 @@ func (p *planner) planSet(o observation) error {
 	for _, gap := range o.users {
 		p.planUser(gap)
 	}
+	for _, gap := range o.indexes {
+		p.planIndex(gap)
+	}
 	for _, gap := range o.seeds {
 		p.planSeed(gap)
 	}
@@ -153,18 +160,6 @@ func (p *planner) planSettings(c config) {
 
 func (p *planner) planRoot() {
 	p.add(step{action: makeRoot}, reconcilers.Create, "user "+p.want.root.name, "administrator, the server has no user yet")
-}
-
-func (p *planner) planSeed(gap seedGap) {
-	if gap.missing == 0 {
-		return
-	}
-	s := p.want.seeds[gap.index]
-	reason := fmt.Sprintf("seed %d documents into %s", gap.missing, s.collection)
-	if total := len(s.documents); gap.missing < total {
-		reason = fmt.Sprintf("seed %d of %d documents into %s, the others are there", gap.missing, total, s.collection)
-	}
-	p.add(step{action: seedCollection, index: gap.index}, reconcilers.Create, "documents "+s.name(), reason)
 }
 
 // planMembers plans the reconfigurations, one member and at most one vote at a time.

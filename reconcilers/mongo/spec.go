@@ -36,7 +36,8 @@ type Spec struct {
 	User     string       `yaml:"user" doc:"Whose login the output uri carries. Default: the first of users, else root."`
 	FCV      desired.Expr `yaml:"featureCompatibilityVersion" doc:"Raised to this one, such as \"6.0\", once all members run a server of it; never lowered. Merge it after the image, when you are sure not to go back. Default: stays as it is."`
 	Settings *Settings    `yaml:"settings" doc:"Settings of the replica set. What is left out stays as it is."`
-	Seed     []Seed       `yaml:"seed" doc:"Documents that must be there. Only missing ones are inserted; what is there is never changed."`
+	Seed     []Seed       `yaml:"seed" doc:"Documents that must be there. Missing ones are inserted; what is there is changed only where update is set, and never removed."`
+	Indexes  []Index      `yaml:"indexes" doc:"Indexes that must be there. Missing ones are made, before the documents of seed; none is ever dropped."`
 	Database string       `yaml:"database" doc:"Default database: in the output uri, and of seeds."`
 }
 
@@ -93,8 +94,9 @@ type Settings struct {
 type Seed struct {
 	Database   string `yaml:"database" doc:"Database. Default: the component's."`
 	Collection string `yaml:"collection" required:"true" doc:"Collection."`
-	File       string `yaml:"file" required:"true" doc:"JSON file (an array of documents, extended JSON allowed), relative to the instance's source folder."`
+	File       string `yaml:"file" required:"true" doc:"File of documents, relative to the instance's source folder: a JSON array in which extended JSON is allowed, or, as .yaml or .yml, a list of maps. At most 16 MiB and 100000 documents."`
 	Key        string `yaml:"key" default:"_id" doc:"Field that identifies a document."`
+	Update     bool   `yaml:"update" doc:"Documents that are there and differ from the file are replaced; the order of fields, the types of equal numbers and, with another key, _id make no difference."`
 
 	Position desired.Position
 }
@@ -132,7 +134,7 @@ func (u User) database() string {
 
 func (s Seed) key() string {
 	if s.Key == "" {
-		return "_id"
+		return idField
 	}
 	return s.Key
 }
@@ -212,6 +214,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	for _, seed := range s.Seed {
 		s.validateSeed(c, seed)
 	}
+	s.validateIndexes(c)
 }
 
 func (s *Spec) validateSettings(c *desired.Check) {
@@ -347,10 +350,10 @@ func (s *Spec) validateSeed(c *desired.Check, seed Seed) {
 	}
 	defer func() { _ = file.Close() }()
 	err = desired.Once(c, "seed "+name+" by "+seed.key(), func() error {
-		_, err := readSeed(file, seed.key())
+		_, err := readSeed(file, name, seed.key())
 		return err
 	})
 	if err != nil {
-		c.Errorf(at, "seed %s: %s: %v", seed.Collection, seed.File, err)
+		c.Errorf(at, "seed %s: %v", seed.Collection, err)
 	}
 }

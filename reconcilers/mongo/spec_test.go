@@ -27,19 +27,21 @@ func TestKeysOf(t *testing.T) {
 }
 
 func TestReadSeed(t *testing.T) {
-	documents, err := readSeed(strings.NewReader(`[{"coiId": "A", "n": 1}, {"coiId": "B", "at": {"$date": "2026-01-02T03:04:05Z"}}]`), "coiId")
+	documents, err := readSeed(strings.NewReader(`[{"coiId": "A", "n": 1}, {"coiId": "B", "at": {"$date": "2026-01-02T03:04:05Z"}}]`), "coi.json", "coiId")
 	require.NoError(t, err)
 	require.Len(t, documents, 2)
 	require.Equal(t, "A", documents[0].key.StringValue())
 	for text, want := range map[string]string{
-		`{"coiId": "A"}`:                                 "not a JSON array",
-		`[{"coiId": "A"}, {"id": "B"}]`:                  `document 2 has no field "coiId"`,
-		`[{"coiId": 1}, {"coiId": 1.0}]`:                 "documents 1 and 2 have the same coiId",
+		`{"coiId": "A"}`: "not a JSON array",
+		"[{\"coiId\": \"A\"},\n {\"id\": \"B\"}]":        `coi.json:2: the document has no field "coiId"`,
+		"[{\"coiId\": 1},\n\n{\"coiId\": 1.0}]":          "coi.json:3: the document has the same coiId as the one of line 1",
+		`[{"coiId": null}]`:                              "a value of type null",
+		`[{"coiId": 1, "a": {"b": 1, "b": 2}}]`:          `field "b" stands twice`,
 		`[{"coiId": "A"`:                                 "not a JSON array",
 		`[]}, {"documents": [`:                           "not a JSON array",
 		`[{"coiId": "A"}], "documents": [{"coiId": "B"}`: "not a JSON array",
 	} {
-		_, err := readSeed(strings.NewReader(text), "coiId")
+		_, err := readSeed(strings.NewReader(text), "coi.json", "coiId")
 		require.ErrorContains(t, err, want, text)
 	}
 }

@@ -9,7 +9,10 @@ import (
 	"dive-agent/reconcilers"
 )
 
-const adminDatabase = "admin"
+const (
+	adminDatabase = "admin"
+	idField       = "_id"
+)
 
 // want is the spec with every expression evaluated.
 type want struct {
@@ -21,6 +24,7 @@ type want struct {
 	users    []wantUser
 	settings Settings
 	seeds    []wantSeed
+	indexes  []wantIndex
 	database string
 	fcv      string // empty: stays as it is
 	uriUser  login
@@ -47,6 +51,8 @@ type role struct {
 
 type wantSeed struct {
 	database, collection, key string
+	file                      string
+	update                    bool
 	documents                 []seedDocument
 }
 
@@ -88,6 +94,9 @@ func resolve(t reconcilers.Target) (want, error) {
 		}
 		w.users = append(w.users, user)
 	}
+	for _, x := range spec.Indexes {
+		w.indexes = append(w.indexes, x.resolve(spec.Database, &eval))
+	}
 	if eval.err != nil {
 		return want{}, eval.err
 	}
@@ -97,7 +106,7 @@ func resolve(t reconcilers.Target) (want, error) {
 		if err != nil {
 			return want{}, &reconcilers.BlockedError{Reason: "BadSeed", Message: err.Error(), Do: "Correct the file in the fleet repository"}
 		}
-		w.seeds = append(w.seeds, wantSeed{spec.seedDatabase(s), s.Collection, s.key(), documents})
+		w.seeds = append(w.seeds, wantSeed{spec.seedDatabase(s), s.Collection, s.key(), s.File, s.Update, documents})
 	}
 	return w, nil
 }
