@@ -32,7 +32,8 @@ const SharedPart = "@resources"
 // secretsVariable names the instance's secrets folder in every Compose file, unless the manifest sets it itself.
 const secretsVariable = "SECRETS_DIR"
 
-var projectName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
+// validProject is what Compose takes for a project's name.
+var validProject = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 
 func (s *Spec) files() []string {
 	if len(s.Files) == 0 {
@@ -61,7 +62,7 @@ func (s *Spec) projectName(instance string, scope *desired.Scope) (string, error
 		return "", fmt.Errorf("the project name %q must be known from the start and no secret", s.Project.Source())
 	}
 	name := value.Text()
-	if !projectName.MatchString(name) {
+	if !validProject.MatchString(name) {
 		return "", fmt.Errorf("project name %q: use lower-case letters, digits, - and _, starting with a letter or digit", name)
 	}
 	return name, nil
