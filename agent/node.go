@@ -26,6 +26,13 @@ const (
 	NodeRejected NodeState = "rejected" // the new version does not work; put back
 )
 
+// severity is the one order of states, from what matters least: of several nodes the worst one is told.
+var severity = []NodeState{NodeDone, NodePending, NodeWaiting, NodeWorking, NodeBlocked, NodeFailed, NodeRejected}
+
+func (s NodeState) worseThan(other NodeState) bool {
+	return slices.Index(severity, s) > slices.Index(severity, other)
+}
+
 // Ended says whether nothing more happens to the node in this pass.
 func (s NodeState) Ended() bool { return s != NodePending && s != NodeWorking }
 

@@ -175,18 +175,13 @@ func (p *pass) outcome(ctx context.Context) (state.Outcome, string) {
 	if cause := context.Cause(ctx); cause != nil {
 		return state.Cancelled, cause.Error()
 	}
-	worst, message := state.Done, ""
-	rank := map[state.Outcome]int{state.Done: 0, state.Waiting: 1, state.Blocked: 2, state.Failed: 3}
+	worst, message := NodeDone, ""
 	for _, view := range p.views() {
-		outcome := map[NodeState]state.Outcome{
-			NodePending: state.Waiting, NodeWorking: state.Waiting, NodeWaiting: state.Waiting, NodeBlocked: state.Blocked,
-			NodeFailed: state.Failed, NodeRejected: state.Failed, NodeDone: state.Done,
-		}[view.State]
-		if rank[outcome] > rank[worst] {
-			worst, message = outcome, view.ID+": "+view.Message
+		if view.State.worseThan(worst) {
+			worst, message = view.State, view.ID+": "+view.Message
 		}
 	}
-	return worst, message
+	return outcomeOf(worst), message
 }
 
 // again says when a pass that did not end well should be followed by another one; zero: only when something wakes it.

@@ -100,11 +100,10 @@ func (s situation) phase(st *report.Status) {
 
 // worst is the node that matters most, nil when all are done. What fails because of another node matters less than that.
 func (s situation) worst() *Node {
-	rank := map[NodeState]int{NodeDone: 0, NodePending: 1, NodeWorking: 1, NodeWaiting: 2, NodeBlocked: 3, NodeFailed: 4, NodeRejected: 5}
 	var worst *Node
 	for i := range s.nodes {
 		n := &s.nodes[i]
-		if rank[n.State] > 0 && (worst == nil || rank[n.State] > rank[worst.State]) && !s.follows(*n) {
+		if n.State != NodeDone && (worst == nil || n.State.worseThan(worst.State)) && !s.follows(*n) {
 			worst = n
 		}
 	}
@@ -246,11 +245,7 @@ func needIDs(n Node) (ids []string) {
 }
 
 func merge(c *report.Component, n Node) {
-	rank := map[string]int{
-		string(NodeDone): 0, string(NodePending): 1, string(NodeWaiting): 2, string(NodeWorking): 3,
-		string(NodeBlocked): 4, string(NodeFailed): 5, string(NodeRejected): 6,
-	}
-	if rank[string(n.State)] > rank[c.State] {
+	if n.State.worseThan(NodeState(c.State)) {
 		c.State, c.Message = string(n.State), n.Message
 	}
 	if n.Part == "" {

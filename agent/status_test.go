@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -52,6 +53,35 @@ func TestPhases(t *testing.T) {
 		require.Equal(t, c.news, status.News, name)
 		require.Equal(t, c.phase == report.Ready, status.Conditions[0].Status, name)
 	}
+}
+
+// TestStatesHaveOneOrder: phase, component and outcome of a run tell of the same node.
+func TestStatesHaveOneOrder(t *testing.T) {
+	t.Parallel()
+	require.Len(t, severity, 7, "all states")
+	for i, worse := range severity {
+		for _, less := range severity[:i] {
+			nodes := []Node{{ID: "s/a", Component: "s", State: less, Message: "less"}, {ID: "s/b", Component: "s", State: worse, Message: "worse"}}
+			s := situation{nodes: nodes, redact: func(text string) string { return text }}
+			require.Equal(t, "s/b", s.worst().ID)
+			require.Equal(t, string(worse), statusOf(s).Components[0].State)
+			p := newPass(passOptions{clock: newWorld(t).clock, instance: &desired.Instance{Graph: graphOf(nodes)}})
+			for id, n := range p.nodes {
+				n.view = nodes[slices.IndexFunc(nodes, func(n Node) bool { return n.ID == id })]
+			}
+			outcome, message := p.outcome(t.Context())
+			require.Equal(t, outcomeOf(worse), outcome)
+			require.Equal(t, "s/b: worse", message)
+		}
+	}
+}
+
+func graphOf(nodes []Node) *desired.Graph {
+	graph := &desired.Graph{}
+	for _, n := range nodes {
+		graph.Nodes = append(graph.Nodes, &desired.Node{ID: n.ID, Component: &desired.Component{Name: n.Component}})
+	}
+	return graph
 }
 
 // TestReadyIsSaidOnlyOfWhatWasLookedAt: while a new content is surveyed, what is known of the nodes is of the one before.
