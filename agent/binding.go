@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
-	"time"
 
 	"dive-agent/reconcilers"
 	"dive-agent/state"
@@ -64,19 +62,4 @@ func (r *round) bind(ctx context.Context) error {
 // sourceOf is the instance's source folder in the snapshot.
 func sourceOf(a *assignment) string {
 	return filepath.Join(a.revision.Dir, filepath.FromSlash(a.instance.Source))
-}
-
-// noServices is the answer for an instance without a stack.
-type noServices struct{}
-
-func (noServices) Find(_ context.Context, service string) (reconcilers.Container, error) {
-	return reconcilers.Container{}, fmt.Errorf("no service %q: the instance has no stack", service)
-}
-
-func (noServices) Logs(_ context.Context, service string, _ time.Time, _ int) (io.ReadCloser, error) {
-	return nil, fmt.Errorf("no service %q: the instance has no stack", service)
-}
-
-func (noServices) Exec(_ context.Context, service string, _, _ []string, _ io.Reader) ([]byte, int, error) {
-	return nil, 0, fmt.Errorf("no service %q: the instance has no stack", service)
 }

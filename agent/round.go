@@ -154,19 +154,17 @@ func (w *worker) noteNode(run string, n Node) {
 	}
 }
 
-// stack finds the component that runs the instance's services, and what data it keeps.
+// stack finds the components that run the instance's services, and what data they keep.
 func (w *worker) stack(instance *desired.Instance, fleet *desired.Fleet, folders places) (reconcilers.Services, func(context.Context) ([]string, error)) {
-	var (
-		services reconcilers.Services = noServices{}
-		keepers  []func(context.Context) ([]string, error)
-	)
+	services := stacks{graph: instance.Graph, of: map[string]reconcilers.Services{}}
+	var keepers []func(context.Context) ([]string, error)
 	scope := instance.Scope(nil, folders.builtins())
 	for _, component := range instance.Components {
 		engine := w.Reconcilers[component.Kind]
 		target := folders.target(fleet, instance, component, scope)
 		target.Log = w.log
 		if finder, ok := engine.(reconcilers.ServiceFinder); ok {
-			services = finder.Services(target)
+			services.of[component.Name] = finder.Services(target)
 		}
 		if keeper, ok := engine.(reconcilers.DataKeeper); ok {
 			keepers = append(keepers, func(ctx context.Context) ([]string, error) { return keeper.Data(ctx, target) })
