@@ -124,6 +124,7 @@ func (p *pass) step(ctx context.Context, n *nodeRun) error {
 	defer turn.release()
 	applied, err := n.engine.Apply(ctx, n.target, n.plan, &progress{pass: p, node: n})
 	p.publish(n, applied.Outputs)
+	p.hold(n, applied.Holds)
 	if err != nil {
 		return err
 	}
@@ -187,6 +188,12 @@ func (p *pass) awaitNeeds(ctx context.Context, n *nodeRun) error {
 func (p *pass) unmet(edge desired.Edge, on *nodeRun) error {
 	if edge.Output != "" {
 		if !p.outputKnown(edge) {
+			return &reconcilers.WaitError{For: p.edgeName(edge)}
+		}
+		return nil
+	}
+	if edge.Secret != "" {
+		if !p.isHeld(edge) {
 			return &reconcilers.WaitError{For: p.edgeName(edge)}
 		}
 		return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,6 +48,7 @@ type pass struct {
 
 	mu      sync.Mutex                          // guards what follows, and what of each node says so; no other lock is taken under it
 	outputs map[string]map[string]desired.Value // component -> output -> value
+	holds   map[string][]string                 // node -> secrets whose present value it was last seen to take
 }
 
 // nodeRun is a node within one pass. Its own goroutine writes it: the survey's, then the apply's. Others read of it only
@@ -74,7 +76,7 @@ type nodeRun struct {
 }
 
 func newPass(o passOptions) *pass {
-	p := &pass{passOptions: o, nodes: map[string]*nodeRun{}, outputs: map[string]map[string]desired.Value{}, began: o.clock.Now()}
+	p := &pass{passOptions: o, nodes: map[string]*nodeRun{}, outputs: map[string]map[string]desired.Value{}, holds: map[string][]string{}, began: o.clock.Now()}
 	for _, node := range o.instance.Graph.Nodes {
 		p.nodes[node.ID] = &nodeRun{
 			node:     node,
@@ -154,6 +156,20 @@ func (p *pass) publish(n *nodeRun, outputs map[string]desired.Value) {
 	p.outputs[n.node.Component.Name] = merged
 }
 
+// hold remembers which secrets a node was seen to have as they are now.
+func (p *pass) hold(n *nodeRun, secrets []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.holds[n.node.ID] = secrets
+}
+
+// isHeld says whether the secret of an edge works where it is set.
+func (p *pass) isHeld(edge desired.Edge) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.holds[edge.On], edge.Secret)
+}
+
 // outputKnown says whether the output that an edge uses is there.
 func (p *pass) outputKnown(edge desired.Edge) bool {
 	p.mu.Lock()
@@ -166,6 +182,9 @@ func (p *pass) outputKnown(edge desired.Edge) bool {
 func (p *pass) edgeName(edge desired.Edge) string {
 	if edge.Output != "" {
 		return p.nodes[edge.On].node.Component.Name + "." + edge.Output
+	}
+	if edge.Secret != "" {
+		return p.nodes[edge.On].node.Component.Name + ", which sets " + edge.Secret
 	}
 	return edge.On
 }

@@ -72,6 +72,7 @@ func (p *pass) observeAndPlan(ctx context.Context, n *nodeRun) error {
 		return err
 	}
 	p.publish(n, n.observed.Outputs)
+	p.hold(n, n.observed.Holds)
 	if n.observed.Started {
 		p.runs(n)
 	}
@@ -120,6 +121,12 @@ func (p *pass) heldUp(n *nodeRun) error {
 	for _, edge := range n.node.Needs {
 		if edge.Output != "" && !p.outputKnown(edge) {
 			return &reconcilers.WaitError{For: p.edgeName(edge)}
+		}
+		if edge.Secret != "" {
+			if !p.isHeld(edge) {
+				return &reconcilers.WaitError{For: p.edgeName(edge)}
+			}
+			continue
 		}
 		on := p.nodes[edge.On]
 		if edge.Output == "" && !p.applied && !p.isMet(on, edge) {

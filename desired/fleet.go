@@ -135,6 +135,7 @@ type Edge struct {
 	On      string // ID of the node that is needed
 	Started bool   // started is enough
 	Output  string // name of the output that is used, or empty
+	Secret  string // secret that the other node sets and this one uses, or empty
 	Why     string
 
 	at Position

@@ -14,6 +14,7 @@ type grapher struct {
 	index    map[string]*Node
 	parts    map[string][]*Node // component -> its nodes
 	services map[string][]*Node // part -> its nodes
+	setters  map[string][]*Node // secret -> the nodes that set it
 	blind    bool               // a component's parts are not known (Light)
 	pending  []pending
 	reported map[string]bool
@@ -28,7 +29,9 @@ type pending struct {
 func (g *grapher) add(c *Component, check *Check) {
 	if g.index == nil {
 		g.index, g.parts, g.services = map[string]*Node{}, map[string][]*Node{}, map[string][]*Node{}
+		g.setters = map[string][]*Node{}
 	}
+	defer g.sets(c, check)
 	parter, ok := c.Spec.(Parter)
 	if !ok {
 		n := g.node(c, Part{Needs: referenced(c)})
@@ -46,6 +49,19 @@ func (g *grapher) add(c *Component, check *Check) {
 			continue // the kind's own check reports parts that stand twice
 		}
 		g.common(c, check, g.node(c, part))
+	}
+}
+
+// sets remembers which secrets the component sets.
+func (g *grapher) sets(c *Component, check *Check) {
+	setter, ok := c.Spec.(Setter)
+	if !ok {
+		return
+	}
+	for _, secret := range setter.Sets(check) {
+		if g.b.secret[secret] {
+			g.setters[secret] = append(g.setters[secret], g.parts[c.Name]...)
+		}
 	}
 }
 
@@ -82,12 +98,14 @@ func (g *grapher) common(c *Component, check *Check, n *Node) {
 	}
 }
 
-// referenced turns the outputs that a component's expressions use into needs.
+// referenced turns the outputs and secrets that a component's expressions use into needs.
 func referenced(c *Component) []Need {
 	var needs []Need
 	for _, e := range c.exprs {
 		for _, u := range e.uses {
-			if len(u.path) > 1 {
+			if len(u.path) == 1 {
+				needs = append(needs, Need{Secret: u.path[0], Position: e.place(u.at), Why: "uses ${" + u.path[0] + "}"})
+			} else {
 				needs = append(needs, Need{
 					Component: u.path[0], Output: u.path[1], Position: e.place(u.at),
 					Why: "uses ${" + strings.Join(u.path, ".") + "}",
@@ -98,8 +116,17 @@ func referenced(c *Component) []Need {
 	return needs
 }
 
-// link turns needs into edges.
+// link turns needs into edges; those for secrets come last, as they give way to all others.
 func (g *grapher) link() {
+	slices.SortStableFunc(g.pending, func(a, b pending) int {
+		switch {
+		case (a.need.Secret == "") == (b.need.Secret == ""):
+			return 0
+		case a.need.Secret == "":
+			return -1
+		}
+		return 1
+	})
 	for _, p := range g.pending {
 		if p.need.Position.Line == 0 {
 			p.need.Position = p.from.Component.Position
@@ -114,9 +141,9 @@ func (g *grapher) edge(p pending, on *Node) {
 	if on == p.from && p.need.Output == "" && p.need.Part == "" {
 		return // a part that needs its whole component means the others
 	}
-	edge := Edge{On: on.ID, Started: p.need.Started, Output: p.need.Output, Why: p.need.Why, at: p.need.Position}
+	edge := Edge{On: on.ID, Started: p.need.Started, Output: p.need.Output, Secret: p.need.Secret, Why: p.need.Why, at: p.need.Position}
 	for i := range p.from.Needs {
-		if have := &p.from.Needs[i]; have.On == edge.On && have.Output == edge.Output {
+		if have := &p.from.Needs[i]; have.On == edge.On && have.Output == edge.Output && have.Secret == edge.Secret {
 			if have.Started && !edge.Started {
 				*have = edge
 			}
@@ -130,6 +157,10 @@ func (g *grapher) edge(p pending, on *Node) {
 func (g *grapher) resolve(p pending) []*Node {
 	need := p.need
 	switch {
+	case need.Secret != "":
+		return slices.DeleteFunc(slices.Clone(g.setters[need.Secret]), func(on *Node) bool {
+			return on.Component == p.from.Component || g.reaches(on, p.from, map[*Node]bool{})
+		})
 	case need.Component == "" && need.Part == "":
 		return nil
 	case need.Component == "":
@@ -153,6 +184,15 @@ func (g *grapher) resolve(p pending) []*Node {
 	}
 	g.b.fail(need.Position, "component %q has no service %q%s", need.Component, need.Part, hintAnd(need.Part, g.partNames(need.Component)))
 	return nil
+}
+
+// reaches says whether a node needs another one, directly or not.
+func (g *grapher) reaches(from, to *Node, seen map[*Node]bool) bool {
+	seen[from] = true
+	return from == to || slices.ContainsFunc(from.Needs, func(e Edge) bool {
+		on := g.index[e.On]
+		return !seen[on] && g.reaches(on, to, seen)
+	})
 }
 
 func isData(b *builder, name string) bool {

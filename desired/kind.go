@@ -27,6 +27,7 @@ type Need struct {
 	Component string   // component that is needed; empty means a service of any stack of the instance
 	Part      string   // its part (a service), or empty for the whole component
 	Output    string   // output that is used, or empty
+	Secret    string   // secret that is used, or empty; needs what sets it (see Setter), if anything does; nothing else is named then
 	Started   bool     // started is enough; else it must be ready (healthy)
 	Why       string   // for people, such as "MONGODB_URL uses ${database.uri}"
 	Position  Position // where the manifest asks for it
@@ -48,7 +49,7 @@ type Claim struct {
 }
 
 // Abilities of a spec, each optional, found by type assertion on the pointer that Kind.New gave. Load calls them for every
-// component, in this order: Outputs, then, with c, Validate, Parts, Needs (once per part) and Claims. All must cope with
+// component, in this order: Outputs, then, with c, Validate, Parts, Needs (once per part), Sets and Claims. All must cope with
 // a spec in which fields are missing or wrong, change nothing, and not reach beyond c: they also run in CI, without a host.
 // Outputs is called in rounds too.
 type (
@@ -61,6 +62,10 @@ type (
 	Parter interface{ Parts(c *Check) []Part }
 	// Needer names needs beyond the expressions' references and `after`, such as the services it talks to.
 	Needer interface{ Needs(c *Check) []Need }
+	// Setter names the secrets that the component puts into what it runs, such as passwords of database users: whatever
+	// uses one of them comes after the component, so that a changed one is used only where it works. What the component
+	// itself needs is left out: there the order is the other way round.
+	Setter interface{ Sets(c *Check) []string }
 	// Claimer lists what the component takes on its host.
 	Claimer interface{ Claims(c *Check) []Claim }
 )

@@ -41,7 +41,9 @@ func (s *stackSpec) Parts(c *desired.Check) []desired.Part {
 		part := desired.Part{Name: name}
 		for _, key := range slices.Sorted(maps.Keys(s.Services[name].Environment)) {
 			for _, ref := range s.Services[name].Environment[key].References() {
-				if len(ref.Path) > 1 {
+				if len(ref.Path) == 1 {
+					part.Needs = append(part.Needs, desired.Need{Secret: ref.Path[0], Why: key + " uses ${" + ref.String() + "}", Position: ref.Position})
+				} else {
 					part.Needs = append(part.Needs, desired.Need{Component: ref.Path[0], Output: ref.Path[1], Why: key + " uses ${" + ref.String() + "}", Position: ref.Position})
 				}
 			}
@@ -75,6 +77,14 @@ type databaseSpec struct {
 	Extra    map[string]any `yaml:"extra" doc:"Anything by name."`
 	Ratio    *float64       `yaml:"ratio" doc:"A number."`
 	Hidden   bool           `yaml:"hidden" doc:"Yes or no."`
+}
+
+func (s *databaseSpec) Sets(*desired.Check) []string {
+	var names []string
+	for _, ref := range s.Password.References() {
+		names = append(names, ref.Path[0])
+	}
+	return names
 }
 
 func (s *databaseSpec) Outputs() []desired.Output {

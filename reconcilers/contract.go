@@ -58,6 +58,7 @@ type Observed struct {
 	Outputs map[string]desired.Value // as they are now, drifted or not, secret ones marked; those that do not exist yet are left out
 	Facts   Facts                    // for the status
 	Started bool                     // running, though perhaps not ready; releases needs for which started is enough
+	Holds   []string                 // secrets, of those that the kind sets (desired.Setter), whose present value what runs was seen to take
 	Err     error                    // what keeps the component from being ready although the plan is empty: a WaitError, a BlockedError, or a failure
 	State   any                      // the reconciler's own, for Plan
 }
@@ -97,6 +98,7 @@ type Plan struct {
 // Applied is what Apply leaves, as the next Observe would see it. Outputs that come with an error are published too.
 type Applied struct {
 	Outputs map[string]desired.Value
+	Holds   []string // as Observed.Holds
 	Facts   Facts
 }
 

@@ -91,7 +91,7 @@ func dependencies(c *desired.Check, m *model, name string) []desired.Need {
 	return needs
 }
 
-// outputs gives the outputs of other components that come in by the variables.
+// outputs gives the outputs of other components, and the secrets, that come in by the variables.
 func (s *Spec) outputs(c *desired.Check, service string, variables []string) []desired.Need {
 	var needs []desired.Need
 	for _, variable := range variables {
@@ -100,7 +100,13 @@ func (s *Spec) outputs(c *desired.Check, service string, variables []string) []d
 			continue
 		}
 		for _, ref := range expr.References() {
-			if len(ref.Path) < 2 || !isComponent(c.Instance, ref.Path[0]) {
+			if len(ref.Path) == 1 {
+				needs = append(needs, desired.Need{
+					Secret: ref.Path[0], Position: ref.Position, Why: fmt.Sprintf("%s of service %s uses ${%s}", variable, service, ref),
+				})
+				continue
+			}
+			if !isComponent(c.Instance, ref.Path[0]) {
 				continue
 			}
 			needs = append(needs, desired.Need{

@@ -280,6 +280,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if state.fcv != (series{}) {
 		o.Facts.Set.FCV = state.fcv.String()
 	}
+	o.Holds = s.holds(state, isRoot)
 	o.Facts.Notes = append(o.Facts.Notes, notes...)
 	if isRoot && !s.uriUserMissing(state) {
 		o.Outputs = s.want.outputs(primaryHost(st), state.version)

@@ -105,7 +105,7 @@ func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcil
 	if err == nil {
 		err = o.Err
 	}
-	return reconcilers.Applied{Outputs: o.Outputs, Facts: o.Facts}, err
+	return reconcilers.Applied{Outputs: o.Outputs, Holds: o.Holds, Facts: o.Facts}, err
 }
 
 // firstSeen gives when a trouble was first seen; now, when it is new.

@@ -45,6 +45,7 @@ var (
 	_ desired.Validator = (*Spec)(nil)
 	_ desired.Outputter = (*Spec)(nil)
 	_ desired.Needer    = (*Spec)(nil)
+	_ desired.Setter    = (*Spec)(nil)
 )
 
 // Member is one mongod of the set.

@@ -10,6 +10,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	driver "go.mongodb.org/mongo-driver/v2/mongo"
 
+	"dive-agent/desired"
 	"dive-agent/reconcilers"
 )
 
@@ -305,3 +306,42 @@ func roleList(roles []role) []string {
 }
 
 func roleNames(roles []role) string { return listed(roleList(roles)) }
+
+// Sets is desired.Setter: the passwords of root and users.
+func (s *Spec) Sets(*desired.Check) []string {
+	names := namesIn(s.Root.Password)
+	for _, u := range s.Users {
+		names = append(names, namesIn(u.Password)...)
+	}
+	return names
+}
+
+// namesIn are the plain names, values and secrets, that an expression uses.
+func namesIn(x desired.Expr) []string {
+	var names []string
+	for _, ref := range x.References() {
+		if len(ref.Path) == 1 {
+			names = append(names, ref.Path[0])
+		}
+	}
+	return names
+}
+
+// holds are the secrets that the server takes for all users that they belong to.
+func (s *session) holds(o observation, isRoot bool) []string {
+	spec, _ := s.target.Component.Spec.(*Spec)
+	pending := map[string]bool{}
+	for _, gap := range o.users {
+		if gap.missing || gap.password {
+			for _, name := range namesIn(spec.Users[gap.index].Password) {
+				pending[name] = true
+			}
+		}
+	}
+	if !isRoot {
+		for _, name := range namesIn(spec.Root.Password) {
+			pending[name] = true
+		}
+	}
+	return slices.DeleteFunc(spec.Sets(nil), func(name string) bool { return pending[name] })
+}

@@ -125,7 +125,17 @@ func TestAReplicaSetIsUpgradedOneMemberAtATime(t *testing.T) {
 // connect gives the database of a client that finds members by their services' containers, wherever they are.
 func (s *small) connect(t *testing.T, password string) *mongo.Database {
 	t.Helper()
-	dialer := dialerFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := mongo.Connect(options.Client().SetHosts([]string{"mongodb-1:27017", "mongodb-2:27017", "mongodb-3:27017"}).SetReplicaSet("rs0").
+		SetDialer(s.dialer()).SetServerSelectionTimeout(soon).SetHeartbeatInterval(500 * time.Millisecond).SetWriteConcern(writeconcern.Majority()).
+		SetAuth(options.Credential{Username: "admin", Password: password, AuthSource: "admin"}))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Disconnect(context.Background()) })
+	return c.Database("dive")
+}
+
+// dialer reaches services where their containers are at the time.
+func (s *small) dialer() dialerFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(address)
 		if err != nil {
 			return nil, err
@@ -140,13 +150,7 @@ func (s *small) connect(t *testing.T, password string) *mongo.Database {
 			}
 		}
 		return nil, fmt.Errorf("no container runs %s", host)
-	})
-	c, err := mongo.Connect(options.Client().SetHosts([]string{"mongodb-1:27017", "mongodb-2:27017", "mongodb-3:27017"}).SetReplicaSet("rs0").
-		SetDialer(dialer).SetServerSelectionTimeout(soon).SetHeartbeatInterval(500 * time.Millisecond).SetWriteConcern(writeconcern.Majority()).
-		SetAuth(options.Credential{Username: "admin", Password: password, AuthSource: "admin"}))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = c.Disconnect(context.Background()) })
-	return c.Database("dive")
+	}
 }
 
 type dialerFunc func(ctx context.Context, network, address string) (net.Conn, error)
