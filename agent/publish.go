@@ -71,11 +71,9 @@ func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, st
 	if last, err = lastStatus(tx, w.name); err != nil {
 		return nil, false, err
 	}
-	delivered, err := report.Delivered(tx, w.name, status.Updated)
-	if err != nil {
+	if err := tellReports(tx, status); err != nil {
 		return nil, false, err
 	}
-	status.Conditions = append(status.Conditions, delivered)
 	changed, err := carry(status, last)
 	if err != nil {
 		return nil, false, err
@@ -110,6 +108,14 @@ func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, st
 		return last, changed, nil
 	}
 	return last, changed, w.Reporter.Publish(ctx, tx, status, event)
+}
+
+// tellReports adds whether what is told of the instance gets through.
+func tellReports(r state.Reader, status *report.Status) error {
+	delivered, err := report.Delivered(r, status.Instance, status.Updated)
+	status.Conditions = append(status.Conditions, delivered)
+	status.Why = add(status.Why, delivered.Message)
+	return err
 }
 
 // isElsewhere says whether the agent of another host tells of the instance: its branch has one writer.
@@ -239,6 +245,9 @@ func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error)
 		if unseen && last != nil {
 			status = last
 			return nil
+		}
+		if err := tellReports(r, status); err != nil {
+			return err
 		}
 		if _, err := carry(status, last); err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
+	"dive-agent/report"
 	"dive-agent/secrets"
 	"dive-agent/state"
 )
@@ -108,6 +109,24 @@ func TestNewsAreToldOnceTheyAreKept(t *testing.T) {
 		publish()
 	}
 	require.Equal(t, append(told, "Suspended"), phases())
+}
+
+// TestAReportThatIsRefusedStandsInTheStatus: who reads the status need not read the log for it.
+func TestAReportThatIsRefusedStandsInTheStatus(t *testing.T) {
+	w, _ := newHost(t, newWorld(t, [2]string{"a", "one"}))
+	w.workers[w.name] = w
+	w.round(t.Context(), "test")
+	require.NoError(t, w.Store.Update(t.Context(), func(tx state.Tx) error {
+		id, err := tx.Enqueue(state.Entry{Kind: state.KindStatus, Instance: w.name, Key: "status"})
+		require.NoError(t, err)
+		return tx.Failed(id, w.Clock.Now(), "the forge refuses the status branch: protected")
+	}))
+	status, err := w.Status(t.Context(), w.name)
+	require.NoError(t, err)
+	require.Equal(t, report.Ready, status.Phase)
+	require.Len(t, status.Visible(), 1)
+	require.Equal(t, "StatusBranchRefused", status.Visible()[0].Reason)
+	require.Contains(t, status.Why[0], "protected")
 }
 
 func TestARejectionIsKeptWhenTheAgentStopsMeanwhile(t *testing.T) {

@@ -53,6 +53,9 @@ const (
 	// leaseTries is how often a push is tried on top of what somebody else
 	// wrote in between.
 	leaseTries = 3
+	// refused begins the reason why an entry waits whose branch may not be
+	// written: protected, or a hook's decision.
+	refused = "the forge refuses the status branch"
 )
 
 func (r *Reporter) enqueueStatus(tx state.Tx, s *Status, event state.Event) error {
@@ -95,6 +98,10 @@ func (r *Reporter) push(ctx context.Context, e state.Entry) (func(state.Tx) erro
 		Files: files, Message: r.Redact(s.Message()), Author: r.Branches.Author, When: s.Updated.UTC(), Signer: r.Branches.Signer,
 	}, plumbing.NewHash(last.Commit))
 	if err != nil {
+		var rejected *gitremote.RejectedError
+		if kind, _ := gitremote.KindOf(err); errors.As(err, &rejected) && !rejected.LeaseLost || kind == gitremote.Forbidden {
+			return nil, fmt.Errorf("%s: %w", refused, err)
+		}
 		return nil, fmt.Errorf("push the status of %s: %w", s.Instance, retryAfter(err))
 	}
 	return func(tx state.Tx) error {

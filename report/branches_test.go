@@ -211,6 +211,37 @@ func TestLostLeaseReadsTheBranchAgain(t *testing.T) {
 	require.Equal(t, 1, fresh.pending(state.KindStatus)[0].Attempts)
 }
 
+// TestAForgeThatRefusesTheBranchIsToldOf: what waits in the outbox for a person is a condition of the instance.
+func TestAForgeThatRefusesTheBranchIsToldOf(t *testing.T) {
+	r := newRemote(t, newRepository(t))
+	f := newFixture(t, toBranches(r))
+	condition := func() (c report.Condition) {
+		require.NoError(t, f.store.View(t.Context(), func(r state.Reader) (err error) {
+			c, err = report.Delivered(r, "deu", f.clock.Now())
+			return err
+		}))
+		return c
+	}
+	r.before = func(gitremote.CommitRequest) error { return errors.New("the line is down") }
+	f.publish(ready())
+	require.Error(t, f.Flush(t.Context()))
+	require.True(t, condition().Status, "nobody has to do anything")
+	r.before = func(req gitremote.CommitRequest) error {
+		return &gitremote.RejectedError{Ref: req.Ref, Reason: "protected branch hook declined"}
+	}
+	require.Error(t, f.Flush(t.Context()))
+	first := condition()
+	require.False(t, first.Status)
+	require.Equal(t, "StatusBranchRefused", first.Reason)
+	require.Contains(t, first.Message, "refs/heads/status/deu (protected branch hook declined)")
+	f.clock.advance(time.Hour)
+	f.publish(degraded()) // replaces the one that waits
+	require.Equal(t, first, condition(), "also before its first attempt")
+	r.before = nil
+	require.NoError(t, f.Flush(t.Context()))
+	require.True(t, condition().Status)
+}
+
 // TestTheEndOfTheAgentDoesNotUndoADelivery: what was sent is recorded, or it would be sent again.
 func TestTheEndOfTheAgentDoesNotUndoADelivery(t *testing.T) {
 	r := newRemote(t, newRepository(t))

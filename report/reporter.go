@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,8 +162,9 @@ func (r *Reporter) backoff(first time.Duration) func(attempts int) time.Duration
 // conditionDelivered is the type of the condition that Delivered gives.
 const conditionDelivered = "ReportsDelivered"
 
-// Delivered is the condition of an instance's webhooks: it does not hold while
-// one was given up within the last three days. Its words change only with that.
+// Delivered is the condition of an instance's reports: it does not hold while
+// the forge refuses the status branch, or an event for a webhook was given up
+// within the last three days. Its words change only with that.
 func Delivered(r state.Reader, instance string, now time.Time) (Condition, error) {
 	c := Condition{Type: conditionDelivered, Status: true}
 	dead, err := r.DeadEntries(instance)
@@ -173,6 +175,16 @@ func Delivered(r state.Reader, instance string, now time.Time) (Condition, error
 		if e.Kind == state.KindWebhook && now.Sub(e.Died) < webhookLifetime {
 			c.Status, c.Reason, c.Since = false, "WebhookGivenUp", e.Died
 			c.Message = fmt.Sprintf("events for webhook %s were given up: %s", e.Target, clean(e.Reason))
+		}
+	}
+	waiting, err := r.Outbox(instance)
+	if err != nil {
+		return c, err
+	}
+	for _, e := range waiting {
+		if e.Kind == state.KindStatus && strings.HasPrefix(e.Reason, refused) {
+			c.Status, c.Reason, c.Since = false, "StatusBranchRefused", time.Time{}
+			c.Message = clean(e.Reason) + "; allow this agent to write it (branch protection, hooks). It goes on trying"
 		}
 	}
 	return c, nil
