@@ -282,24 +282,14 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	}
 	o.Holds = s.holds(state, isRoot)
 	o.Facts.Notes = append(o.Facts.Notes, notes...)
-	if isRoot && !s.uriUserMissing(state) {
-		o.Outputs = s.want.outputs(primaryHost(st), state.version)
+	if isRoot && !state.lacks(s.want.uriUser) {
+		o.Outputs = s.outputs(state)
 	}
 	trouble := s.memberTrouble(st)
 	if !isBlocked(trouble) {
 		o.State = state
 	}
 	return o, trouble
-}
-
-// uriUserMissing says whether the login that the uri carries does not work yet.
-func (s *session) uriUserMissing(o observation) bool {
-	for _, gap := range o.users {
-		if gap.user.id() == s.want.uriUser.id() && (gap.missing || gap.password) {
-			return true
-		}
-	}
-	return false
 }
 
 // keepClients closes what is held open to members that are no longer wanted.

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"dive-agent/desired"
 	"dive-agent/reconcilers"
 )
 
@@ -141,14 +140,4 @@ func (r *Reconciler) versionOf(member, container string, ask func() string) stri
 		r.mu.Unlock()
 	}
 	return have.text
-}
-
-// outputs are published as soon as there is a primary and the user of the uri is in it.
-func (w want) outputs(primary, version string) map[string]desired.Value {
-	return map[string]desired.Value{
-		"uri":     desired.Secret(w.uri()),
-		"members": desired.String(w.visible()),
-		"primary": desired.String(primary),
-		"version": desired.String(version),
-	}
 }

@@ -51,6 +51,9 @@ func TestOneMemberFromNothing(t *testing.T) {
 	require.Equal(t, appPassword, password)
 	require.Equal(t, "mongodb:27017", uri.Host)
 	require.Equal(t, "replicaSet=rs0&authSource=admin", uri.RawQuery)
+	require.Equal(t, o.Outputs["uri"].Text(), o.Outputs["uri_app"].Text())
+	require.True(t, o.Outputs["uri_app"].Secret())
+	require.Equal(t, "6.0", o.Outputs["featureCompatibilityVersion"].Text())
 	require.Contains(t, s.picture("mongodb"), "22 documents")
 
 	began := time.Now()

@@ -154,16 +154,6 @@ func (s *Spec) seedDatabase(seed Seed) string {
 	return s.Database
 }
 
-// Outputs are what other components may refer to.
-func (s *Spec) Outputs() []desired.Output {
-	return []desired.Output{
-		{Name: "uri", Secret: true, Doc: "Connection string with login, all members that clients see, replicaSet and authSource."},
-		{Name: "members", Doc: "host:port of the members that clients see, separated by commas."},
-		{Name: "primary", Doc: "host:port of the primary."},
-		{Name: "version", Doc: "Version of the primary's mongod."},
-	}
-}
-
 // Needs asks for each member's service to run. Healthy would be too much: a health check that asks for PRIMARY passes
 // only after this component is done.
 func (s *Spec) Needs(*desired.Check) []desired.Need {

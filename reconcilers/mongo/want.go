@@ -2,7 +2,6 @@ package mongo
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 
 	"dive-agent/desired"
@@ -193,22 +192,4 @@ func (w want) member(host string) (wantMember, bool) {
 		}
 	}
 	return wantMember{}, false
-}
-
-// visible are the members that clients see.
-func (w want) visible() string {
-	var hosts []string
-	for _, m := range w.members {
-		if !m.hidden && !m.arbiter {
-			hosts = append(hosts, m.host)
-		}
-	}
-	return strings.Join(hosts, ",")
-}
-
-// uri is the connection string for applications.
-func (w want) uri() string {
-	escape := func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
-	return fmt.Sprintf("mongodb://%s:%s@%s/%s?replicaSet=%s&authSource=%s", escape(w.uriUser.name), escape(w.uriUser.password),
-		w.visible(), escape(w.database), escape(w.set), escape(w.uriUser.database))
 }
