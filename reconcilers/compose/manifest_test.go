@@ -138,3 +138,18 @@ func bomb() string {
 	}
 	return strings.Join(append(lines, "services: {a: {image: \"x:1\"}}"), "\n")
 }
+
+// TestAPathThatIsNotKnownYetIsNoVolume: in the short form a source is told from a volume's name by its first character.
+func TestAPathThatIsNotKnownYetIsNoVolume(t *testing.T) {
+	component := "      environment: {FILE: \"${database.uri}\", DIR: \"${instance.project_dir}\", URI: \"${database.uri}\"}\n"
+	fleet, problems := repository(t, component, `
+services:
+  one: {image: "one:1", volumes: ["${FILE}:/file:ro", "$DIR/conf:/conf", "data:/data"], environment: {URI: "${URI}"}}
+volumes: {data: {}}
+`, nil)
+	require.Empty(t, problems)
+	require.NotNil(t, fleet.Instances["deu"].Graph)
+	_, problems = repository(t, component, `services: {one: {image: "one:1", volumes: ["dat:/data"], environment: ["URI"]}}`, nil)
+	require.Len(t, problems, 1)
+	require.Contains(t, problems[0].Message, "undefined volume dat")
+}

@@ -31,6 +31,7 @@ type request struct {
 	files      []string
 	profiles   []string
 	env        map[string]string // values for the interpolation; a stand-in for those not known yet
+	unknown    []string          // the names of those, sorted
 	shallow    bool              // leave out env files and file contents
 }
 
@@ -62,6 +63,11 @@ func load(ctx context.Context, r request) (*model, error) {
 	details.ConfigFiles = slices.Clone(details.ConfigFiles)
 	details.Environment = types.Mapping{}
 	maps.Copy(details.Environment, r.env)
+	for _, name := range r.unknown {
+		if raw.sources[name] { // a plain 0 would be the name of a volume
+			details.Environment[name] = "/" + standIn
+		}
+	}
 	casts := func(o *loader.Options) { o.Interpolate.TypeCastMapping = raw.prune(o.Interpolate.TypeCastMapping) }
 	project, err := loader.LoadWithContext(ctx, details, r.options, casts)
 	if err != nil {

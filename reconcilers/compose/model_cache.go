@@ -57,7 +57,7 @@ func (c *cache) entry(key [32]byte) *entry {
 
 // key digests the request; values of the environment are in it only as a digest.
 func (r request) key() [32]byte {
-	text, err := json.Marshal([]any{r.sourceDir, r.projectDir, r.secretsDir, r.project, r.files, r.profiles, r.env, r.shallow})
+	text, err := json.Marshal([]any{r.sourceDir, r.projectDir, r.secretsDir, r.project, r.files, r.profiles, r.env, r.unknown, r.shallow})
 	if err != nil {
 		panic(err) // strings and maps of strings always marshal
 	}

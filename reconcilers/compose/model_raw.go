@@ -21,6 +21,7 @@ type rawModel struct {
 	dict      map[string]any
 	variables map[string]template.Variable
 	keys      map[string]bool // all keys of all mappings
+	sources   map[string]bool // variables that the source of a volume begins with: "${DIR}/a:/a" binds a path, or mounts a volume
 	stamps    []stamp
 }
 
@@ -75,6 +76,7 @@ func loadRaw(ctx context.Context, r request) (*rawModel, error) {
 	}
 	raw.variables = template.ExtractVariables(raw.dict, template.DefaultPattern)
 	raw.collectKeys(raw.dict)
+	raw.sources = volumeSources(raw.dict)
 	return raw, nil
 }
 

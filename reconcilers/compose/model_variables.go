@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/template"
 	"github.com/compose-spec/compose-go/v2/types"
@@ -57,6 +58,26 @@ func usedVariables(raw map[string]any, project *types.Project, r request) (uses,
 func section(dict map[string]any, kind, name string) any {
 	all, _ := dict[kind].(map[string]any)
 	return all[name]
+}
+
+// volumeSources finds the variables that sources of services' volumes begin with.
+func volumeSources(dict map[string]any) map[string]bool {
+	found := map[string]bool{}
+	services, _ := dict["services"].(map[string]any)
+	for name := range services {
+		definition, _ := services[name].(map[string]any)
+		volumes, _ := definition["volumes"].([]any)
+		for _, volume := range volumes {
+			source, _ := volume.(string)
+			if long, ok := volume.(map[string]any); ok {
+				source, _ = long["source"].(string)
+			}
+			if strings.HasPrefix(source, "$") && !strings.HasPrefix(source, "$$") {
+				found[variableName.FindString(source)] = true
+			}
+		}
+	}
+	return found
 }
 
 // bareNames finds `environment: [NAME]` and `environment: {NAME: }`, which take the value of the variable NAME.

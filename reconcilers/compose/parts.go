@@ -32,15 +32,18 @@ func (s *Spec) model(c *desired.Check) (*model, error) {
 		return nil, err
 	}
 	env := map[string]string{secretsVariable: "/secrets"}
-	for name, expr := range s.Environment {
-		env[name] = standIn
-		if value, err := expr.Eval(c.Scope); err == nil && value.Known() && !value.Secret() {
+	var unknown []string
+	for _, name := range sortedKeys(s.Environment) {
+		if value, err := s.Environment[name].Eval(c.Scope); err == nil && value.Known() && !value.Secret() {
 			env[name] = value.Text()
+			continue
 		}
+		env[name] = standIn
+		unknown = append(unknown, name)
 	}
 	return checked.load(context.Background(), request{
 		sourceDir: c.SourceDir, projectDir: "/project", secretsDir: "/secrets", project: project,
-		files: s.files(), profiles: s.Profiles, env: env, shallow: true,
+		files: s.files(), profiles: s.Profiles, env: env, unknown: unknown, shallow: true,
 	})
 }
 

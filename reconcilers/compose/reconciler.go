@@ -87,7 +87,7 @@ func (r *Reconciler) stack(ctx context.Context, t reconcilers.Target) (*stack, e
 	}
 	s.request = request{
 		sourceDir: t.SourceDir, projectDir: t.ProjectDir, secretsDir: t.SecretsDir, project: s.project,
-		files: spec.files(), profiles: spec.Profiles, env: env,
+		files: spec.files(), profiles: spec.Profiles, env: env, unknown: sortedKeys(s.unknown),
 	}
 	if s.model, err = r.models.load(ctx, s.request); err != nil {
 		return nil, &reconcilers.BlockedError{
