@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
@@ -45,4 +46,21 @@ func (p places) component(name string) (string, error) {
 		return "", fmt.Errorf("cannot make the folder of component %s: %w", name, err)
 	}
 	return folder, nil
+}
+
+// leftOf names the components that left an instance's manifest while something was kept of them: nobody takes away what
+// they made. One that never kept anything, such as checks, leaves nothing.
+func leftOf(dir string, next *assignment) (left []string) {
+	if next == nil {
+		return nil
+	}
+	root := filepath.Join(dir, "instances", next.instance.Name, "components")
+	folders, _ := os.ReadDir(root) // none yet
+	for _, folder := range folders {
+		declared := slices.ContainsFunc(next.instance.Components, func(c *desired.Component) bool { return c.Name == folder.Name() })
+		if kept, _ := os.ReadDir(filepath.Join(root, folder.Name())); !declared && len(kept) > 0 {
+			left = append(left, folder.Name())
+		}
+	}
+	return left
 }

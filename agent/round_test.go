@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -127,6 +129,36 @@ func TestAReportThatIsRefusedStandsInTheStatus(t *testing.T) {
 	require.Len(t, status.Visible(), 1)
 	require.Equal(t, "StatusBranchRefused", status.Visible()[0].Reason)
 	require.Contains(t, status.Why[0], "protected")
+}
+
+// TestAComponentThatLeftIsToldOf: what it made runs on, and the status says so until its folder is taken away.
+func TestAComponentThatLeftIsToldOf(t *testing.T) {
+	w, _ := newHost(t, newWorld(t, [2]string{"a", "one"}))
+	w.workers[w.name] = w
+	folder := filepath.Join(w.Dir, "instances", w.name, "components", "stack")
+	require.NoError(t, os.MkdirAll(folder, 0o700))
+	why := func() []string {
+		w.round(t.Context(), "test")
+		status, err := w.Status(t.Context(), w.name)
+		require.NoError(t, err)
+		require.Equal(t, report.Ready, status.Phase)
+		return status.Why
+	}
+	require.Empty(t, why(), "it kept nothing")
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "@shared.json"), nil, 0o600))
+	require.Equal(t, []string{"no longer declared, what they made was left and may still run: stack"}, why())
+	require.NoError(t, os.RemoveAll(folder))
+	require.Empty(t, why())
+}
+
+func TestAnInstanceWithoutComponentsSaysWhyItIsPending(t *testing.T) {
+	w, _ := newHost(t, newWorld(t))
+	w.workers[w.name] = w
+	w.round(t.Context(), "test")
+	status, err := w.Status(t.Context(), w.name)
+	require.NoError(t, err)
+	require.Equal(t, report.Pending, status.Phase)
+	require.Equal(t, []string{"it declares no components: there is nothing to do"}, status.Why)
 }
 
 func TestARejectionIsKeptWhenTheAgentStopsMeanwhile(t *testing.T) {

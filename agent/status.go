@@ -21,9 +21,10 @@ type situation struct {
 	seen     time.Time // when the nodes were as they are told
 	running  bool
 	removed  bool
-	movedTo  string // the host that a removed one is bound to now
-	err      error  // what kept the round from its graph
-	unkept   error  // why the last status could not be written to the state
+	movedTo  string   // the host that a removed one is bound to now
+	err      error    // what kept the round from its graph
+	left     []string // components that are not declared any more, and of which something was kept
+	unkept   error    // why the last status could not be written to the state
 	refused  *Refusal
 	source   SourceHealth
 	now      time.Time
@@ -88,6 +89,10 @@ func (s situation) phase(st *report.Status) {
 		st.Phase, st.News = report.Ready, news(st)
 	case worst == nil:
 		st.Phase = report.Pending
+		if s.next != nil && len(s.next.instance.Components) == 0 {
+			st.Why = add(st.Why, "it declares no components: there is nothing to do")
+			st.Next = add(st.Next, "merge components into "+s.next.instance.Position.File+" or its blueprint")
+		}
 	default:
 		st.Phase = troublePhase(worst.State, s.known.Applied != "")
 		st.News = worst.told()
@@ -345,6 +350,12 @@ func (s situation) conditions(st *report.Status) {
 		works.Reason, works.Message, works.Since = "Rejected", short(r.Revision)+": "+r.Reason, r.Since
 	}
 	st.Conditions = []report.Condition{ready, source, accepted, works}
+	if len(s.left) > 0 && !s.rests() {
+		names := strings.Join(s.left, ", ")
+		gone := report.Condition{Type: "AllDeclared", Reason: "ComponentsGone", Message: "no longer declared, what they made was left and may still run: " + names}
+		st.Conditions, st.Why = append(st.Conditions, gone), add(st.Why, gone.Message)
+		st.Next = add(st.Next, "declare them again, or take away by hand what they made, then their folders in instances/"+s.instance+"/components")
+	}
 	if s.unkept != nil {
 		st.Conditions = append(st.Conditions, report.Condition{Type: "StateKept", Reason: "CannotWrite", Message: s.redact(s.unkept.Error())})
 		st.Why = add(st.Why, s.redact(s.unkept.Error()))
