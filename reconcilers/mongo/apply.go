@@ -57,6 +57,8 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 		err = s.changeMember(ctx, what, progress)
 	case removeMember:
 		err = s.removeMember(ctx, what.host)
+	case forceMajority:
+		err = s.forceMajority(ctx)
 	case standUp:
 		err = s.standForElection(ctx, what.host)
 	default:

@@ -73,18 +73,23 @@ func (s *session) wrongKey(hosts string) error {
 	}
 }
 
-func (s *session) lostMajority(st status, reachable, needed int) error {
-	var seen []string
+// lostMajority tells who is left and how far each has come. why is what keeps the order in the manifest, if there is one,
+// from being carried out.
+func (s *session) lostMajority(st status, c config, reachable, needed int, why error) error {
+	var seen, hosts []string
 	for _, m := range st.Members {
 		if m.Health == 1 {
 			seen = append(seen, fmt.Sprintf("%s (%s, at %s)", m.Host, m.StateName, m.Optime.UTC().Format(time.RFC3339)))
+			hosts = append(hosts, m.Host)
 		}
 	}
 	return &reconcilers.BlockedError{
 		Reason: "LostMajority",
 		Message: fmt.Sprintf("%s has no primary: %d of the %d votes that an election needs are reachable: %s",
 			s.want.set, reachable, needed, strings.Join(seen, ", ")),
-		Do: "Bring the other members back. A majority is never forced from here",
+		Do: fmt.Sprintf("Bring the other members back. Only if they are lost for ever and hold no primary of their own, merge into this component "+
+			"force: {survivors: [%s], version: %d, term: %d}. What was written to the lost ones alone is lost then", strings.Join(hosts, ", "), c.Version, c.term()),
+		Err: why,
 	}
 }
 

@@ -64,6 +64,17 @@ func (c config) setting(name string) any {
 	return nil
 }
 
+// term is 0 where the configuration has none, as after a forced one.
+func (c config) term() int64 {
+	switch v := c.Rest["term"].(type) {
+	case int32:
+		return int64(v)
+	case int64:
+		return max(v, 0)
+	}
+	return 0
+}
+
 func (c config) highestID() int {
 	highest := 0
 	for _, m := range c.Members {

@@ -46,7 +46,11 @@ func (s *session) observeHeadless(ctx context.Context, o reconcilers.Observed, s
 		}
 		o.Facts = s.facts(st, c, seen)
 		if reachable, needed := majority(st, c); reachable < needed && since > majorityWait {
-			return o, s.lostMajority(st, reachable, needed)
+			order, why := s.orderedForce(ctx)
+			if order != nil {
+				o.State = observation{want: s.want, phase: headless, config: c, force: order}
+			}
+			return o, s.lostMajority(st, c, reachable, needed, why)
 		}
 		heir, err := s.heir(ctx, c)
 		if err != nil {

@@ -24,6 +24,7 @@ type memory struct {
 	ReplicaSetID string            `json:"replicaSetId,omitempty"`
 	LastMemberID int               `json:"lastMemberId"`         // the highest _id ever given: none is used twice
 	Hosts        []string          `json:"hosts,omitempty"`      // members that were wanted once: others were added by somebody else
+	Forced       string            `json:"forced,omitempty"`     // the last order to force a majority that was carried out
 	SteppedDown  time.Time         `json:"steppedDown,omitzero"` // when a primary was last asked to step down
 	HashKey      []byte            `json:"hashKey,omitempty"`
 	Passwords    map[string]string `json:"passwords,omitempty"` // keyed hash by user id

@@ -50,6 +50,7 @@ type observation struct {
 	version string // of the primary's server
 	fcv     series
 	away    map[string]bool // hosts that nobody reaches
+	force   *Force          // the order that is to be carried out
 	heir    string          // the member that should stand for election; empty: none should
 
 	writeConcern string // of clients that name none; empty: nobody has set one
@@ -275,6 +276,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	}
 	s.keepClients(seen, primary.host)
 	o.Facts = s.facts(st, state.config, seen)
+	o.Facts.Notes = append(o.Facts.Notes, s.want.force.note(s.memory)...)
 	o.Facts.Values["version"] = state.version
 	o.Facts.Set.Oplog = oplogWindow(ctx, client, newestOptime(st))
 	if state.fcv != (series{}) {

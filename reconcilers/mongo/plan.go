@@ -25,6 +25,7 @@ const (
 	changeMember
 	removeMember
 	standUp
+	forceMajority
 )
 
 // step is what Apply does for one change.
@@ -148,6 +149,10 @@ func (p *planner) planSet(o observation) error {
 
 // planHeadless helps a set that would wait for an election's timeout.
 func (p *planner) planHeadless(o observation) {
+	if o.force != nil {
+		p.planForce(o)
+		return
+	}
 	p.add(step{action: standUp, host: o.heir}, reconcilers.Run, "primary of "+p.want.set,
 		fmt.Sprintf("there is none and all %d members answer: %s stands for election", len(o.config.Members), o.heir))
 }

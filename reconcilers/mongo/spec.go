@@ -38,6 +38,7 @@ type Spec struct {
 	Settings *Settings    `yaml:"settings" doc:"Settings of the replica set. What is left out stays as it is."`
 	Seed     []Seed       `yaml:"seed" doc:"Documents that must be there. Missing ones are inserted; what is there is changed only where update is set, and never removed."`
 	Indexes  []Index      `yaml:"indexes" doc:"Indexes that must be there. Missing ones are made, before the documents of seed; none is ever dropped."`
+	Force    *Force       `yaml:"force" doc:"An order to go on without the members that are lost, when most of them are. It is carried out once and can lose writes; merge it for what the status says, and take it out afterwards."`
 	Database string       `yaml:"database" doc:"Default database: in the output uri, and of seeds."`
 }
 
@@ -197,6 +198,7 @@ func (s *Spec) Validate(c *desired.Check) {
 		c.Errorf(c.At("user"), "user %q, whose login the uri should carry, is neither root's name nor one of users", s.User)
 	}
 	s.validateSettings(c)
+	s.Force.validate(c, s)
 	if value, err := s.FCV.Eval(c.Scope); !s.FCV.IsZero() && err == nil && value.Known() {
 		if v, ok := parseSeries(value.Text()); !ok || v.String() != value.Text() {
 			c.Errorf(c.At("featureCompatibilityVersion"), "feature compatibility version %q: a release series such as \"6.0\" is possible", value.Display())

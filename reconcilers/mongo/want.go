@@ -25,6 +25,7 @@ type want struct {
 	seeds    []wantSeed
 	indexes  []wantIndex
 	database string
+	force    *Force // nil: none
 	fcv      string // empty: stays as it is
 	uriUser  login
 	unknown  string // name of a value that does not exist yet; empty when all are known
@@ -71,7 +72,7 @@ func resolve(t reconcilers.Target) (want, error) {
 	if !ok {
 		return want{}, fmt.Errorf("component %s carries a %T, not a replica set", t.Component.Name, t.Component.Spec)
 	}
-	w := want{set: spec.setName(), database: spec.Database, roles: wantRoles(spec)}
+	w := want{set: spec.setName(), database: spec.Database, force: spec.Force, roles: wantRoles(spec)}
 	if spec.Settings != nil {
 		w.settings = *spec.Settings
 	}
