@@ -51,6 +51,10 @@ func TestGolden(t *testing.T) {
 			narrow := s.Text(report.TextOptions{Now: t0.Add(6 * time.Minute), Width: 80})
 			golden(t, name+".narrow.txt", []byte(narrow))
 			golden(t, name+".commit", []byte(s.Message()))
+			if name == "seven" || name == "degraded" {
+				golden(t, name+".graph.txt", []byte(s.Graph().Text()))
+				golden(t, name+".svg", s.Graph().SVG(s.Headline()))
+			}
 
 			back, err := report.Parse(content)
 			require.NoError(t, err)

@@ -104,8 +104,8 @@ func newRoot(out streams) *cobra.Command {
 		SilenceErrors: true,
 		Version:       versionText(),
 		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if g.output != "text" && g.output != "json" && g.output != "markdown" {
-				return &exitError{exitUsage, fmt.Errorf("--output %q is none of text, json, markdown", g.output)}
+			if g.output != "text" && g.output != "json" && g.output != "markdown" && g.output != "svg" {
+				return &exitError{exitUsage, fmt.Errorf("--output %q is none of text, json, markdown, svg", g.output)}
 			}
 			return nil
 		},
@@ -113,7 +113,7 @@ func newRoot(out streams) *cobra.Command {
 	root.SetOut(out.out)
 	root.SetErr(out.err)
 	root.PersistentFlags().StringVar(&g.config, "config", config.DefaultPath, "the host's configuration")
-	root.PersistentFlags().StringVarP(&g.output, "output", "o", "text", "text or json; markdown for plan")
+	root.PersistentFlags().StringVarP(&g.output, "output", "o", "text", "text or json; markdown for plan, svg for graph")
 	root.AddCommand(
 		newRun(g), newOnce(g), newPlan(g), newValidate(g), newGraph(g),
 		newStatus(g), newHistory(g), newEvents(g), newSync(g), newSuspend(g), newResume(g),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"encoding/xml"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,7 +111,13 @@ func TestGraphOfAFolder(t *testing.T) {
 	require.Contains(t, out, "MONGODB_URL of service backend uses ${database.uri}")
 	code, out, _ = do(t, "graph", "usa", "--dir", dir, "--format", "mermaid")
 	require.Equal(t, exitDone, code)
-	require.Contains(t, out, "database --> stack_backend")
+	require.Regexp(t, `(?s)(n\d+)\["database"\].*(n\d+)\["stack/backend"\].*\n  n\d+ --> n\d+`, out)
+	code, out, errs = do(t, "graph", "usa", "--dir", dir, "--output", "svg")
+	require.Equal(t, exitDone, code, errs)
+	require.NoError(t, xml.Unmarshal([]byte(out), new(struct {
+		XMLName xml.Name `xml:"http://www.w3.org/2000/svg svg"`
+	})))
+	require.Contains(t, out, ">stack/backend</text>")
 }
 
 func TestSchemaIsJSON(t *testing.T) {
