@@ -232,14 +232,15 @@ func (a *agentProcess) order(ctx context.Context, path string) (after int64, err
 }
 
 // sync orders a look at repository and instance, and waits until a round has seen it.
-func (a *agentProcess) sync(ctx context.Context, instance string) (ended event, err error) {
+func (a *agentProcess) sync(ctx context.Context, instance string) error {
 	after, err := a.order(ctx, "/v1/instances/"+instance+"/sync")
 	if err != nil {
-		return event{}, err
+		return err
 	}
-	return a.await(ctx, "a round over "+instance, func(e event) bool {
+	_, err = a.await(ctx, "a round over "+instance, func(e event) bool {
 		return e.Instance == instance && e.Kind == "round" && e.Round > after
 	})
+	return err
 }
 
 func (a *agentProcess) status(ctx context.Context, instance string) (*report.Status, error) {

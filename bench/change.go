@@ -65,7 +65,7 @@ func (w *world) changeByMerge(ctx context.Context, log *engineLog, value string)
 	}
 	begun := time.Now()
 	w.woken = begun
-	if _, err := w.spoke.sync(ctx, spoke); err != nil {
+	if err := w.spoke.sync(ctx, spoke); err != nil {
 		return 0, 0, err
 	}
 	over = time.Since(begun)

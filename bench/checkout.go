@@ -37,7 +37,7 @@ func (w *world) head() (string, error) {
 
 // settle waits until a round that begins from now on is through and the spoke is Ready.
 func (w *world) settle(ctx context.Context, commit string) error {
-	if _, err := w.spoke.sync(ctx, spoke); err != nil {
+	if err := w.spoke.sync(ctx, spoke); err != nil {
 		return err
 	}
 	return w.spoke.awaitReady(ctx, time.Minute, spoke, commit)

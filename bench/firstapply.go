@@ -66,7 +66,7 @@ func (w *world) realmByAgent(ctx context.Context, name, code string) (time.Durat
 		return 0, err
 	}
 	begun := time.Now()
-	if _, err := w.spoke.sync(ctx, spoke); err != nil {
+	if err := w.spoke.sync(ctx, spoke); err != nil {
 		return 0, err
 	}
 	done, err := w.spoke.await(ctx, name+" is done", func(e event) bool { return e.Node == name && e.Kind == "node" && e.State == "done" })

@@ -75,7 +75,7 @@ func (w *world) restart(ctx context.Context, listening bool) error {
 		return err
 	}
 	for range 2 {
-		if _, err := w.spoke.sync(ctx, spoke); err != nil {
+		if err := w.spoke.sync(ctx, spoke); err != nil {
 			return err
 		}
 	}

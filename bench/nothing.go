@@ -39,7 +39,7 @@ func measureNothing(ctx context.Context, r *run) error {
 			return err
 		}
 		begun := time.Now()
-		if _, err := w.spoke.sync(ctx, spoke); err != nil {
+		if err := w.spoke.sync(ctx, spoke); err != nil {
 			return err
 		}
 		waited := time.Since(begun)

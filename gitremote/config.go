@@ -93,7 +93,7 @@ func New(cfg Config) (*Remote, error) {
 	case "ssh":
 		r.wire, err = newSSHWire(r, u)
 	default:
-		r.wire, err = newFileWire(r, u)
+		r.wire = newFileWire(r, u)
 	}
 	if err != nil {
 		return nil, &Error{Op: "configure", Remote: r.display, Kind: Misconfigured, Err: err, text: r.scrub(err.Error())}

@@ -23,10 +23,10 @@ type fileWire struct {
 	dir string
 }
 
-func newFileWire(r *Remote, u *url.URL) (*fileWire, error) {
+func newFileWire(r *Remote, u *url.URL) *fileWire {
 	f := &fileWire{dir: u.Path}
 	f.streamWire = streamWire{r: r, open: f.open}
-	return f, nil
+	return f
 }
 
 // localRef reads a branch from the repository's files. It says false for everything else than a plain hash that

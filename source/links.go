@@ -14,12 +14,12 @@ const (
 
 // checkLinks checks that every link of a tree leads to a file or folder of the tree. dirs are the folders
 // from the root to dir.
-func (r *treeReader) checkLinks(root, dir *node, dirs []*node) error {
+func (r *treeReader) checkLinks(dir *node, dirs []*node) error {
 	dirs = append(dirs[:len(dirs):len(dirs)], dir)
 	for _, e := range dir.children {
 		switch e.mode {
 		case filemode.Dir:
-			if err := r.checkLinks(root, e, dirs); err != nil {
+			if err := r.checkLinks(e, dirs); err != nil {
 				return err
 			}
 		case filemode.Symlink:

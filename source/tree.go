@@ -77,7 +77,7 @@ func readTree(commit string, from objects, root plumbing.Hash, sub string, limit
 		return nil, err
 	}
 	if r.links > 0 {
-		if err := r.checkLinks(top, top, nil); err != nil {
+		if err := r.checkLinks(top, nil); err != nil {
 			return nil, err
 		}
 	}
