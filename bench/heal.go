@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/moby/moby/client"
+
+	"dive-agent/testbed"
 )
 
 func healNames() (names []string) {
@@ -42,7 +44,7 @@ func measureHealing(ctx context.Context, r *run) error {
 
 // heal gives the time until the new container was started, and until it was created.
 func (w *world) heal(ctx context.Context, log *engineLog, service string) (started, made time.Duration, err error) {
-	list, err := w.engine.ContainerList(ctx, client.ContainerListOptions{Filters: byProject(spokeProject).Add("label", "com.docker.compose.service="+service)})
+	list, err := w.engine.ContainerList(ctx, client.ContainerListOptions{Filters: testbed.OfProject(spokeProject).Add("label", "com.docker.compose.service="+service)})
 	if err != nil {
 		return 0, 0, err
 	}

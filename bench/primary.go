@@ -46,7 +46,7 @@ func measurePrimary(ctx context.Context, r *run) error {
 		return err
 	}
 	for i := range took { // what comes next wants a quiet machine
-		if err := w.removeProject(ctx, fmt.Sprintf("dive-bench-mongo%d", i+1)); err != nil {
+		if err := testbed.RemoveProject(ctx, w.engine, fmt.Sprintf("dive-bench-mongo%d", i+1)); err != nil {
 			return err
 		}
 	}

@@ -177,44 +177,9 @@ func (w *world) remove(ctx context.Context) error {
 	return errors.Join(append(failed, w.engine.Close())...)
 }
 
-func byProject(project string) client.Filters {
-	return client.Filters{}.Add("label", "com.docker.compose.project="+project)
-}
-
 func (w *world) removeProjects(ctx context.Context) error {
 	for _, project := range projects {
-		if err := w.removeProject(ctx, project); err != nil {
-			return fmt.Errorf("remove project %s: %w", project, err)
-		}
-	}
-	return nil
-}
-
-func (w *world) removeProject(ctx context.Context, project string) error {
-	containers, err := w.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: byProject(project)})
-	if err != nil {
-		return err
-	}
-	for _, c := range containers.Items {
-		if _, err := w.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
-			return err
-		}
-	}
-	volumes, err := w.engine.VolumeList(ctx, client.VolumeListOptions{Filters: byProject(project)})
-	if err != nil {
-		return err
-	}
-	for _, v := range volumes.Items {
-		if _, err := w.engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}); err != nil {
-			return err
-		}
-	}
-	networks, err := w.engine.NetworkList(ctx, client.NetworkListOptions{Filters: byProject(project)})
-	if err != nil {
-		return err
-	}
-	for _, n := range networks.Items {
-		if _, err := w.engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{}); err != nil {
+		if err := testbed.RemoveProject(ctx, w.engine, project); err != nil {
 			return err
 		}
 	}

@@ -140,7 +140,7 @@ func (s *small) dialer() dialerFunc {
 		if err != nil {
 			return nil, err
 		}
-		list, err := s.engine.ContainerList(ctx, client.ContainerListOptions{Filters: byProject(s.project).Add("label", "com.docker.compose.service="+host)})
+		list, err := s.engine.ContainerList(ctx, client.ContainerListOptions{Filters: testbed.OfProject(s.project).Add("label", "com.docker.compose.service="+host)})
 		if err != nil {
 			return nil, err
 		}

@@ -86,7 +86,7 @@ func (s *small) logins(t *testing.T, service, variable, user string) (stop func(
 
 // environment gives a variable of the service's running container, and the container's ID.
 func (s *small) environment(ctx context.Context, service, variable string) (container, value string) {
-	list, err := s.engine.ContainerList(ctx, client.ContainerListOptions{Filters: byProject(s.project).Add("label", "com.docker.compose.service="+service)})
+	list, err := s.engine.ContainerList(ctx, client.ContainerListOptions{Filters: testbed.OfProject(s.project).Add("label", "com.docker.compose.service="+service)})
 	if err != nil || len(list.Items) != 1 {
 		return "", ""
 	}

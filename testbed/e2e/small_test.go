@@ -111,17 +111,13 @@ func (s *small) ready(o agenttest.HostOptions) (*agenttest.Host, string) {
 // running gives the running containers by service.
 func (s *small) running() map[string]string {
 	s.t.Helper()
-	list, err := s.engine.ContainerList(s.t.Context(), client.ContainerListOptions{Filters: byProject(s.project)})
+	list, err := s.engine.ContainerList(s.t.Context(), client.ContainerListOptions{Filters: testbed.OfProject(s.project)})
 	require.NoError(s.t, err)
 	found := map[string]string{}
 	for _, c := range list.Items {
 		found[c.Labels["com.docker.compose.service"]] = c.ID
 	}
 	return found
-}
-
-func byProject(project string) client.Filters {
-	return client.Filters{}.Add("label", "com.docker.compose.project="+project)
 }
 
 // why joins what a status says, for searching in it.
@@ -142,28 +138,7 @@ func removeProject(t *testing.T, engine *client.Client, project string) {
 		ctx, cancel = cleanupContext()
 		defer cancel()
 	}
-	list, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: byProject(project)})
-	if err != nil {
-		t.Logf("clean up: %v", err)
-		return
-	}
-	for _, c := range list.Items {
-		if _, err := engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
-			t.Errorf("clean up: %v", err)
-		}
-	}
-	volumes, err := engine.VolumeList(ctx, client.VolumeListOptions{Filters: byProject(project)})
-	require.NoError(t, err)
-	for _, v := range volumes.Items {
-		if _, err := engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}); err != nil {
-			t.Errorf("clean up: %v", err)
-		}
-	}
-	networks, err := engine.NetworkList(ctx, client.NetworkListOptions{Filters: byProject(project)})
-	require.NoError(t, err)
-	for _, n := range networks.Items {
-		if _, err := engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{}); err != nil {
-			t.Errorf("clean up: %v", err)
-		}
+	if err := testbed.RemoveProject(ctx, engine, project); err != nil {
+		t.Errorf("clean up: %v", err)
 	}
 }

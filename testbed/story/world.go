@@ -176,33 +176,8 @@ func removeProjects(ctx context.Context, host string) error {
 	}
 	defer func() { _ = engine.Close() }()
 	for _, project := range projects {
-		filters := client.Filters{}.Add("label", "com.docker.compose.project="+project)
-		containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
-		if err != nil {
+		if err := testbed.RemoveProject(ctx, engine, project); err != nil {
 			return err
-		}
-		for _, c := range containers.Items {
-			if _, err := engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
-				return err
-			}
-		}
-		volumes, err := engine.VolumeList(ctx, client.VolumeListOptions{Filters: filters})
-		if err != nil {
-			return err
-		}
-		for _, v := range volumes.Items {
-			if _, err := engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}); err != nil {
-				return err
-			}
-		}
-		networks, err := engine.NetworkList(ctx, client.NetworkListOptions{Filters: filters})
-		if err != nil {
-			return err
-		}
-		for _, n := range networks.Items {
-			if _, err := engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{}); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

@@ -1,0 +1,43 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/moby/moby/client"
+)
+
+// OfProject filters what an engine has by its Compose project.
+func OfProject(name string) client.Filters {
+	return client.Filters{}.Add("label", "com.docker.compose.project="+name)
+}
+
+// RemoveProject removes what an engine has of a Compose project: containers, volumes with their data, networks. What
+// cannot be removed does not keep it from the rest; the error names each.
+func RemoveProject(ctx context.Context, engine *client.Client, name string) error {
+	of := OfProject(name)
+	var failed []error
+	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: of})
+	failed = append(failed, err)
+	for _, c := range containers.Items {
+		_, err := engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+		failed = append(failed, err)
+	}
+	volumes, err := engine.VolumeList(ctx, client.VolumeListOptions{Filters: of})
+	failed = append(failed, err)
+	for _, v := range volumes.Items {
+		_, err := engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{})
+		failed = append(failed, err)
+	}
+	networks, err := engine.NetworkList(ctx, client.NetworkListOptions{Filters: of})
+	failed = append(failed, err)
+	for _, n := range networks.Items {
+		_, err := engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
+		failed = append(failed, err)
+	}
+	if err := errors.Join(failed...); err != nil {
+		return fmt.Errorf("remove project %s: %w", name, err)
+	}
+	return nil
+}
