@@ -251,6 +251,7 @@ func TestPackThatInflatesToAGigabyte(t *testing.T) {
 	grew, took := heap.Peak(func() { err = b.staysWith(s, good) })
 	t.Logf("grew by %d MiB in %s: %v", grew>>20, took, err)
 	require.Equal(t, source.TooLarge, s.State().Problem)
+	require.Contains(t, s.State().Message, "Let the server leave out what is not asked for (uploadpack.allowFilter), or take")
 	require.Less(t, grew, uint64(32<<20))
 	require.Less(t, took, 20*time.Second)
 	b.server.ResetRequests()

@@ -183,27 +183,37 @@ func (s *Source) Notices() []string {
 func (s *Source) Poll(ctx context.Context) (Revision, bool, error) {
 	s.polling.Lock()
 	defer s.polling.Unlock()
-	head, rev, changed, err := s.poll(ctx)
-	s.note(head, err)
-	return rev, changed, err
+	a, err := s.poll(ctx)
+	s.note(a.head, err)
+	return a.rev, a.changed, err
 }
 
-func (s *Source) poll(ctx context.Context) (head string, rev Revision, changed bool, err error) {
+// answer is what a poll found.
+type answer struct {
+	head    string // commit that the branch points to
+	rev     Revision
+	changed bool
+}
+
+func (s *Source) poll(ctx context.Context) (answer, error) {
 	h, err := s.opts.Remote.Ref(ctx, s.ref)
 	if errors.Is(err, gitremote.ErrRefNotFound) {
-		return "", Revision{}, false, &BranchMissingError{Branch: s.opts.Branch, Remote: s.opts.Remote.String()}
+		return answer{}, &BranchMissingError{Branch: s.opts.Branch, Remote: s.opts.Remote.String()}
 	}
 	if err != nil {
-		return "", Revision{}, false, err
+		return answer{}, err
 	}
-	head = h.String()
-	if rev, changed, err, known := s.known(head); known {
-		return head, rev, changed, err
+	head := h.String()
+	if a, known, err := s.known(head); known {
+		return a, err
 	}
 	c, err := s.obtain(ctx, h)
 	if err != nil {
+		if problemOf(err) == TooLarge {
+			err = fmt.Errorf("%w. Let the server leave out what is not asked for (uploadpack.allowFilter), or take the large file out of the history", err)
+		}
 		s.remember(head, err)
-		return head, Revision{}, false, err
+		return answer{head: head}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -215,48 +225,49 @@ func (s *Source) poll(ctx context.Context) (head string, rev Revision, changed b
 	if len(s.candidates) > maxCandidates {
 		s.candidates = s.candidates[1:]
 	}
-	return head, c.rev, true, nil
+	return answer{head, c.rev, true}, nil
 }
 
 // restored takes the accepted revision that was fetched again: because its snapshot was lost (it is new to the caller then),
 // or to check its signature against other signers than before.
-func (s *Source) restored(c *candidate) (head string, rev Revision, changed bool, err error) {
-	changed = s.base == nil
+func (s *Source) restored(c *candidate) (answer, error) {
+	changed := s.base == nil
 	next := s.rec
 	next.Accepted, next.Signers = &c.rev, s.opts.Signers.id()
 	if err := next.save(s.opts.Dir); err != nil {
-		return c.rev.Commit, Revision{}, false, err
+		return answer{head: c.rev.Commit}, err
 	}
 	s.rec, s.base, s.unverified = next, c.content, false
-	return c.rev.Commit, c.rev, changed, nil
+	return answer{c.rev.Commit, c.rev, changed}, nil
 }
 
-// known answers for a commit without asking anybody.
-func (s *Source) known(head string) (rev Revision, changed bool, err error, known bool) {
+// known answers for a commit without asking anybody, when it can; an error is the verdict on the commit.
+func (s *Source) known(head string) (a answer, known bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	a = answer{head: head}
 	if s.rec.Accepted != nil && s.base != nil {
-		rev = *s.rec.Accepted
+		a.rev = *s.rec.Accepted
 	}
 	accepted := s.acceptedLocked()
 	if s.refused != nil && s.refused.commit == head {
-		return rev, false, nil, true
+		return a, true, nil
 	}
 	if accepted == head && s.base != nil && !s.unrelated && !s.unverified {
 		s.candidates = nil
-		return rev, false, nil, true
+		return a, true, nil
 	}
 	for _, c := range s.candidates {
 		if c.rev.Commit == head {
-			return c.rev, true, nil, true
+			return answer{head, c.rev, true}, true, nil
 		}
 	}
 	if v := s.verdict; v != nil && v.head == head && v.accepted == accepted {
 		if v.until.IsZero() || s.opts.Clock.Now().Before(v.until) {
-			return Revision{}, false, v.err, true
+			return answer{head: head}, true, v.err
 		}
 	}
-	return rev, false, nil, false
+	return a, false, nil
 }
 
 func (s *Source) acceptedLocked() string {
