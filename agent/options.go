@@ -53,5 +53,3 @@ type Reporter interface {
 
 // Revision is a commit of the fleet repository whose tree lies on this host.
 type Revision = source.Revision
-
-func short(commit string) string { return commit[:min(len(commit), 7)] }

@@ -131,7 +131,7 @@ func (w *worker) tell(last, status *report.Status) {
 		return
 	}
 	w.emit(Event{Kind: "phase", State: string(status.Phase), Message: status.News})
-	level, words := slog.LevelInfo, []any{"revision", short(status.Attempted)}
+	level, words := slog.LevelInfo, []any{"revision", Revision{Commit: status.Attempted}.Short()}
 	if status.Phase.Failing() {
 		level = slog.LevelWarn
 	}

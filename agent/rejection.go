@@ -104,7 +104,7 @@ func rejection(p *pass) *Node {
 
 // afterRejection tells what happens next.
 func (s situation) afterRejection() []string {
-	rejected := short(s.known.Rejected.Revision)
+	rejected := Revision{Commit: s.known.Rejected.Revision}.Short()
 	next := rejected + " is not tried again until something new is merged, or: dive-agent sync --retry " + s.instance
 	if s.known.Applied == "" && s.rejected.Stays {
 		next = rejected + " is tried again when " + s.rejected.Node + " is healthy, when something new is merged, or at once: dive-agent sync --retry " + s.instance
@@ -115,7 +115,7 @@ func (s situation) afterRejection() []string {
 	if s.known.Applied == "" {
 		return []string{next}
 	}
-	return []string{"what runs stays at " + short(s.known.Applied), next}
+	return []string{"what runs stays at " + Revision{Commit: s.known.Applied}.Short(), next}
 }
 
 // declaredAt is the place of what was rejected: its component's, which may stand in the blueprint.

@@ -335,7 +335,7 @@ func (s situation) conditions(st *report.Status) {
 	accepted := report.Condition{Type: "RevisionAccepted", Status: s.refused == nil, DependsOn: []string{"SourceFollowed"}}
 	if s.refused != nil {
 		accepted.Reason, accepted.Since = "InvalidManifests", s.refused.Since
-		told := fmt.Sprintf("%s is refused as a whole, %s stays in force:", s.refused.Revision.Short(), short(st.Attempted))
+		told := fmt.Sprintf("%s is refused as a whole, %s stays in force:", s.refused.Revision.Short(), Revision{Commit: st.Attempted}.Short())
 		message := s.refused.Message
 		accepted.Message = told + " " + message
 		st.Why = add(append(st.Why, told), strings.Split(message, "\n")...)
@@ -347,7 +347,7 @@ func (s situation) conditions(st *report.Status) {
 	}
 	works := report.Condition{Type: "RevisionWorks", Status: s.known.Rejected == nil}
 	if r := s.known.Rejected; r != nil {
-		works.Reason, works.Message, works.Since = "Rejected", short(r.Revision)+": "+r.Reason, r.Since
+		works.Reason, works.Message, works.Since = "Rejected", Revision{Commit: r.Revision}.Short()+": "+r.Reason, r.Since
 	}
 	st.Conditions = []report.Condition{ready, source, accepted, works}
 	if len(s.left) > 0 && !s.rests() {

@@ -275,3 +275,6 @@ func serverSaid(text string) error {
 	}
 	return &kindError{kind: kind, err: fmt.Errorf("the remote says: %s", text)}
 }
+
+// Short is a commit's id as people write it.
+func Short(id string) string { return id[:min(len(id), 7)] }

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"dive-agent/gitremote"
 )
 
 // Page is the status as README.md of a status branch: for people, on a forge.
@@ -44,11 +46,11 @@ func (s *Status) pageHead(b *strings.Builder) {
 	var parts []string
 	switch {
 	case s.Applied == "" && s.Attempted != "":
-		parts = append(parts, "on the way to "+code(short(s.Attempted))+", nothing applied yet")
+		parts = append(parts, "on the way to "+code(gitremote.Short(s.Attempted))+", nothing applied yet")
 	case s.Attempted != s.Applied && s.Attempted != "":
-		parts = append(parts, "attempted "+code(short(s.Attempted)), "applied "+code(short(s.Applied)))
+		parts = append(parts, "attempted "+code(gitremote.Short(s.Attempted)), "applied "+code(gitremote.Short(s.Applied)))
 	case s.Applied != "":
-		parts = append(parts, "at "+code(short(s.Applied)))
+		parts = append(parts, "at "+code(gitremote.Short(s.Applied)))
 	}
 	if s.Subject != "" {
 		parts = append(parts, "“"+escape(cut(clean(s.Subject), 120))+"”")

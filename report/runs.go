@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"dive-agent/gitremote"
 )
 
 // shownRuns is how many runs a page tells of, shownSpans how many nodes of the
@@ -44,7 +46,7 @@ func runBars(runs []Run) []string {
 		if outcome == "" {
 			outcome = "running"
 		}
-		line := fmt.Sprintf("%s  %-7s  %-9s  %9s  %s", r.Started.UTC().Format("2006-01-02 15:04:05"), short(clean(r.Revision)),
+		line := fmt.Sprintf("%s  %-7s  %-9s  %9s  %s", r.Started.UTC().Format("2006-01-02 15:04:05"), gitremote.Short(clean(r.Revision)),
 			clean(outcome), lasting(r.Duration), pad(bar(0, r.Duration, longest), barWidth))
 		switch spans := spansOf(r); {
 		case r.Message != "":

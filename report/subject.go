@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"dive-agent/gitremote"
 )
 
 // subjectWidth is how long the first line of a commit message is at most.
@@ -16,9 +18,9 @@ func (s *Status) Headline() string {
 	head := clean(s.Instance) + ": "
 	switch {
 	case s.Phase == Ready:
-		return fit(head+"Ready at "+short(s.Applied), news)
+		return fit(head+"Ready at "+gitremote.Short(s.Applied), news)
 	case s.Phase == Progressing && s.Attempted != "":
-		return fit(head+"Progressing to "+short(s.Attempted), news)
+		return fit(head+"Progressing to "+gitremote.Short(s.Attempted), news)
 	case strings.HasPrefix(news, "waits for approval"), s.Phase == Suspended && strings.HasPrefix(news, "suspended"):
 		return cut(head+news, subjectWidth) // the news are the phase
 	}

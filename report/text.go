@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dive-agent/gitremote"
 )
 
 // TextOptions say how a status is shown on a terminal.
@@ -62,11 +64,11 @@ func (s *Status) textHead(b *strings.Builder, o TextOptions) {
 	}
 	switch {
 	case s.Applied == "" && s.Attempted != "":
-		head += "   at " + short(s.Attempted) + " (nothing applied yet)"
+		head += "   at " + gitremote.Short(s.Attempted) + " (nothing applied yet)"
 	case s.Attempted != "" && s.Attempted != s.Applied:
-		head += "   at " + short(s.Attempted) + " (applied " + short(s.Applied) + ")"
+		head += "   at " + gitremote.Short(s.Attempted) + " (applied " + gitremote.Short(s.Applied) + ")"
 	case s.Applied != "":
-		head += "   at " + short(s.Applied)
+		head += "   at " + gitremote.Short(s.Applied)
 	}
 	fmt.Fprintf(b, "%s   host %s\n\n", head, clean(s.Host))
 }

@@ -9,14 +9,6 @@ import (
 	"unicode/utf8"
 )
 
-// short is a commit as people write it.
-func short(commit string) string {
-	if len(commit) > 7 {
-		return commit[:7]
-	}
-	return commit
-}
-
 // terminal matches the sequences that colour a terminal, move its cursor or set
 // its title (ECMA-48, control sequences and operating system commands).
 var terminal = regexp.MustCompile("\x1b(\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(\x07|\x1b\\\\)?)")

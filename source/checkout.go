@@ -47,7 +47,7 @@ func (s *Source) Fetch(ctx context.Context, what string) (Revision, func() error
 	if _, err := rand.Read(r[:]); err != nil {
 		return Revision{}, nil, err
 	}
-	parent, name := filepath.Join(s.opts.Dir, checkoutsDir), short(rev.Commit)+"-"+hex.EncodeToString(r[:])
+	parent, name := filepath.Join(s.opts.Dir, checkoutsDir), gitremote.Short(rev.Commit)+"-"+hex.EncodeToString(r[:])
 	rev.Dir = filepath.Join(parent, name)
 	if _, err := writeSnapshot(parent, name, tree, from, false); err != nil {
 		return Revision{}, nil, err

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"dive-agent/gitremote"
 )
 
 // RewrittenError says that the branch no longer descends from the accepted revision.
@@ -15,7 +17,7 @@ type RewrittenError struct {
 
 func (e *RewrittenError) Error() string {
 	return fmt.Sprintf("branch %s was rewritten: %s does not descend from the accepted %s, which stays in force; "+
-		"bring the branch back, or merge %s into it", e.Branch, short(e.Found), short(e.Accepted), short(e.Accepted))
+		"bring the branch back, or merge %s into it", e.Branch, gitremote.Short(e.Found), gitremote.Short(e.Accepted), gitremote.Short(e.Accepted))
 }
 
 // BranchMissingError says that the remote answered and has no such branch.
@@ -37,9 +39,9 @@ type TreeError struct {
 
 func (e *TreeError) Error() string {
 	if e.Path == "" {
-		return fmt.Sprintf("revision %s is refused: %s", short(e.Commit), e.Reason)
+		return fmt.Sprintf("revision %s is refused: %s", gitremote.Short(e.Commit), e.Reason)
 	}
-	return fmt.Sprintf("revision %s is refused: %s: %s", short(e.Commit), e.Path, e.Reason)
+	return fmt.Sprintf("revision %s is refused: %s: %s", gitremote.Short(e.Commit), e.Path, e.Reason)
 }
 
 // EmptyTreeError says that a revision has no files. It is never read as a removal of everything.
@@ -50,9 +52,9 @@ type EmptyTreeError struct {
 
 func (e *EmptyTreeError) Error() string {
 	if e.Path != "" {
-		return fmt.Sprintf("revision %s is refused: there are no files in %s", short(e.Commit), e.Path)
+		return fmt.Sprintf("revision %s is refused: there are no files in %s", gitremote.Short(e.Commit), e.Path)
 	}
-	return fmt.Sprintf("revision %s is refused: its tree is empty", short(e.Commit))
+	return fmt.Sprintf("revision %s is refused: its tree is empty", gitremote.Short(e.Commit))
 }
 
 // UnreadableError says that a revision's objects are missing or malformed.
@@ -62,7 +64,7 @@ type UnreadableError struct {
 }
 
 func (e *UnreadableError) Error() string {
-	return fmt.Sprintf("revision %s cannot be read: %v", short(e.Commit), e.Err)
+	return fmt.Sprintf("revision %s cannot be read: %v", gitremote.Short(e.Commit), e.Err)
 }
 
 // Unwrap gives the cause.
@@ -75,12 +77,10 @@ type SignatureError struct {
 }
 
 func (e *SignatureError) Error() string {
-	return fmt.Sprintf("commit %s is refused: %s", short(e.Commit), e.Reason)
+	return fmt.Sprintf("commit %s is refused: %s", gitremote.Short(e.Commit), e.Reason)
 }
 
 // missingError says that an object is neither in a fetch nor in the accepted revision.
 type missingError struct{ hash plumbing.Hash }
 
 func (e *missingError) Error() string { return "object " + e.hash.String() + " is missing" }
-
-func short(commit string) string { return commit[:min(len(commit), 7)] }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dive-agent/atomicfile"
+	"dive-agent/gitremote"
 )
 
 // Revision is one commit of the branch whose content is on disk.
@@ -24,7 +25,7 @@ type Revision struct {
 }
 
 // Short is the commit in 7 digits, as Git prints it.
-func (r Revision) Short() string { return short(r.Commit) }
+func (r Revision) Short() string { return gitremote.Short(r.Commit) }
 
 const (
 	recordFile    = "source.json"

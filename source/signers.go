@@ -151,7 +151,7 @@ func (s *Signers) check(fresh *gitremote.Objects, head, accepted plumbing.Hash) 
 			if h == head {
 				return "", &UnreadableError{Commit: h.String(), Err: err}
 			}
-			return "", &SignatureError{Commit: head.String(), Reason: "its first-parent line does not lead to the accepted revision " + short(accepted.String())}
+			return "", &SignatureError{Commit: head.String(), Reason: "its first-parent line does not lead to the accepted revision " + gitremote.Short(accepted.String())}
 		}
 		who, err := s.verify(c)
 		if err != nil {
@@ -164,7 +164,7 @@ func (s *Signers) check(fresh *gitremote.Objects, head, accepted plumbing.Hash) 
 			break
 		}
 		if len(c.ParentHashes) == 0 {
-			return "", &SignatureError{Commit: head.String(), Reason: "its first-parent line does not lead to the accepted revision " + short(accepted.String())}
+			return "", &SignatureError{Commit: head.String(), Reason: "its first-parent line does not lead to the accepted revision " + gitremote.Short(accepted.String())}
 		}
 		h = c.ParentHashes[0]
 	}

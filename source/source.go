@@ -150,7 +150,7 @@ func snapshotName(commit, path string) string {
 	if path == "" {
 		return commit
 	}
-	return commit + "-" + short(plumbing.ComputeHash(plumbing.BlobObject, []byte(path)).String())
+	return commit + "-" + gitremote.Short(plumbing.ComputeHash(plumbing.BlobObject, []byte(path)).String())
 }
 
 // Current is the accepted revision, whose content is on disk and was checked; false when there is none. It needs no

@@ -106,7 +106,7 @@ func verify(dir string, tree plumbing.Hash, limits Limits) (*stored, error) {
 		return nil, err
 	}
 	if got != tree {
-		return nil, fmt.Errorf("%w: %s holds tree %s instead of %s", errAltered, dir, short(got.String()), short(tree.String()))
+		return nil, fmt.Errorf("%w: %s holds tree %s instead of %s", errAltered, dir, gitremote.Short(got.String()), gitremote.Short(tree.String()))
 	}
 	return v.out, nil
 }

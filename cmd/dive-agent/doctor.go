@@ -131,7 +131,7 @@ func checkGit(ctx context.Context, c *config.Config) diagnosis {
 		d.Saw = err.Error()
 		return d
 	}
-	d.OK, d.Saw = true, fmt.Sprintf("%s %s at %s", remote, c.Source.Branch, hash.String()[:7])
+	d.OK, d.Saw = true, fmt.Sprintf("%s %s at %s", remote, c.Source.Branch, gitremote.Short(hash.String()))
 	return d
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dive-agent/agent"
+	"dive-agent/gitremote"
 	"dive-agent/reconcilers"
 )
 
@@ -42,10 +43,10 @@ func planText(previews []agent.Preview, host string) string {
 func planRevisions(p *agent.Preview) string {
 	from, to := "nothing", "this folder"
 	if p.From != "" {
-		from = p.From[:7]
+		from = gitremote.Short(p.From)
 	}
 	if p.To != "" {
-		to = p.To[:7]
+		to = gitremote.Short(p.To)
 	}
 	text := from + " -> " + to
 	if p.From == p.To && p.To != "" {

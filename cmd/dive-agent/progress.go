@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"dive-agent/gitremote"
 	"dive-agent/report"
 )
 
@@ -37,7 +38,7 @@ func (v *progressView) draw(all ...report.Status) {
 	}
 	v.lines = 0
 	for _, status := range all {
-		fmt.Fprintf(&b, "\x1b[K%s  %s\n", status.Instance, status.Attempted[:min(7, len(status.Attempted))])
+		fmt.Fprintf(&b, "\x1b[K%s  %s\n", status.Instance, gitremote.Short(status.Attempted))
 		for _, node := range status.Nodes {
 			fmt.Fprintf(&b, "\x1b[K  %s\n", cut(printable(nodeLine(node)), 100))
 		}

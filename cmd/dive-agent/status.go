@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dive-agent/agent"
+	"dive-agent/gitremote"
 	"dive-agent/report"
 )
 
@@ -140,7 +141,7 @@ func writeHistory(g *globals, runs []report.Run) {
 		if outcome == "" {
 			outcome = "running"
 		}
-		g.printf("%s  %-9s %-8s %7.1f s  %s\n", run.Started.Local().Format(time.DateTime), run.Revision[:min(7, len(run.Revision))],
+		g.printf("%s  %-9s %-8s %7.1f s  %s\n", run.Started.Local().Format(time.DateTime), gitremote.Short(run.Revision),
 			outcome, run.Duration.Seconds(), run.Trigger)
 		if run.Message != "" {
 			g.printf("    %s\n", run.Message)
