@@ -3,10 +3,8 @@ package registration
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,19 +36,24 @@ func (e *answerError) Error() string {
 	return strings.TrimSuffix(fmt.Sprintf("%s: the hub answered %d: %s", e.call, e.status, e.text), ": ")
 }
 
-// clients keeps one HTTP client for each hub and authority, so that polls use a connection again.
+// clients keeps one HTTP client for each hub, so that polls use a connection again. Another authority takes the place of the
+// one before.
 type clients struct {
 	mu   sync.Mutex
-	made map[string]*http.Client
+	made map[string]hubLine // by base URL
+}
+
+type hubLine struct {
+	ca     string
+	client *http.Client
 }
 
 func (c *clients) get(base, ca string) (*http.Client, error) {
-	sum := sha256.Sum256([]byte(base + "\x00" + ca))
-	key := hex.EncodeToString(sum[:])
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if client, ok := c.made[key]; ok {
-		return client, nil
+	before, ok := c.made[base]
+	if ok && before.ca == ca {
+		return before.client, nil
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(ca)) {
@@ -67,18 +70,21 @@ func (c *clients) get(base, ca string) (*http.Client, error) {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	if c.made == nil {
-		c.made = map[string]*http.Client{}
+	if ok {
+		before.client.CloseIdleConnections()
 	}
-	c.made[key] = client
+	if c.made == nil {
+		c.made = map[string]hubLine{}
+	}
+	c.made[base] = hubLine{ca, client}
 	return client, nil
 }
 
 func (c *clients) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, client := range c.made {
-		client.CloseIdleConnections()
+	for _, made := range c.made {
+		made.client.CloseIdleConnections()
 	}
 	c.made = nil
 }
