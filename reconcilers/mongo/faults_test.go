@@ -201,3 +201,52 @@ func TestKilledMembersFindAPrimarySoon(t *testing.T) {
 	require.Equal(t, 2, stood, "a set with a primary needs no other one")
 	require.Empty(t, w.lost(primaryOf(t, o)))
 }
+
+// No member is given to be restarted while another one is frozen (slower than any delay), cut off or killed; afterwards it goes on.
+func TestNoTurnWhileAnotherMemberIsAway(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three...).run(three...)
+	r := reconciler(t)
+	o := s.settle(r)
+	primary := primaryOf(t, o)
+	var one, other string // the secondaries
+	for _, name := range three {
+		switch {
+		case name == primary:
+		case one == "":
+			one = name
+		default:
+			other = name
+		}
+	}
+	turn := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		return r.(reconcilers.Roller).Turn(ctx, s.target, reconcilers.Turn{Part: one, Others: []string{primary}}, &progress{t: t})
+	}
+	goesOn := func() {
+		t.Helper()
+		testbed.Eventually(t, time.Minute, "a turn for "+one, turn)
+	}
+	goesOn()
+	w := s.write()
+	for _, fault := range []struct {
+		name     string
+		do, undo func(service string)
+	}{
+		{"frozen", s.lab.Pause, s.lab.Unpause},
+		{"cut off", s.lab.Disconnect, s.lab.Connect},
+		{"killed", s.lab.Kill, s.lab.Start},
+	} {
+		fault.do(other)
+		var wait *reconcilers.WaitError
+		err := turn()
+		require.ErrorAs(t, err, &wait, fault.name)
+		require.Contains(t, wait.For, other+":27017", fault.name)
+		require.Contains(t, wait.For, "before "+one+":27017 is restarted", fault.name)
+		fault.undo(other)
+		goesOn()
+	}
+	s.settle(r)
+	require.Empty(t, w.lost(primary))
+}

@@ -17,6 +17,7 @@ import (
 const (
 	rollAgain   = 250 * time.Millisecond // between two looks at members that must be ready first
 	backLimit   = 10 * time.Minute       // for a restarted member to serve and catch up; the next pass goes on waiting
+	ownLimit    = 2 * time.Second        // for a member to answer: one that is slower is slow
 	lagLimit    = 10 * time.Second       // more than a heartbeat tells late
 	quiesceTime = 500 * time.Millisecond // a member from 5.0 on goes on serving so long after SIGTERM; its default, 15 s, is longer than most containers are given
 )
@@ -142,12 +143,16 @@ func (s *session) othersReady(ctx context.Context, client *driver.Client, m want
 	}
 	others := 0
 	var waits []string
+	own := s.askOthers(ctx, m)
 	for _, one := range st.Members {
 		if one.Host == m.host {
 			continue
 		}
 		others++
+		word, asked := own[one.Host]
 		switch {
+		case asked && (!word.answers() || !word.hello.serves(s.want.set)):
+			waits = append(waits, one.Host+" to serve (it does not say so itself within "+ownLimit.String()+")")
 		case !one.serves():
 			waits = append(waits, fmt.Sprintf("%s to serve (is %s)", one.Host, strings.ToLower(one.StateName)))
 		case one.State == stateSecondary && newest.Sub(one.Optime) > lagLimit && s.delay(one.Host) == 0:
@@ -158,6 +163,20 @@ func (s *session) othersReady(ctx context.Context, client *driver.Client, m want
 		return others, &reconcilers.WaitError{For: strings.Join(waits, ", ") + " before " + m.host + " is restarted", Again: rollAgain}
 	}
 	return others, nil
+}
+
+// askOthers asks each other member itself: the primary takes a frozen or slow one for a good one until a heartbeat is
+// overdue, ten seconds by default.
+func (s *session) askOthers(ctx context.Context, m wantMember) map[string]sighting {
+	limited, cancel := context.WithTimeout(ctx, ownLimit)
+	defer cancel()
+	words := map[string]sighting{}
+	for _, one := range s.look(limited) {
+		if one.member.host != m.host {
+			words[one.member.host] = one
+		}
+	}
+	return words
 }
 
 // serving picks the services whose members serve.
