@@ -81,34 +81,42 @@ func (a *Agent) Preview(ctx context.Context, revision Revision, name string) ([]
 	return previews, nil
 }
 
-func (a *Agent) preview(ctx context.Context, next *assignment) (Preview, error) {
+// idle is a pass over an instance that has not begun, for those who change nothing of its graph. missing says which secrets
+// do not exist.
+func (a *Agent) idle(ctx context.Context, next *assignment) (p *pass, known state.Instance, missing, err error) {
 	w := newWorker(a, next.instance.Name)
-	known, err := w.recall(ctx)
-	if err != nil {
-		return Preview{}, err
+	if known, err = w.recall(ctx); err != nil {
+		return nil, known, nil, err
 	}
 	folders, err := placesOf(a.Dir, w.name, sourceOf(next))
 	if err != nil {
-		return Preview{}, err
+		return nil, known, nil, err
 	}
 	values, missing, err := a.Secrets.Peek(ctx, next.instance, folders.secrets)
 	if err != nil {
-		return Preview{}, err
+		return nil, known, nil, err
 	}
 	a.Redactor.AddValue(slices.Collect(maps.Values(values))...)
 	services, _ := w.stack(next.instance, next.fleet, folders)
-	p := newPass(passOptions{
+	return newPass(passOptions{
 		fleet: next.fleet, instance: next.instance, places: folders, reconcilers: a.Reconcilers, services: services,
 		scope: next.instance.Scope(values, folders.builtins()).Telling(a.learn),
 		clock: a.Clock, log: w.log, redact: a.Redactor.String, learn: a.learn,
 		applied: known.Applied != "",
-	})
+	}), known, missing, nil
+}
+
+func (a *Agent) preview(ctx context.Context, next *assignment) (Preview, error) {
+	p, known, missing, err := a.idle(ctx, next)
+	if err != nil {
+		return Preview{}, err
+	}
 	p.survey(ctx)
 	if ctx.Err() != nil {
 		return Preview{}, ctx.Err()
 	}
 	preview := Preview{
-		Instance: w.name, Host: a.Host, From: known.Applied, To: next.revision.Commit,
+		Instance: next.instance.Name, Host: a.Host, From: known.Applied, To: next.revision.Commit,
 		Branch: next.revision.Branch, Subject: next.revision.Subject,
 	}
 	if missing != nil {

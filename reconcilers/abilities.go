@@ -40,6 +40,12 @@ type (
 		Turn(ctx context.Context, t Target, turn Turn, progress Progress) error
 		Back(ctx context.Context, t Target, turn Turn, progress Progress) error
 	}
+	// Restorer brings data back from a backup that its kind has made. Called by an operator's command, in a process of
+	// its own beside the agent. Both read the whole file first, and refuse a damaged one before anything is touched.
+	Restorer interface {
+		Overwrites(ctx context.Context, t Target, b BackupFile) ([]Overwrite, error)
+		Restore(ctx context.Context, t Target, b BackupFile) error
+	}
 	// RollsBack marks a reconciler that puts the last good version back by itself; while a revision is rejected its
 	// components are kept at the last applied revision, all others are only observed.
 	RollsBack interface{ RollsBack() }
@@ -54,6 +60,23 @@ type Services interface {
 	// Exec runs a command in the service's container without a terminal. stdin may be nil. Secrets go through stdin or
 	// environment, never the argument list.
 	Exec(ctx context.Context, service string, argv, env []string, stdin io.Reader) (stdout []byte, exitCode int, err error)
+}
+
+// BackupFile is a backup on this host.
+type BackupFile struct {
+	Path      string
+	Identity  string   // file with the age identity that it is encrypted to; empty when it is not
+	Databases []string // only these; empty: all that are in it
+}
+
+// Overwrite is what a restore replaces as a whole.
+type Overwrite struct {
+	Database   string    `json:"database"`
+	Collection string    `json:"collection"`
+	Type       string    `json:"type"`   // collection or view
+	Now        int64     `json:"now"`    // documents that are there
+	Backup     int64     `json:"backup"` // documents in the backup
+	Taken      time.Time `json:"taken"`
 }
 
 // Turn is what a Roller is asked about.

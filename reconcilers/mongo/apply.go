@@ -47,6 +47,8 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 		err = s.reconfigure(ctx, s.changeSettings)
 	case setWriteConcern:
 		err = s.onPrimary(ctx, func(client *driver.Client) error { return s.setWriteConcern(context.WithoutCancel(ctx), client) })
+	case runBackup:
+		err = s.backup(ctx)
 	case setFCV:
 		err = s.onPrimary(ctx, func(client *driver.Client) error { return s.setFCV(context.WithoutCancel(ctx), client) })
 	case renameMember:

@@ -29,6 +29,8 @@ type memory struct {
 	HashKey      []byte            `json:"hashKey,omitempty"`
 	Passwords    map[string]string `json:"passwords,omitempty"` // keyed hash by user id
 
+	Backup backupRecord `json:"backup,omitzero"`
+
 	Refused map[string]refusal `json:"refused,omitempty"` // passwords that stopped working, by user id
 
 	folder string

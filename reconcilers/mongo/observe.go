@@ -42,6 +42,7 @@ type observation struct {
 	roles   []roleGap
 	users   []userGap
 	indexes []indexGap
+	backup  bool // one is due
 	seeds   []seedGap
 	blank   map[string]bool   // hosts that are as new as the initial one; nil: nobody runs yet, and all are hoped to be
 	renames map[string]string // host in the configuration -> wanted host
@@ -284,6 +285,8 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	}
 	o.Holds = s.holds(state, isRoot)
 	o.Facts.Notes = append(o.Facts.Notes, notes...)
+	s.backupFacts(&o.Facts)
+	state.backup = s.backupDue()
 	if isRoot && !state.lacks(s.want.uriUser) {
 		o.Outputs = s.outputs(state)
 	}

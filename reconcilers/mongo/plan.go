@@ -24,6 +24,7 @@ const (
 	addMember
 	changeMember
 	removeMember
+	runBackup
 	standUp
 	forceMajority
 )
@@ -144,7 +145,11 @@ func (p *planner) planSet(o observation) error {
 	if err := p.planMembers(seats, o.known); err != nil {
 		return err
 	}
-	return p.planFCV(o)
+	if err := p.planFCV(o); err != nil {
+		return err
+	}
+	p.planBackup(o.backup && len(p.changes) == 0) // what is to be done comes first: a dump takes its time
+	return nil
 }
 
 // planHeadless helps a set that would wait for an election's timeout.

@@ -96,6 +96,9 @@ func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcil
 		}
 		err := s.do(ctx, steps[i], progress)
 		progress.End(change, err)
+		if err != nil && steps[i].action == runBackup && ctx.Err() == nil {
+			continue // the set serves as before; the status tells of it, and it is tried again
+		}
 		if err != nil {
 			return reconcilers.Applied{}, err
 		}

@@ -39,6 +39,7 @@ type Spec struct {
 	Seed     []Seed       `yaml:"seed" doc:"Documents that must be there. Missing ones are inserted; what is there is changed only where update is set, and never removed."`
 	Indexes  []Index      `yaml:"indexes" doc:"Indexes that must be there. Missing ones are made, before the documents of seed; none is ever dropped."`
 	Force    *Force       `yaml:"force" doc:"An order to go on without the members that are lost, when most of them are. It is carried out once and can lose writes; merge it for what the status says, and take it out afterwards."`
+	Backup   *Backup      `yaml:"backup" doc:"Dumps to a folder of the host by a schedule. They are brought back by dive-agent restore."`
 	Database string       `yaml:"database" doc:"Default database: in the output uri, and of seeds."`
 }
 
@@ -208,6 +209,7 @@ func (s *Spec) Validate(c *desired.Check) {
 		s.validateSeed(c, seed)
 	}
 	s.validateIndexes(c)
+	s.validateBackup(c)
 }
 
 func (s *Spec) validateSettings(c *desired.Check) {

@@ -24,6 +24,7 @@ type want struct {
 	settings Settings
 	seeds    []wantSeed
 	indexes  []wantIndex
+	backup   *wantBackup // nil: none is declared
 	database string
 	force    *Force // nil: none
 	fcv      string // empty: stays as it is
@@ -97,6 +98,7 @@ func resolve(t reconcilers.Target) (want, error) {
 	for _, x := range spec.Indexes {
 		w.indexes = append(w.indexes, x.resolve(spec.Database, &eval))
 	}
+	w.backup = spec.Backup.resolve(spec.Database, &eval)
 	if eval.err != nil {
 		return want{}, eval.err
 	}
