@@ -27,6 +27,7 @@ func (w *world) needSpoke(ctx context.Context) error {
 	return w.upErr
 }
 
+// bringSpoke brings up the spoke from nothing, beside the hub, and keeps the story of it for the figures.
 func (w *world) bringSpoke(ctx context.Context) error {
 	if err := w.bringHub(ctx); err != nil {
 		return fmt.Errorf("bring up the hub: %w", err)

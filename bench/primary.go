@@ -53,6 +53,8 @@ func measurePrimary(ctx context.Context, r *run) error {
 	return nil
 }
 
+// timePrimary gives the time from when mongod takes connections until it is a writable primary, so that the start of the
+// container and of mongod itself do not count.
 func (w *world) timePrimary(ctx context.Context, a *agentProcess, log *engineLog, name string) (time.Duration, error) {
 	project := "dive-bench-" + name
 	begun := time.Now()

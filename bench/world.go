@@ -56,6 +56,7 @@ func (w *world) open(ctx context.Context) error {
 	return w.openErr
 }
 
+// make takes the machine for this run before anything is removed, so that no two runs disturb each other.
 func (w *world) make(ctx context.Context) (err error) {
 	if w.host, _, err = testbed.EnsureEngine(ctx, w.run.say); err != nil {
 		return err

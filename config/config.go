@@ -201,6 +201,7 @@ func (c *Config) resolve(dir string) {
 	}
 }
 
+// problems gives all that is wrong at once, so that one start of the agent shows everything to mend.
 func (c *Config) problems() (problems []string) {
 	need := func(value, field, how string) {
 		if value == "" {

@@ -23,6 +23,8 @@ type blueprint struct {
 	usable bool
 }
 
+// readBlueprints reads all of them, used or not. One that cannot be read stays known, so that instances of it are not
+// told that it does not exist.
 func (l *loader) readBlueprints() {
 	files := l.manifests("blueprints", "blueprint.yaml", false)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -278,6 +280,7 @@ func (b *builder) makeSecrets() {
 	b.problems = append(b.problems, d.problems...)
 }
 
+// makeSecret adds the secret even when something of it is wrong, so that what refers to it is not refused as well.
 func (b *builder) makeSecret(d *Decoder, f field, spec secretSpec) {
 	b.secret[f.name] = true
 	b.instance.Secrets = append(b.instance.Secrets, SecretSpec{

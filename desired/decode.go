@@ -100,6 +100,8 @@ func infoOf(t reflect.Type) *structInfo {
 	return info
 }
 
+// collect lists the fields that manifests can give, those of inlined structs among them. Fields without a yaml tag are
+// the agent's own.
 func (info *structInfo) collect(t reflect.Type, index []int) {
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -393,6 +395,8 @@ func (d *Decoder) stringMap(n *node, v reflect.Value, name string) {
 	v.Set(out)
 }
 
+// scalar takes YAML's own types only: a number does not become a truth value nor the reverse, null is no text, and true
+// is one only in quotes. It reports what does not fit, or is too large, and leaves v as it is.
 func (d *Decoder) scalar(n *node, v reflect.Value, name string) {
 	y := yaml.Node{Kind: yaml.ScalarNode, Tag: n.tag, Value: n.text}
 	isScalar := n.kind == scalarNode

@@ -144,6 +144,7 @@ func cause(err error) error {
 	return err
 }
 
+// readFleet says false when there is no fleet.yaml to read: nothing else has a meaning without it.
 func (l *loader) readFleet() bool {
 	const name = "fleet.yaml"
 	root, text, problems := l.parse(name)
@@ -224,6 +225,8 @@ func (l *loader) manifests(folder, inFolder string, plain bool) map[string]strin
 	return found
 }
 
+// manifest adds the manifest that an entry of a folder is, if it is one. What was likely meant as a manifest but stands
+// where none is read is refused: ignored, its instance would seem to be removed.
 func (l *loader) manifest(entry fs.DirEntry, folder, inFolder string, plain bool, add func(name, file string)) {
 	name := entry.Name()
 	file := path.Join(folder, name)

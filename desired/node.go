@@ -198,6 +198,8 @@ func (c *converter) stop(n *yaml.Node, format string, args ...any) *node {
 	return &node{tag: "!!null", at: c.place(n), file: c.file}
 }
 
+// convert copies what YAML parsed, with aliases expanded. It bounds number and depth of values, since a few lines of
+// aliases can mean millions, or lead to themselves.
 func (c *converter) convert(y *yaml.Node, depth int) *node {
 	if c.count++; c.stopped || c.count > maxManifestNodes {
 		return c.stop(y, "the manifest has more than %d values once its aliases are expanded", maxManifestNodes)

@@ -39,6 +39,7 @@ type schemaMaker struct {
 
 const maxSchemaDepth = 12
 
+// manifest makes the schema of a kind of file. Values, secrets and components refer to definitions that all kinds share.
 func (s *schemaMaker) manifest(kind string, spec reflect.Type) map[string]any {
 	required := []string{"apiVersion", "kind", "metadata"}
 	if kind != FleetKind {

@@ -120,6 +120,7 @@ func (v Value) Go() any {
 	return plain(raw)
 }
 
+// plain gives strings, bools, int64 or float64, maps and slices. What is not known becomes nil.
 func plain(v cty.Value) any {
 	if v == cty.NilVal || !v.IsKnown() || v.IsNull() {
 		return nil

@@ -160,6 +160,8 @@ func (b *builder) evaluate(nodes map[string]*node, decls map[string]*declaration
 	return e.values
 }
 
+// value evaluates a value after those that it uses, each once. A cycle is reported once, by the first value that closes
+// it, and makes the values on it unknown, which spares them messages that only follow from it.
 func (e *evaluation) value(name string) {
 	n := e.nodes[name]
 	switch e.state[name] {

@@ -122,6 +122,7 @@ func (c Config) String() string {
 // GoString hides the secrets from %#v.
 func (c Config) GoString() string { return c.String() }
 
+// parseURL never repeats the URL in an error: it may hold a password or a token.
 func parseURL(raw string) (*url.URL, error) {
 	if raw == "" {
 		return nil, errors.New("the URL is empty: give https://, ssh:// or an absolute path")

@@ -172,6 +172,8 @@ func (r *Remote) fail(ctx context.Context, op, ref string, err error) error {
 	return e
 }
 
+// classify goes from the most to the least certain: what was found in the answer, then whose time ended, then the
+// network. A failure that nothing explains counts as Unreachable.
 func classify(ctx context.Context, err error) Kind {
 	var ke *kindError
 	var le *LimitError

@@ -29,6 +29,8 @@ type httpWire struct {
 	old atomic.Bool
 }
 
+// newHTTPWire refuses what would send credentials in clear, and takes from the URL what must not be shown: the user, and
+// the values of a query, which may be tokens.
 func newHTTPWire(r *Remote, u *url.URL) (*httpWire, error) {
 	cfg := r.cfg
 	if u.Scheme == "http" {
@@ -62,6 +64,8 @@ func newHTTPWire(r *Remote, u *url.URL) (*httpWire, error) {
 	}}, nil
 }
 
+// newHTTPTransport reads the client certificate once to refuse a bad one at the start, and again for each connection, so
+// that a renewed one needs no restart.
 func newHTTPTransport(cfg Config) (*http.Transport, error) {
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(4)}
 	if cfg.CAFile != "" {

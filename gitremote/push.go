@@ -36,6 +36,8 @@ func (r *Remote) Push(ctx context.Context, ref plumbing.ReferenceName, old, new 
 	return r.fail(ctx, "push", ref.String(), r.push(ctx, ref, old, new, objects))
 }
 
+// push reads the ref again when the answer was lost or a refusal: a push that did happen is a success, whatever was
+// heard of it, and a refusal tells whether somebody else was faster.
 func (r *Remote) push(ctx context.Context, ref plumbing.ReferenceName, old, new plumbing.Hash, objects *Objects) error {
 	if err := checkRef(ref); err != nil {
 		return err

@@ -205,6 +205,7 @@ func readAdvertisement(p *pktReader) (*advertisement, error) {
 	}
 }
 
+// addLine reads a line of version 0; the first one has the capabilities behind a zero byte (gitprotocol-pack(5)).
 func (adv *advertisement) addLine(line []byte, first bool) error {
 	if first {
 		ref, caps, _ := bytes.Cut(line, []byte{0})

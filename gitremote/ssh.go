@@ -39,6 +39,8 @@ type openedIdentity struct {
 
 const defaultSSHUser = "git"
 
+// newSSHWire reads identity and host keys once, so that a bad file is told at the start and not by each poll. A remote
+// without known host keys is refused: there is no trust at first sight.
 func newSSHWire(r *Remote, u *url.URL) (*sshWire, error) {
 	s := &sshWire{user: defaultSSHUser, path: u.Path}
 	s.streamWire = streamWire{r: r, open: s.open}

@@ -60,6 +60,8 @@ func lineOf(e state.Entry) line { return line{e.Target, e.Instance} }
 
 var farFuture = time.Unix(0, math.MaxInt64)
 
+// run delivers until ctx ends, and returns when nothing is on its way any more. Entries of one line go one after the
+// other; lines do not wait for each other. Entries, retries and ends of attempts wake it, so that it never polls.
 func (c *courier) run(ctx context.Context) {
 	var (
 		wg       sync.WaitGroup

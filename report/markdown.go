@@ -70,6 +70,7 @@ func (s *Status) pageConditions(b *strings.Builder) {
 	table(b, "What does not hold", []string{"Condition", "Reason", "Message", "Since"}, rows)
 }
 
+// pageComponents escapes whatever came from outside: names, messages and facts must not change the page.
 func (s *Status) pageComponents(b *strings.Builder) {
 	if !s.Seen.IsZero() {
 		fmt.Fprintf(b, "What follows was seen %s, and not looked at since.\n\n", moment(s.Seen))

@@ -116,6 +116,8 @@ func (w *snapshotWriter) folder(parent int, path string, e *node) error {
 	return w.fill(fd, path, e)
 }
 
+// file writes a file, or takes an unchanged one over from the snapshot before, in which case it is neither read nor
+// written. It goes through the folder's descriptor and follows no link.
 func (w *snapshotWriter) file(dir int, path string, e *node) error {
 	_, content, err := w.from.blob(e.hash)
 	if err != nil {

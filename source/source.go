@@ -110,6 +110,8 @@ func New(opts Options) (*Source, error) {
 	return s, nil
 }
 
+// load reads what was accepted before the restart. A damaged record, or a snapshot that is not what was written, is
+// set aside or fetched again with a notice; only a disk that cannot be read is an error.
 func (s *Source) load() error {
 	fresh := record{Version: recordVersion, Remote: s.opts.Remote.String(), Branch: s.opts.Branch, Path: s.opts.Path}
 	rec, err := loadRecord(s.opts.Dir)
@@ -195,6 +197,7 @@ type answer struct {
 	changed bool
 }
 
+// poll asks the remote, and obtains a revision only when it is not known yet. The head is given also when obtaining fails.
 func (s *Source) poll(ctx context.Context) (answer, error) {
 	h, err := s.opts.Remote.Ref(ctx, s.ref)
 	if errors.Is(err, gitremote.ErrRefNotFound) {

@@ -81,6 +81,8 @@ func (s *Source) note(head string, err error) {
 	}
 }
 
+// problemOf puts an error into the few words that status and metrics know. Errors of the disk are Storage; an unknown kind
+// of the remote's counts as Unreachable.
 func problemOf(err error) Problem {
 	if err == nil {
 		return None

@@ -101,6 +101,8 @@ func (r *treeReader) refuse(path, format string, args ...any) error {
 	return &TreeError{Commit: r.commit, Path: path, Reason: fmt.Sprintf(format, args...)}
 }
 
+// read refuses bad names, and names that differ only in case (they are one file on some disks), before anything of the
+// tree is written.
 func (r *treeReader) read(dir *node, path string, depth int) error {
 	if depth > r.limits.Depth {
 		return r.refuse(path, "folders more than %d deep", r.limits.Depth)
@@ -134,6 +136,7 @@ func (r *treeReader) read(dir *node, path string, depth int) error {
 	return nil
 }
 
+// entry takes folders, links and files, and counts these against the bounds of one and of all together.
 func (r *treeReader) entry(e *node, full string, depth int) error {
 	switch e.mode {
 	case filemode.Dir:

@@ -94,6 +94,8 @@ func (b *builder) ensure(ctx context.Context, name ImageName) (string, error) {
 	return once()
 }
 
+// make gives the digest of an image that the engine has afterwards. Only one process at a time makes an image; who waited
+// for that looks again.
 func (b *builder) make(ctx context.Context, name ImageName) (string, error) {
 	r, err := findRecipe(name)
 	if err != nil {
@@ -215,6 +217,7 @@ func (b *builder) dropOld(ctx context.Context, name ImageName) {
 	}
 }
 
+// makeFrom builds without a network and without the engine's cache: what an image holds is decided by its recipe alone.
 func (b *builder) makeFrom(ctx context.Context, r recipe, m material, parent, want string) error {
 	if err := m.complete(ctx, b.say); err != nil {
 		return err
@@ -330,6 +333,7 @@ func writeContext(tw *tar.Writer, dockerfile string, m material) error {
 	return nil
 }
 
+// addToTar leaves owner and time out, so that the same files make the same layer on every machine.
 func addToTar(tw *tar.Writer, name, path string, d fs.DirEntry) error {
 	info, err := d.Info()
 	if err != nil {

@@ -44,6 +44,7 @@ func newDoctor(g *globals) *cobra.Command {
 	}
 }
 
+// writeDiagnoses shows all diagnoses, also after the first bad one; any bad one makes the exit code exitFailed.
 func writeDiagnoses(g *globals, all []diagnosis) error {
 	sick := 0
 	for _, d := range all {

@@ -31,6 +31,8 @@ Exit code 0: all are Ready, 1: failed, 3: blocked, 65: the revision is refused.`
 	return cmd
 }
 
+// runOnce polls, brings what is declared about and reports it. A Git that is away or a refused revision keeps it from
+// nothing: it goes on with the revision in force, and the exit code tells. What has begun is finished, whatever ends ctx.
 func runOnce(ctx context.Context, g *globals) error {
 	lifetime, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()

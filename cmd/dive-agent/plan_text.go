@@ -112,6 +112,7 @@ type group struct {
 	waits   string
 }
 
+// groups gathers the nodes by component, in the order of the preview. Nodes without a change or an error only count.
 func groups(p *agent.Preview) []*group {
 	var all []*group
 	index := map[string]*group{}

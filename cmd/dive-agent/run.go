@@ -36,6 +36,8 @@ stops at once. SIGHUP looks at everything again now.`,
 	}
 }
 
+// runDaemon serves until ctx ends. Then, in this order: no new work and no new revision, what has begun ends and is
+// recorded, and only then the reports and the listeners end, so that the last status still leaves the host.
 func runDaemon(ctx context.Context, g *globals) error {
 	lifetime, endOfLife := context.WithCancel(context.WithoutCancel(ctx))
 	defer endOfLife()

@@ -33,6 +33,7 @@ func newValidate(g *globals) *cobra.Command {
 	}
 }
 
+// writeValidation shows all problems; any makes the exit code exitData. JSON has a list also when it is empty.
 func writeValidation(g *globals, fleet *desired.Fleet, problems desired.Problems) error {
 	if g.output == "json" {
 		if problems == nil {

@@ -40,6 +40,7 @@ func (f *fault) Error() string {
 
 func (f *fault) Unwrap() error { return f.err }
 
+// applyService makes the one change that a service's plan has at most, announced before anything is touched.
 func (r *Reconciler) applyService(ctx context.Context, st *serviceState, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
 	if len(p.Changes) == 0 {
 		return reconcilers.Applied{Facts: st.facts()}, nil

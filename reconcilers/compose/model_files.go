@@ -188,6 +188,8 @@ func inlineConfig(project *types.Project, config types.ConfigObjConfig) string {
 	return project.Environment[config.Environment]
 }
 
+// bind records what a mount of the host's files brings: the digest of what comes from the fleet repository, the name of a
+// secret, nothing of what is the host's own. A folder of the repository that is not there is made, as Docker does.
 func (c *contents) bind(m *model, what, path string, r request) error {
 	if within(r.secretsDir, path) {
 		c.secrets = append(c.secrets, path)

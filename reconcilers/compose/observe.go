@@ -45,6 +45,8 @@ type serviceState struct {
 	variables []string // variables that they come in by
 }
 
+// observeService looks at all that decides whether the service is as wanted. A service that is not ready is no failure to
+// observe: that is in Observed.Err, beside the facts.
 func (r *Reconciler) observeService(ctx context.Context, s *stack) (reconcilers.Observed, error) {
 	st := &serviceState{stack: s, name: s.target.Part, service: s.model.project.Services[s.target.Part]}
 	st.unknown, st.variables = s.unknowns(st.name)
@@ -345,6 +347,7 @@ func (r *Reconciler) notReady(ctx context.Context, st *serviceState) error {
 	return nil
 }
 
+// facts tells what runs, and of the image what the container has; the wanted one only where there is no container.
 func (st *serviceState) facts() reconcilers.Facts {
 	f := &reconcilers.ServiceFacts{Name: st.name, State: "missing", Image: st.service.Image}
 	facts := reconcilers.Facts{Service: f, Summary: "missing"}

@@ -98,6 +98,8 @@ func (st *sharedState) rawImageUnknown(image string) bool {
 	return false
 }
 
+// lookAtNetworks finds each network by its name, of which the engine allows several, oldest first, and who is attached to
+// those that may be removed. An external one that is missing is waited for: it is not ours to make.
 func (r *Reconciler) lookAtNetworks(ctx context.Context, st *sharedState) error {
 	list, err := r.engine.NetworkList(ctx, client.NetworkListOptions{})
 	if err != nil {

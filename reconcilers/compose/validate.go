@@ -93,6 +93,7 @@ func atoi(digits string) int {
 	return n
 }
 
+// checkServices refuses, at their places in the Compose file, what Compose takes and the agent would not do.
 func (s *Spec) checkServices(c *desired.Check, m *model) {
 	at := s.places(c)
 	names := map[string]string{}

@@ -109,6 +109,7 @@ func (a *adopter) find(ctx context.Context, rc *tfjson.ResourceChange) (string, 
 	return id, err
 }
 
+// lookup gives the import id in the form that the provider wants for the type; "" for types that are not looked for.
 func (a *adopter) lookup(ctx context.Context, kind string, x wish) (string, error) {
 	realm := x.text("realm_id")
 	if realm == "" {

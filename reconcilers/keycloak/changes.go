@@ -37,6 +37,8 @@ func changesOf(p *planned) []reconcilers.Change {
 	return changes
 }
 
+// changeOf words one of Terraform's changes; false when it changes nothing. drift is what was seen to have happened to the
+// resource outside of Terraform.
 func changeOf(rc *tfjson.ResourceChange, drift string) (reconcilers.Change, bool) {
 	c := reconcilers.Change{Address: rc.Address}
 	actions := rc.Change.Actions

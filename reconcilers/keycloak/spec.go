@@ -140,6 +140,7 @@ type moduleFiles struct {
 // modules keeps what was read by content: a fleet's thousand instances share a handful of modules.
 var modules sync.Map // [sha256.Size]byte -> moduleFiles
 
+// readModule finds a module's variables and outputs without Terraform. Subfolders are left to it.
 func readModule(files fs.FS, folder string) (moduleFiles, error) {
 	m := moduleFiles{variables: map[string]bool{}}
 	entries, err := fs.ReadDir(files, folder)

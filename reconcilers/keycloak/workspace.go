@@ -52,6 +52,7 @@ const variablesFile = "dive-agent.auto.tfvars.json"
 // overrideFile puts the state where the agent keeps it, whatever backend the module names.
 const overrideFile = "dive_agent_override.tf"
 
+// openWorkspace makes the folders, for the agent's user alone, and finds the program. It changes nothing in the module.
 func openWorkspace(t reconcilers.Target, d reconcilers.Deps, source string) (*workspace, error) {
 	dir, err := filepath.EvalSymlinks(t.Dir)
 	if err != nil {
@@ -172,6 +173,8 @@ func askVersion(ctx context.Context, tf *tfexec.Terraform) error {
 	return nil
 }
 
+// copyModule puts the module's files in place of the former ones. What Terraform keeps beside them stays: the providers,
+// and a state that it could not write (errored.tfstate). States and values that the source brings are left out.
 func (w *workspace) copyModule(source string) error {
 	old, err := os.ReadDir(w.module)
 	if err != nil {
@@ -201,6 +204,7 @@ func (w *workspace) copyModule(source string) error {
 	return os.WriteFile(filepath.Join(w.module, overrideFile), []byte(override), 0o600)
 }
 
+// initialise lets Terraform fetch the providers. With a lock file shipped by the module exactly these are taken.
 func (w *workspace) initialise(ctx context.Context, source string) error {
 	shipped := fileHash(filepath.Join(source, ".terraform.lock.hcl"))
 	lock := filepath.Join(w.module, ".terraform.lock.hcl")

@@ -50,6 +50,7 @@ func (s *Server) ResetRequests() {
 	s.log.list = nil
 }
 
+// serveHTTP records each request, refused and cut ones too. A fault comes before the log in, as that of a proxy would.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	counted := &countingWriter{ResponseWriter: w, limit: -1}
 	request := Request{Method: r.Method, Path: r.URL.Path, Service: service(r)}

@@ -180,6 +180,7 @@ func (s *Server) serveSession(session ssh.Channel, requests <-chan *ssh.Request)
 	}
 }
 
+// runSSHCommand gives the exit code for the client; 128 is git's own for what could not start.
 func (s *Server) runSSHCommand(session ssh.Channel, line, protocol string) uint32 {
 	verb, argument, _ := strings.Cut(line, " ")
 	folder := filepath.Join(s.root(), filepath.Clean("/"+strings.Trim(argument, "' ")))

@@ -24,6 +24,7 @@ func (h *Hub) opalToken(ctx context.Context) any {
 	return fields{"token": token, "expiresAt": expires, "type": "opal_client"}
 }
 
+// askOPAL asks the OPAL server for a client's token, as the real hub does; expires is in the server's own words.
 func (h *Hub) askOPAL(ctx context.Context) (token, expires string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -77,6 +77,7 @@ func isURL(text string) bool {
 	return err == nil && u.Scheme != "" && u.Host != ""
 }
 
+// register answers as the real hub does, its oddities included: a body that is no JSON is an error of the server.
 func (h *Hub) register(w http.ResponseWriter, r *http.Request) {
 	var request registration
 	if err := readBody(r, &request); err != nil {
@@ -143,6 +144,8 @@ func (h *Hub) findOrMake(ctx context.Context, request *registration) (*Record, e
 	return record, h.Store.Save(ctx, record)
 }
 
+// answerRegistration approves at once where the hub or the request says so, and answers 201 whatever comes of it: how the
+// spoke stands is in the answer's status.
 func (h *Hub) answerRegistration(w http.ResponseWriter, r *http.Request, record *Record, request *registration) {
 	var token, opal any
 	if h.AutoApprove || request.PartnerPreApproved {

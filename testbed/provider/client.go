@@ -52,6 +52,7 @@ func notFound(err error) bool {
 	return errors.As(err, &api) && api.status == http.StatusNotFound
 }
 
+// newClient checks the settings as the real provider does, and in its words where a user meets them. It does not log in.
 func newClient(settings map[string]string) (*client, error) {
 	server := strings.TrimSuffix(settings["url"], "/")
 	if u, err := url.Parse(server); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {

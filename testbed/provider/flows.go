@@ -73,6 +73,7 @@ func adoptStep(id string) (object, error) {
 	return object{"id": parts[2], "realm_id": parts[0], "parent_flow_alias": parts[1]}, nil
 }
 
+// execution: Keycloak makes it bare, so that what is set on it follows in after.
 func execution() *kind {
 	k := &kind{name: "authentication_execution", fields: parseFields("authentication_execution", `
 id                string OC .
@@ -103,6 +104,7 @@ priority          number O  loose:priority
 	return k
 }
 
+// subflow: its id is the flow's, while Keycloak removes it, and sets its requirement, by that of its execution.
 func subflow() *kind {
 	k := &kind{name: "authentication_subflow", fields: parseFields("authentication_subflow", `
 id                string OC .

@@ -69,6 +69,7 @@ func clientKinds() []*kind {
 	return []*kind{openidClient(), clientScope(), defaultScopes(), serviceAccountRole()}
 }
 
+// openidClient: the access type stands for two flags of the admin API; the service account's user is asked for apart.
 func openidClient() *kind {
 	return &kind{
 		name:   "openid_client",

@@ -10,6 +10,7 @@ func peopleKinds() []*kind {
 	return []*kind{role(), group(), user(), roleMembership("group_roles", "group_id", "groups"), roleMembership("user_roles", "user_id", "users"), userGroups()}
 }
 
+// role is one of the realm or of a client. Its composites are given and taken away apart from it.
 func role() *kind {
 	k := &kind{
 		name: "role",
@@ -137,6 +138,7 @@ organization_id string O  -
 	}
 }
 
+// user: the initial password is set once, when the user is made.
 func user() *kind {
 	k := &kind{
 		name: "user",
@@ -259,6 +261,7 @@ func byContainer(roles []object) map[string][]object {
 	return all
 }
 
+// userGroups is in which groups a user is. Exhaustive means that it is in no others.
 func userGroups() *kind {
 	k := &kind{name: "user_groups", fields: parseFields("user_groups", `
 id         string OC .

@@ -67,6 +67,7 @@ func (p *keycloakProvider) Schema(_ context.Context, _ provider.SchemaRequest, r
 	resp.Schema = pschema.Schema{Attributes: attributes}
 }
 
+// Configure takes from the environment what the module does not set, and refuses settings that would be without effect.
 func (p *keycloakProvider) Configure(ctx context.Context, req provider.ConfigureRequest, resp *provider.ConfigureResponse) {
 	given, err := toObject(req.Config.Raw)
 	if err != nil {

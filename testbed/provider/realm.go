@@ -230,6 +230,7 @@ events_listeners             set    O  loose:eventsListeners
 	return k
 }
 
+// requiredAction: every realm has the built-in ones, which are adjusted; others are registered first.
 func requiredAction() *kind {
 	k := &kind{name: "required_action", fields: parseFields("required_action", `
 id             string OC .

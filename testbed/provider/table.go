@@ -60,6 +60,8 @@ type block struct {
 
 const replaceText = "A change makes a new resource."
 
+// parseFields reads a table with a field a line: name, type, flags (R required, O optional, C computed, S sensitive, F a
+// change replaces), wire, default. A table that cannot be read is a mistake of this program, and a panic.
 func parseFields(of, table string) []field {
 	var fields []field
 	for _, line := range strings.Split(strings.TrimSpace(table), "\n") {

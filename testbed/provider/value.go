@@ -33,6 +33,7 @@ func toObject(v tftypes.Value) (object, error) {
 	return o, nil
 }
 
+// toGo gives nil for null, unknown for what is not known yet, and numbers as int64: no field of the provider has others.
 func toGo(v tftypes.Value) (any, error) {
 	switch {
 	case v.IsNull():

@@ -30,6 +30,7 @@ func (b *heartbeat) check(every time.Duration) check {
 	return check{name: "heartbeat", every: every, run: b.send}
 }
 
+// send tells of the token in the detail only by its fingerprint.
 func (b *heartbeat) send(ctx context.Context) (map[string]any, error) {
 	detail := map[string]any{"token": fingerprint(b.token), "hub": b.hub}
 	body, err := json.Marshal(b.body())

@@ -16,6 +16,7 @@ func redisCheck(address string) check {
 	return check{name: "redis", run: func(ctx context.Context) (map[string]any, error) { return nil, pingRedis(ctx, address) }}
 }
 
+// pingRedis logs in and pings within the context's deadline, or 10 seconds where it has none.
 func pingRedis(ctx context.Context, address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Hostname() == "" {

@@ -158,6 +158,7 @@ func (w *world) readStatus(ctx context.Context) error {
 	return nil
 }
 
+// heal removes a container by hand and waits for another one in its place.
 func (w *world) heal(ctx context.Context) error {
 	before, err := w.containers(ctx, "dive-spoke-deu")
 	if err != nil {
@@ -250,6 +251,7 @@ func (w *world) badRevision(ctx context.Context) error {
 	return w.awaitBranch(ctx, "deu", "deu: Ready")
 }
 
+// killed kills the agent of a spoke that is half-way, and checks that the next one makes nothing twice.
 func (w *world) killed(ctx context.Context) error {
 	if err := w.enroll(ctx, "fra-01"); err != nil {
 		return err
@@ -307,6 +309,7 @@ func (w *world) killed(ctx context.Context) error {
 	return nil
 }
 
+// withoutGit stops the Git server and checks that all goes on, that the status says so, and that no restart is needed.
 func (w *world) withoutGit(ctx context.Context) error {
 	before, err := w.containers(ctx, "")
 	if err != nil {

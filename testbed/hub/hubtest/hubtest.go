@@ -179,6 +179,7 @@ func StartMongo(tb testing.TB, initiate bool) *Mongo {
 	return m
 }
 
+// run starts a mongod that has no replica set yet. It is removed with the test, also when the start fails.
 func (m *Mongo) run(tb testing.TB, ctx context.Context, image string) error {
 	created, err := m.Engine.ContainerCreate(ctx, client.ContainerCreateOptions{
 		Name:   testbed.Prefix(tb) + "-mongod",

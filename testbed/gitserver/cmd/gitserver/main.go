@@ -23,6 +23,7 @@ func main() {
 	}
 }
 
+// run serves until it is told to stop. What it made stays in the folder for the next start.
 func run() error {
 	dir := flag.String("dir", "", "folder for repositories (in repos/), authority and keys")
 	listen := flag.String("listen", "127.0.0.1:0", "address for HTTPS")
