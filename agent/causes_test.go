@@ -56,7 +56,7 @@ func TestACauseHidesWhatFollowsFromIt(t *testing.T) {
 			},
 			report.Blocked, "database: db:27017 refuses the password of user admin",
 			[]string{"database: db:27017 refuses the password of user admin", "what builds on it fails too: stack/web, checks"},
-			[]string{"Put it back"},
+			[]string{"Put it back", "more on this: docs/blocked.md#wrongpassword"},
 		},
 		"an approval hides nothing": {
 			map[string]error{

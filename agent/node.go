@@ -169,6 +169,15 @@ func (n Node) told() string {
 	return n.ID + " " + n.Message
 }
 
+// ways are the ways out, a line each, and where more is said of the reason; of an approval there is no more to say.
+func (n Node) ways() []string {
+	ways := strings.Split(n.Do, "\n")
+	if n.State == NodeBlocked && n.Reason != "" && n.Reason != reasonApproval {
+		ways = append(ways, "more on this: docs/blocked.md#"+strings.ToLower(n.Reason))
+	}
+	return ways
+}
+
 // superseded is the cause of a pass's end when something newer takes its place.
 var (
 	errSuperseded = errors.New("a newer revision takes effect")

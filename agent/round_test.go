@@ -273,7 +273,7 @@ func TestEachMissingSecretHasItsOwnWayOut(t *testing.T) {
 	w.round(t.Context(), "test")
 	status, err := w.Status(t.Context(), "deu")
 	require.NoError(t, err)
-	require.Equal(t, []string{"Put it there with: dive-agent secrets set deu LICENCE", "Put it there with: dive-agent secrets set deu PIN"}, status.Next)
+	require.Equal(t, []string{"Put it there with: dive-agent secrets set deu LICENCE", "Put it there with: dive-agent secrets set deu PIN", "more on this: docs/blocked.md#secretmissing"}, status.Next)
 }
 
 func TestFailuresAreTriedAgainEverLaterUntilASuccess(t *testing.T) {

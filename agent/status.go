@@ -72,11 +72,11 @@ func (s situation) phase(st *report.Status) {
 		st.Why = []string{st.News}
 		st.Next = []string{"merge the manifest again, or take away by hand what runs (\"Take an instance away\" in docs/operations.md)"}
 	case s.err != nil:
-		n := Node{ID: s.instance}
+		n := Node{ID: s.instance, State: stateOf(s.err)}
 		n.explain(s.err)
 		n.clean(s.redact)
 		st.Phase, st.News = troublePhase(stateOf(s.err), s.known.Applied != ""), n.Message
-		st.Why, st.Next = add(nil, n.Message), add(nil, strings.Split(n.Do, "\n")...)
+		st.Why, st.Next = add(nil, n.Message), add(nil, n.ways()...)
 	case s.known.Rejected != nil:
 		st.Phase, st.News = report.Degraded, s.known.Rejected.Reason
 		st.Why, st.Logs = []string{s.known.Rejected.Reason}, s.rejected.Logs
@@ -139,7 +139,7 @@ func (s situation) explainNodes(st *report.Status) {
 			if s.known.Rejected == nil || s.known.Rejected.Reason != n.Message {
 				st.Why = add(st.Why, n.told())
 			}
-			st.Why, st.Next = add(st.Why, n.destroys()...), add(st.Next, strings.Split(n.Do, "\n")...)
+			st.Why, st.Next = add(st.Why, n.destroys()...), add(st.Next, n.ways()...)
 			if s.known.Rejected == nil {
 				st.Logs = append(st.Logs, n.Logs...)
 			}
