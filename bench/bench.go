@@ -37,6 +37,7 @@ func parts() []part {
 		{[]string{loadLight, loadWhole}, 3 * time.Minute, measureLoad},
 		{[]string{pollCPU, pollAfterCommits, pollBranches, roundCPU, roundAfterCommits}, 5 * time.Minute, measureFollowing},
 		{[]string{mongoPrimary}, 3 * time.Minute, measurePrimary},
+		{[]string{mongoNothing}, 3 * time.Minute, measureMongoNothing},
 		{[]string{cleanSlate}, 6 * time.Minute, measureCleanSlate},
 		{[]string{idleMemory, idleCPU}, 4 * time.Minute, measureIdle},
 		{[]string{reconcileNothing, terraformNothing}, 2 * time.Minute, measureNothing},

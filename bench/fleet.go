@@ -104,11 +104,24 @@ spec:
       root: {username: admin, password: "${MONGO_PASSWORD}"}
 `
 
+// threeSet makes smallSet's blueprint and Compose file those of a set of three members.
+func threeSet() (blueprint, compose string) {
+	blueprint = strings.NewReplacer("small-set", "three-set",
+		"[{service: mongodb}]", "[{service: mongodb}, {service: mongodb-2}, {service: mongodb-3}]").Replace(smallSet)
+	_, service, _ := strings.Cut(mongodbService, "services:\n")
+	compose = mongodbService
+	for _, name := range []string{"mongodb-2", "mongodb-3"} {
+		compose += strings.NewReplacer("  mongodb:\n", "  "+name+":\n", "mongodb:/data/db", name+":/data/db").Replace(service)
+	}
+	return blueprint, compose + "volumes:\n  mongodb: {}\n  mongodb-2: {}\n  mongodb-3: {}\n"
+}
+
 func addSmallBlueprints(files gitserver.Files) {
 	files["blueprints/small-hub/blueprint.yaml"] = smallHub
 	files["blueprints/small-hub/compose.yaml"] = smallHubCompose
 	files["blueprints/small-set/blueprint.yaml"] = smallSet
 	files["blueprints/small-set/compose.yaml"] = mongodbService + "volumes:\n  mongodb: {}\n"
+	files["blueprints/three-set/blueprint.yaml"], files["blueprints/three-set/compose.yaml"] = threeSet()
 }
 
 const (

@@ -8,11 +8,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dive-agent/testbed"
+	"dive-agent/testbed/gitserver"
 )
 
-// A spoke on which there is nothing to do.
+// What there is nothing to do on.
 const (
 	reconcileNothing = "reconcile-nothing"
+	mongoNothing     = "mongo-nothing"
 	terraformNothing = "terraform-nothing"
 )
 
@@ -32,27 +36,9 @@ func measureNothing(ctx context.Context, r *run) error {
 	if err := w.restart(ctx, true); err != nil {
 		return err
 	}
-	var took, whole []time.Duration
-	for range 15 {
-		rounds, before, err := w.spoke.roundTime(ctx)
-		if err != nil {
-			return err
-		}
-		begun := time.Now()
-		if err := w.spoke.sync(ctx, spoke); err != nil {
-			return err
-		}
-		waited := time.Since(begun)
-		after, sum, err := w.spoke.roundTime(ctx)
-		if err != nil {
-			return err
-		}
-		if after == rounds+1 { // an event of the engine may have made one more due
-			took, whole = append(took, sum-before), append(whole, waited)
-		}
-	}
-	if len(took) < 5 {
-		return fmt.Errorf("only %d of 15 rounds were alone", len(took))
+	took, whole, err := w.spoke.quietRounds(ctx, spoke)
+	if err != nil {
+		return err
 	}
 	r.record(reconcileNothing, milliseconds(median(took)), "ms", 150, "a round over nine services by all reconcilers; %s; with poll and status, order to answer: %s", spread(took), round(median(whole)))
 	now, err := w.spoke.terraformCalls()
@@ -63,8 +49,70 @@ func measureNothing(ctx context.Context, r *run) error {
 	return nil
 }
 
-// roundTime reads from the agent's metrics how many rounds there were over the spoke, and how long they took together.
-func (a *agentProcess) roundTime(ctx context.Context) (count int, sum time.Duration, err error) {
+// measureMongoNothing has the agent look at a replica set of three members that lacks nothing.
+func measureMongoNothing(ctx context.Context, r *run) error {
+	w := r.world
+	if err := w.open(ctx); err != nil {
+		return err
+	}
+	a, err := w.newAgent("mongo-03")
+	if err != nil {
+		return err
+	}
+	if err := a.start(ctx, true); err != nil {
+		return err
+	}
+	const name, project = "three", "dive-bench-three"
+	commit, err := w.merge("Add "+name, gitserver.Files{"instances/" + name + ".yaml": instanceManifest(name, "three-set", a.name, "project: "+project)})
+	if err != nil {
+		return err
+	}
+	if _, err := a.order(ctx, "/v1/poll"); err != nil {
+		return err
+	}
+	if err := a.awaitReady(ctx, time.Minute, name, commit); err != nil {
+		return err
+	}
+	took, _, err := a.quietRounds(ctx, name)
+	if err != nil {
+		return err
+	}
+	r.record(mongoNothing, milliseconds(median(took)), "ms", 25, "a round over a set of three members and their services; %s", spread(took))
+	if err := a.stop(ctx); err != nil {
+		return err
+	}
+	return testbed.RemoveProject(ctx, w.engine, project)
+}
+
+// quietRounds orders 15 rounds over an instance: how long those took that nothing else was added to, and how long the
+// answer to the order.
+func (a *agentProcess) quietRounds(ctx context.Context, instance string) (took, whole []time.Duration, err error) {
+	for range 15 {
+		rounds, before, err := a.roundTime(ctx, instance)
+		if err != nil {
+			return nil, nil, err
+		}
+		begun := time.Now()
+		if err := a.sync(ctx, instance); err != nil {
+			return nil, nil, err
+		}
+		waited := time.Since(begun)
+		after, sum, err := a.roundTime(ctx, instance)
+		if err != nil {
+			return nil, nil, err
+		}
+		if after == rounds+1 { // an event of the engine may have made one more due
+			took, whole = append(took, sum-before), append(whole, waited)
+		}
+	}
+	if len(took) < 5 {
+		return nil, nil, fmt.Errorf("only %d of 15 rounds were alone", len(took))
+	}
+	return took, whole, nil
+}
+
+// roundTime reads from the agent's metrics how many rounds there were over an instance, and how long they took together.
+func (a *agentProcess) roundTime(ctx context.Context, instance string) (count int, sum time.Duration, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.listen+"/metrics", nil)
 	if err != nil {
 		return 0, 0, err
@@ -78,7 +126,7 @@ func (a *agentProcess) roundTime(ctx context.Context) (count int, sum time.Durat
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), " ")
-		name, ours := strings.CutSuffix(name, `{instance="`+spoke+`"}`)
+		name, ours := strings.CutSuffix(name, `{instance="`+instance+`"}`)
 		if !ours {
 			continue
 		}

@@ -19,7 +19,7 @@ import (
 )
 
 // projects are the Compose projects that a run makes, and so removes, also those of a run that was cut off.
-var projects = []string{hubProject, spokeProject, "dive-bench-mongo1", "dive-bench-mongo2", "dive-bench-mongo3"}
+var projects = []string{hubProject, spokeProject, "dive-bench-mongo1", "dive-bench-mongo2", "dive-bench-mongo3", "dive-bench-three"}
 
 // world is a fleet with agents on real engines, made when the first figure needs it.
 type world struct {
