@@ -1,0 +1,8 @@
+//go:build soak
+
+package mongo_test
+
+import "testing"
+
+// TestSoakWalk is the long random walk: some 20 minutes. Give each run another DIVE_SEED.
+func TestSoakWalk(t *testing.T) { walkAtRandom(t, 200) }
