@@ -230,11 +230,14 @@ func (s *session) backupSource(ctx context.Context) (wantMember, error) {
 	}
 	for _, m := range s.want.members {
 		seen, there := st.member(m.host)
+		if _, err := find(ctx, s.target.Services, m); err != nil {
+			continue // it runs on another host
+		}
 		if there && seen.Health == 1 && seen.State == stateSecondary && m.delay == 0 && newestOptime(st).Sub(seen.Optime) < backupBehind {
 			return m, nil
 		}
 	}
-	return primary, fmt.Errorf("no secondary of %s has caught up; the primary is not loaded with a backup", s.want.set)
+	return primary, fmt.Errorf("no secondary of %s on this host has caught up; the primary is not loaded with a backup", s.want.set)
 }
 
 // dumpDatabase adds all collections and views of a database.

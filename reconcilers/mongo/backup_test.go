@@ -131,3 +131,34 @@ func TestBackupThatFailsIsTold(t *testing.T) {
 	require.Empty(t, plan.Changes, "it is tried again later")
 	require.Contains(t, o.Facts.Values["backup"].(map[string]any)["failure"], "not a directory")
 }
+
+func TestBackupFromASecondary(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, "mongodb", "mongodb-2").withContent().run("mongodb", "mongodb-2")
+	r := reconciler(t)
+	s.settle(r)
+	folder := t.TempDir()
+	s.spec.Backup = &mongo.Backup{Folder: desired.Literal(folder)}
+	before := s.command("mongodb-2", bson.D{{Key: "serverStatus", Value: 1}})["opcounters"].(bson.D)
+	o := s.settle(r)
+	require.Equal(t, "mongodb:27017", o.Outputs["primary"].Text())
+	after := s.command("mongodb-2", bson.D{{Key: "serverStatus", Value: 1}})["opcounters"].(bson.D)
+	queries := func(counters bson.D) any {
+		for _, e := range counters {
+			if e.Key == "query" {
+				return e.Value
+			}
+		}
+		return nil
+	}
+	require.Greater(t, queries(after), queries(before), "the secondary was read")
+
+	dive := s.admin("mongodb").Database("dive")
+	require.NoError(t, dive.Drop(t.Context()))
+	path := filepath.Join(folder, files(t, folder)[0])
+	require.NoError(t, r.(reconcilers.Restorer).Restore(t.Context(), s.target, reconcilers.BackupFile{Path: path, Databases: []string{"dive"}}))
+	count, err := dive.Collection("coi_definitions").CountDocuments(t.Context(), bson.D{})
+	require.NoError(t, err)
+	require.EqualValues(t, 22, count)
+	require.Empty(t, s.addresses(r))
+}

@@ -94,7 +94,7 @@ func sameValue(a, b bson.RawValue) bool {
 // valueID makes values comparable as the server compares them: numbers by value, whatever their type.
 func valueID(v bson.RawValue) string {
 	if v.IsNumber() {
-		text := ""
+		var text string
 		switch v.Type {
 		case bson.TypeInt32, bson.TypeInt64:
 			text = fmt.Sprint(v.AsInt64())

@@ -135,7 +135,8 @@ func without(document bson.Raw, names []string) (bson.D, error) {
 func (p *planner) planSeed(gap seedGap) {
 	s := p.want.seeds[gap.index]
 	total := len(s.documents)
-	kind, reason := reconcilers.Create, ""
+	kind := reconcilers.Create
+	var reason string
 	switch {
 	case gap.missing+gap.differing == 0:
 		return
