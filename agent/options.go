@@ -44,6 +44,10 @@ type Secrets interface {
 	// Peek reads what exists and makes nothing; what does not exist yet is an unknown secret. With missing, a BlockedError,
 	// Ensure would end.
 	Peek(ctx context.Context, instance *desired.Instance, dir string) (values map[string]desired.Value, missing, err error)
+	// Former gives values that secrets had before and that may be in use yet, newest first.
+	Former(instance *desired.Instance, dir string) (map[string][]desired.Value, error)
+	// Forget removes the former values of secrets whose given value is in use everywhere.
+	Forget(ctx context.Context, instance *desired.Instance, dir string, inUse map[string]desired.Value) error
 }
 
 // Reporter takes the status of an instance; it returns once the report cannot be lost any more.

@@ -18,7 +18,8 @@ import (
 type passOptions struct {
 	fleet       *desired.Fleet
 	instance    *desired.Instance
-	scope       *desired.Scope // values and secrets; no outputs yet
+	scope       *desired.Scope           // values and secrets; no outputs yet
+	secrets     map[string]desired.Value // as they are in scope
 	places      places
 	reconcilers map[string]reconcilers.Reconciler
 	services    reconcilers.Services

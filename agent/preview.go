@@ -96,11 +96,14 @@ func (a *Agent) idle(ctx context.Context, next *assignment) (p *pass, known stat
 	if err != nil {
 		return nil, known, nil, err
 	}
-	a.Redactor.AddValue(slices.Collect(maps.Values(values))...)
+	scope, err := a.scopeOf(next.instance, folders, values)
+	if err != nil {
+		return nil, known, nil, err
+	}
 	services, _ := w.stack(next.instance, next.fleet, folders)
 	return newPass(passOptions{
 		fleet: next.fleet, instance: next.instance, places: folders, reconcilers: a.Reconcilers, services: services,
-		scope: next.instance.Scope(values, folders.builtins()).Telling(a.learn),
+		scope: scope,
 		clock: a.Clock, log: w.log, redact: a.Redactor.String, learn: a.learn,
 		applied: known.Applied != "",
 	}), known, missing, nil

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"dive-agent/desired"
@@ -113,14 +111,17 @@ func (r *round) prepare(ctx context.Context) (*pass, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Redactor.AddValue(slices.Collect(maps.Values(values))...)
+	scope, err := r.scopeOf(instance, folders, values)
+	if err != nil {
+		return nil, err
+	}
 	if len(made) > 0 {
 		r.emit(Event{Kind: "secrets", Message: fmt.Sprintf("%d made", len(made)), Run: r.record.id})
 		r.log.Info("secrets made", "count", len(made), "names", made, "run", r.record.id)
 	}
 	options := passOptions{
 		fleet: r.work.fleet, instance: instance, places: folders, reconcilers: r.Reconcilers, services: services,
-		scope: instance.Scope(values, folders.builtins()).Telling(r.learn),
+		scope: scope, secrets: values,
 		clock: r.Clock, log: r.log.With("run", r.record.id), redact: r.Redactor.String, learn: r.learn,
 		applied: r.known.Applied != "", interrupt: r.interrupt, recorder: r.record,
 	}
@@ -199,6 +200,7 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 		r.known.Rejected = &state.Rejection{Revision: r.next.revision.Commit, Reason: rejected.Message, Since: now}
 		r.keepRejection(ctx, rejectionDetail{Digest: r.next.instance.Digest, Logs: rejected.Logs, Node: rejected.ID, Stays: rejected.Stays})
 	case outcome == state.Done && !r.healing:
+		r.forget(ctx, p)
 		r.known.Applied, r.known.AppliedDigest, r.known.Rejected = r.next.revision.Commit, r.next.instance.Digest, nil
 	case outcome == state.Done:
 		outcome, message = state.Failed, r.known.Rejected.Reason

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +40,51 @@ func (h HostSecrets) Peek(_ context.Context, instance *desired.Instance, dir str
 		missing = blockedBySecrets(problems)
 	}
 	return values, missing, err
+}
+
+// Former is Secrets.
+func (h HostSecrets) Former(instance *desired.Instance, dir string) (map[string][]desired.Value, error) {
+	return secrets.Former(dir, instance.Secrets)
+}
+
+// Forget is Secrets.
+func (h HostSecrets) Forget(ctx context.Context, instance *desired.Instance, dir string, inUse map[string]desired.Value) error {
+	store, err := secrets.Open(secrets.Options{Instance: instance.Name, Dir: dir, Random: h.Random, Now: h.Now})
+	if err != nil {
+		return err
+	}
+	return store.Forget(ctx, inUse)
+}
+
+// scopeOf gives the scope of an instance with its secrets, present and former, all of them known to the redactor.
+func (a *Agent) scopeOf(instance *desired.Instance, folders places, values map[string]desired.Value) (*desired.Scope, error) {
+	a.Redactor.AddValue(slices.Collect(maps.Values(values))...)
+	former, err := a.Secrets.Former(instance, folders.secrets)
+	if err != nil {
+		return nil, err
+	}
+	for _, list := range former {
+		a.Redactor.AddValue(list...)
+	}
+	return instance.Scope(values, folders.builtins()).WithFormer(former).Telling(a.learn), nil
+}
+
+// forget removes the former values of secrets after a pass that left everything in sync: whatever uses a secret has
+// the present value, and whatever sets it was seen to take that.
+func (r *round) forget(ctx context.Context, p *pass) {
+	inUse := map[string]desired.Value{}
+	for name := range p.scope.FormerNames() {
+		held := func(node string) bool { return p.isHeld(desired.Edge{On: node, Secret: name}) }
+		if !slices.ContainsFunc(p.instance.Graph.Setters[name], func(node string) bool { return !held(node) }) {
+			inUse[name] = p.secrets[name]
+		}
+	}
+	if len(inUse) == 0 {
+		return
+	}
+	if err := r.Secrets.Forget(ctx, p.instance, p.places.secrets, inUse); err != nil {
+		r.log.Warn("former values of secrets are kept", "error", err)
+	}
 }
 
 // blockedBySecrets turns what only a person can mend into a BlockedError with every way out.

@@ -110,7 +110,8 @@ func (c *Check) report(at Position, format string, args ...any) {
 
 // Graph is the order of an instance: nodes are components, or parts of components; edges are needs.
 type Graph struct {
-	Nodes []*Node // in an order in which every node stands after what it needs
+	Nodes   []*Node             // in an order in which every node stands after what it needs
+	Setters map[string][]string // secret to the IDs of the nodes that set it
 }
 
 // Node is one piece of work. Its ID is "component" or "component/part".

@@ -241,7 +241,12 @@ func (g *grapher) partNames(component string) []string {
 // reported; their nodes come last.
 func (g *grapher) order() *Graph {
 	g.cycles()
-	out := &Graph{}
+	out := &Graph{Setters: map[string][]string{}}
+	for secret, nodes := range g.setters {
+		for _, n := range nodes {
+			out.Setters[secret] = append(out.Setters[secret], n.ID)
+		}
+	}
 	done := map[string]bool{}
 	for len(out.Nodes) < len(g.nodes) {
 		before := len(out.Nodes)

@@ -1,6 +1,7 @@
 package desired
 
 import (
+	"iter"
 	"maps"
 	"net/url"
 	"strings"
@@ -17,6 +18,7 @@ type Scope struct {
 	names     map[string]cty.Value
 	functions map[string]function.Function
 	evaluator *hcl.EvalContext
+	former    map[string][]Value
 }
 
 // NewScope makes a scope of plain names.
@@ -27,7 +29,7 @@ func NewScope(names map[string]Value) *Scope {
 
 // With gives a scope in which the names are added or replaced.
 func (s *Scope) With(names map[string]Value) *Scope {
-	next := &Scope{names: maps.Clone(s.names), functions: s.functions}
+	next := &Scope{names: maps.Clone(s.names), functions: s.functions, former: s.former}
 	for name, value := range names {
 		next.names[name] = value.Cty()
 	}
@@ -38,7 +40,7 @@ func (s *Scope) With(names map[string]Value) *Scope {
 // Telling gives a scope that tells of every secret that a function makes of secrets, such as ${upper(PASSWORD)}: who looks
 // for secrets in texts would not know it. tell must be safe for concurrent use.
 func (s *Scope) Telling(tell func(Value)) *Scope {
-	next := &Scope{names: s.names, functions: make(map[string]function.Function, len(s.functions))}
+	next := &Scope{names: s.names, former: s.former, functions: make(map[string]function.Function, len(s.functions))}
 	for name, f := range s.functions {
 		next.functions[name] = telling(f, tell)
 	}
@@ -78,6 +80,37 @@ func (s *Scope) WithObject(name string, fields map[string]Value) *Scope {
 		object[field] = value.Cty()
 	}
 	return s.With(map[string]Value{name: ValueOf(cty.ObjectVal(object))})
+}
+
+// WithFormer gives a scope that knows values which secrets had before, newest first.
+func (s *Scope) WithFormer(former map[string][]Value) *Scope {
+	next := s.With(nil)
+	next.former = former
+	return next
+}
+
+// FormerNames are the secrets of which former values are known.
+func (s *Scope) FormerNames() iter.Seq[string] { return maps.Keys(s.former) }
+
+// Former are the scopes that were, newest first, as far as secrets in them are remembered: for who has to prove an old
+// password before it sets the new one, and for nothing else.
+func (s *Scope) Former() []*Scope {
+	if s == nil {
+		return nil
+	}
+	var scopes []*Scope
+	for age := 0; ; age++ {
+		names := map[string]Value{}
+		for name, values := range s.former {
+			if age < len(values) {
+				names[name] = values[age]
+			}
+		}
+		if len(names) == 0 {
+			return scopes
+		}
+		scopes = append(scopes, s.With(names))
+	}
 }
 
 func (s *Scope) context() *hcl.EvalContext {

@@ -46,7 +46,7 @@ func Open(opts Options) (*Store, error) {
 }
 
 func (s *Store) makeFolders() error {
-	for _, dir := range []string{s.dir, s.storeDir(), s.valuesDir()} {
+	for _, dir := range []string{s.dir, s.storeDir(), s.valuesDir(), s.formerDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make the secrets folder of %s: %w", s.instance, err)
 		}
@@ -89,7 +89,7 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 
 // sweep removes what a killed process left half-written; under the lock.
 func (s *Store) sweep() error {
-	for _, dir := range []string{s.dir, s.storeDir(), s.valuesDir()} {
+	for _, dir := range []string{s.dir, s.storeDir(), s.valuesDir(), s.formerDir()} {
 		if err := atomicfile.Sweep(dir); err != nil {
 			return err
 		}
@@ -135,7 +135,7 @@ func kindOf(spec desired.SecretSpec) string {
 
 // Set keeps a value that an operator gives: of a provided secret, or of one
 // that was made elsewhere and belongs to data that exists. The next Ensure uses
-// it. What was there before is replaced. The line break that ends a single line
+// it. What was there before is replaced, and kept as a former value until Forget. The line break that ends a single line
 // is not part of the value: editors and echo put it there.
 func (s *Store) Set(ctx context.Context, name string, value []byte) error {
 	value = oneLine(value)
@@ -157,6 +157,9 @@ func (s *Store) Set(ctx context.Context, name string, value []byte) error {
 	kind := "provided"
 	if known, ok := e.manifest.Secrets[name]; ok {
 		kind = known.Kind
+	}
+	if err := s.retire(name, value); err != nil {
+		return err
 	}
 	if err := e.keep(name, kind, value); err != nil {
 		return err

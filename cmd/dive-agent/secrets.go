@@ -81,7 +81,8 @@ func newSecretsSet(g *globals) *cobra.Command {
 		Use: "set INSTANCE NAME", Short: "Keep a secret that an operator provides; the value is read from standard input",
 		Long: `Keeps a secret that the manifest wants provided, or puts back one that was lost. The value is read from standard input;
 a line break that ends a single line is no part of it. A secret that the agent made, and that is there, is replaced only
-with --replace: what was set up with the former value (a database, a realm) must know the new one first. A name that the
+with --replace: what was set up with the former value (a realm, a database) must know the new one first. Passwords of a
+MongoReplicaSet need no first step: the agent sets the new one in the server, proving the former one. A name that the
 revision in force does not declare for an instance of this host is taken only with --force: for a merge that is to come.`,
 		Example: "  dive-agent secrets set usa HUB_TLS_KEY < key.pem",
 		Args:    cobra.ExactArgs(2),
@@ -163,7 +164,7 @@ func mayReplace(store *secrets.Store, instance, name string, replace bool) error
 	for _, info := range all {
 		if info.Name == name && info.Present && info.Kind != "provided" {
 			return fmt.Errorf("%s of %s was made by the agent and is there: what was set up with it would not open with another value. "+
-				"Change it there first, then set it with --replace; the former value is not kept", name, instance)
+				"Change it there first (a MongoReplicaSet's users need no such step), then set it with --replace", name, instance)
 		}
 	}
 	return nil

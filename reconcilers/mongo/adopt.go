@@ -73,7 +73,7 @@ func (s *session) awaitOthers(ctx context.Context, first wantMember, progress re
 
 // visit logs in to a member that may not be one of the set yet, as whoever it knows.
 func (s *session) visit(ctx context.Context, m wantMember) (*driver.Client, error) {
-	logins := []login{s.want.root}
+	logins := append([]login{s.want.root}, s.want.former...)
 	for _, key := range s.want.keys {
 		logins = append(logins, login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"})
 	}

@@ -41,6 +41,8 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 		})
 	case putIndex:
 		err = s.onPrimary(ctx, func(client *driver.Client) error { return s.putIndex(ctx, client, s.want.indexes[what.index]) })
+	case rotateRoot:
+		err = s.rotateRoot(ctx)
 	case seedCollection:
 		err = s.onPrimary(ctx, func(client *driver.Client) error { return plant(ctx, client, s.want.seeds[what.index]) })
 	case changeSettings:
@@ -215,7 +217,7 @@ func (s *session) onPrimary(ctx context.Context, do func(client *driver.Client) 
 		if err != nil {
 			return err
 		}
-		client, err := s.logIn(limited, m, s.want.root)
+		client, err := s.logInRoot(limited, m)
 		if isCredentials(err) {
 			return s.refusedRoot(ctx, m)
 		}

@@ -185,7 +185,7 @@ func (s *session) makeBackup(ctx context.Context, began time.Time) (file string,
 	if err != nil {
 		return "", 0, err
 	}
-	client, err := s.logIn(ctx, from, s.want.root)
+	client, err := s.logInRoot(ctx, from)
 	if err != nil {
 		return "", 0, err
 	}
@@ -220,7 +220,7 @@ func (s *session) backupSource(ctx context.Context) (wantMember, error) {
 	if err != nil || len(s.want.members) == 1 {
 		return primary, err
 	}
-	client, err := s.logIn(ctx, primary, s.want.root)
+	client, err := s.logInRoot(ctx, primary)
 	if err != nil {
 		return primary, err
 	}

@@ -120,7 +120,7 @@ func hostsOf(c config) []string {
 // enter gives a client that may do what is asked of it: the administrator's; or, as long as the server has no user at
 // all, one that logs in with the members' key, or with nothing where mongod asks for nothing. isRoot is false then.
 func (s *session) enter(ctx context.Context, m wantMember) (client *driver.Client, isRoot bool, err error) {
-	client, err = s.logIn(ctx, m, s.want.root)
+	client, err = s.logInRoot(ctx, m)
 	if err == nil || !isCredentials(err) {
 		return client, true, err
 	}

@@ -173,7 +173,7 @@ func (s *session) forceMajority(ctx context.Context) error {
 	if err != nil {
 		return &reconcilers.BlockedError{Reason: "LostMajority", Message: "a majority is not forced: " + err.Error(), Do: "Merge an order for what the status says now"}
 	}
-	client, err := s.logIn(ctx, best.member, s.want.root)
+	client, err := s.logInRoot(ctx, best.member)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func (s *session) mayJoin(ctx context.Context, m wantMember, h hello, c config) 
 	if err := s.checkKey(ctx, m); err != nil {
 		return err
 	}
-	client, err := s.logIn(ctx, m, s.want.root)
+	client, err := s.logInRoot(ctx, m)
 	defer s.r.pool.forget(clientKey{s.component, m.host, s.want.root.id()}) // its users are replaced when it joins
 	if isCredentials(err) {
 		if name := s.foreignNameInLog(ctx, m); name != "" {
@@ -216,7 +216,7 @@ func (s *session) stepDown(ctx context.Context, host string) error {
 	if err != nil || m.host != host {
 		return err
 	}
-	client, err := s.logIn(ctx, m, s.want.root)
+	client, err := s.logInRoot(ctx, m)
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ type observation struct {
 	phase   phase
 	config  config
 	root    bool // the administrator is to be made
+	stale   bool // the administrator has a former password
 	roles   []roleGap
 	users   []userGap
 	indexes []indexGap
@@ -236,7 +237,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if err != nil {
 		return o, err
 	}
-	state := observation{want: s.want, phase: running, root: !isRoot}
+	state := observation{want: s.want, phase: running, root: !isRoot, stale: s.stale}
 	if state.config, _, err = getConfig(ctx, client, false); err != nil {
 		return o, fmt.Errorf("read the replica set's configuration: %w", err)
 	}
@@ -283,7 +284,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if state.fcv != (series{}) {
 		o.Facts.Set.FCV = state.fcv.String()
 	}
-	o.Holds = s.holds(state, isRoot)
+	o.Holds = s.holds(state, isRoot && !state.stale)
 	o.Facts.Notes = append(o.Facts.Notes, notes...)
 	s.backupFacts(&o.Facts)
 	state.backup = s.backupDue()

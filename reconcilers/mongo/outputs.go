@@ -55,7 +55,7 @@ func (s *session) outputs(o observation) map[string]desired.Value {
 
 // lacks says whether a login does not work yet.
 func (o observation) lacks(l login) bool {
-	return slices.ContainsFunc(o.users, func(gap userGap) bool {
+	return o.stale && l.id() == o.want.root.id() || slices.ContainsFunc(o.users, func(gap userGap) bool {
 		return gap.user.id() == l.id() && (gap.missing || gap.password)
 	})
 }

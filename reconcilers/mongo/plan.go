@@ -17,6 +17,7 @@ const (
 	makeRoot
 	putRole
 	putUser
+	rotateRoot
 	putIndex
 	seedCollection
 	setWriteConcern
@@ -148,6 +149,7 @@ func (p *planner) planSet(o observation) error {
 	if err := p.planFCV(o); err != nil {
 		return err
 	}
+	p.planRootPassword(o)
 	p.planBackup(o.backup && len(p.changes) == 0) // what is to be done comes first: a dump takes its time
 	return nil
 }

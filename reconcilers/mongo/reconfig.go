@@ -29,7 +29,7 @@ func (s *session) reconfigure(ctx context.Context, change func(c *config) (bool,
 		if err != nil {
 			return err
 		}
-		client, err := s.logIn(limited, m, s.want.root)
+		client, err := s.logInRoot(limited, m)
 		if isCredentials(err) {
 			return s.refusedRoot(ctx, m)
 		}

@@ -82,7 +82,7 @@ func (r *Reconciler) withBackup(ctx context.Context, t reconcilers.Target, b rec
 	if err != nil {
 		return err
 	}
-	client, err := s.logIn(ctx, primary, s.want.root)
+	client, err := s.logInRoot(ctx, primary)
 	if err != nil {
 		return fmt.Errorf("log in to %s: %w", primary.host, err)
 	}

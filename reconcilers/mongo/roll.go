@@ -214,7 +214,7 @@ func (s *session) yield(ctx context.Context, m wantMember, progress reconcilers.
 
 // shortenQuiesce lets the member end soon after SIGTERM. Servers before 5.0 do not know the parameter, and need it not.
 func (s *session) shortenQuiesce(ctx context.Context, m wantMember) error {
-	client, err := s.logIn(ctx, m, s.want.root)
+	client, err := s.logInRoot(ctx, m)
 	if err != nil {
 		return err
 	}

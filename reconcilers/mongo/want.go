@@ -18,6 +18,7 @@ type want struct {
 	set      string
 	members  []wantMember
 	root     login
+	former   []login    // the administrator with passwords that it had, newest first
 	keys     []string   // of the keyfile, without white space
 	roles    []wantRole // each after those it inherits from
 	users    []wantUser
@@ -82,6 +83,7 @@ func resolve(t reconcilers.Target) (want, error) {
 	if !spec.FCV.IsZero() {
 		w.fcv = eval.text(spec.FCV)
 	}
+	w.former = formerLogins(spec.Root.Password, t.Scope, w.root)
 	w.keys = keysOf(eval.text(spec.Keyfile))
 	for _, m := range spec.Members {
 		host := eval.host(m)

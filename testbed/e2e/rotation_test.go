@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -164,4 +166,53 @@ func TestAPasswordIsRotatedUnderItsClient(t *testing.T) {
 	delete(before, "app")
 	delete(after, "app")
 	require.Equal(t, before, after, "no member was touched")
+}
+
+// TestTheAdministratorsPasswordIsRotatedUnderWay: the members go one at a time with the former password in the server, the
+// server takes the new one last, and the agent is killed on the way. The former value is gone at the end.
+func TestTheAdministratorsPasswordIsRotatedUnderWay(t *testing.T) {
+	t.Parallel()
+	s := newSmall(t)
+	commit := s.Merge("Begin", s.withApp())
+	h := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{})
+	h.Start()
+	h.AwaitPhase(3*soon, "one", report.Ready, commit)
+	before := s.running()
+	stop := s.logins(t, "app", "APP_PASSWORD", "app")
+
+	setSecret(t, h, "MONGO_PASSWORD", "rotated-Secret-of-root")
+	former := filepath.Join(h.Dir, "state", "instances", "one", "secrets", ".store", "former", "MONGO_PASSWORD")
+	require.FileExists(t, former)
+	h.Do("sync", "one")
+	testbed.Eventually(t, soon, "a member that was made anew", func() error {
+		now := s.running()
+		for n := 1; n <= 3; n++ {
+			service := fmt.Sprintf("mongodb-%d", n)
+			if id := now[service]; id != "" && id != before[service] {
+				return nil
+			}
+		}
+		return errors.New("none was")
+	})
+	h.Kill()
+	require.FileExists(t, former)
+	h.Start()
+	testbed.Eventually(t, 2*soon, "a former password that is forgotten", func() error {
+		if _, err := os.Stat(former); err == nil {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	require.NoError(t, s.logIn(t.Context(), "admin", "rotated-Secret-of-root"))
+	attempts := stop()
+	for _, a := range attempts {
+		require.False(t, a.refused, "the app's password was never touched")
+	}
+	after := s.running()
+	require.Equal(t, before["app"], after["app"])
+	for n := 1; n <= 3; n++ {
+		service := fmt.Sprintf("mongodb-%d", n)
+		require.NotEqual(t, before[service], after[service], "the environment of %s holds the secret", service)
+	}
+	require.NotContains(t, h.Log(), "rotated-Secret-of-root")
 }

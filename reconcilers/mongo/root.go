@@ -1,0 +1,76 @@
+package mongo
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+// formerLogins are the administrator's with the passwords that it had before, newest first.
+func formerLogins(password desired.Expr, scope *desired.Scope, root login) []login {
+	var list []login
+	for _, former := range scope.Former() {
+		value, err := password.Eval(former)
+		l := root
+		if l.password = value.Text(); err == nil && value.Known() && l != root && !slices.Contains(list, l) {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// logInRoot is the administrator's login: with the wanted password, or, as long as the server has not taken that, with a
+// former one. stale tells which.
+func (s *session) logInRoot(ctx context.Context, m wantMember) (*driver.Client, error) {
+	client, err := s.logIn(ctx, m, s.want.root)
+	s.stale = false
+	for i := 0; i < len(s.want.former) && isCredentials(err); i++ {
+		former, formerErr := s.logInAs(ctx, m, s.want.former[i], s.want.root.id()+".former")
+		if formerErr == nil {
+			s.stale = true
+			return former, nil
+		}
+		if !isCredentials(formerErr) {
+			return nil, formerErr
+		}
+	}
+	return client, err
+}
+
+// planRootPassword is the last of all steps: those before it log in as the administrator.
+func (p *planner) planRootPassword(o observation) {
+	if o.stale {
+		p.add(step{action: rotateRoot}, reconcilers.Update, "user "+p.want.root.name, "the administrator's own password changed: set with the former one, last of all")
+	}
+}
+
+// rotateRoot gives the administrator its wanted password and proves it by logging in. One that the server took before a
+// crash is only proved.
+func (s *session) rotateRoot(ctx context.Context) error {
+	err := s.onPrimary(ctx, func(client *driver.Client) error {
+		if !s.stale {
+			return nil
+		}
+		return run(context.WithoutCancel(ctx), client, adminDatabase, bson.D{
+			{Key: "updateUser", Value: s.want.root.name}, {Key: "pwd", Value: s.want.root.password},
+			{Key: "writeConcern", Value: bson.D{{Key: "w", Value: "majority"}}},
+		}, nil)
+	})
+	if err != nil {
+		return fmt.Errorf("set the password of user %s: %w", s.want.root.name, err)
+	}
+	m, err := s.primary(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := s.logIn(ctx, m, s.want.root); err != nil {
+		return fmt.Errorf("log in with the new password of user %s: %w", s.want.root.name, err)
+	}
+	return s.passwordSet(s.want.root)
+}

@@ -1,0 +1,108 @@
+package secrets
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"dive-agent/atomicfile"
+	"dive-agent/desired"
+)
+
+// maxFormer is how many former values of one secret wait to be forgotten. One more is refused: the one that is in use
+// may be any of them.
+const maxFormer = 8
+
+func (s *Store) formerDir() string { return filepath.Join(s.storeDir(), "former") }
+
+// readFormer gives the values that a secret had before the present one and that were not forgotten yet, newest first.
+func (s *Store) readFormer(name string) (values [][]byte, err error) {
+	raw, err := readFile(filepath.Join(s.formerDir(), name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &values)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the former values of secret %s of %s: %w", name, s.instance, err)
+	}
+	return values, nil
+}
+
+// retire keeps the value that is to be replaced, durably before it is. Under the lock.
+func (s *Store) retire(name string, next []byte) error {
+	present, err := readFile(s.valuePath(name))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (len(present) == 0 || bytes.Equal(present, next)) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read secret %s of %s: %w", name, s.instance, err)
+	}
+	values, err := s.readFormer(name)
+	if err != nil {
+		return err
+	}
+	values = slices.DeleteFunc(values, func(v []byte) bool { return bytes.Equal(v, present) })
+	if len(values) >= maxFormer {
+		return fmt.Errorf("secret %s of %s was replaced %d times, and no value was taken into use since: see dive-agent status %s",
+			name, s.instance, maxFormer, s.instance)
+	}
+	raw, err := json.Marshal(append([][]byte{present}, values...))
+	if err != nil {
+		return err
+	}
+	if _, err := atomicfile.Write(filepath.Join(s.formerDir(), name), raw, atomicfile.Options{}); err != nil {
+		return fmt.Errorf("keep the former value of secret %s of %s: %w", name, s.instance, err)
+	}
+	return nil
+}
+
+// Former gives the former values of secrets that were not forgotten yet, newest first. dir is the instance's secrets folder;
+// it need not exist.
+func Former(dir string, specs []desired.SecretSpec) (map[string][]desired.Value, error) {
+	s := &Store{dir: dir}
+	former := map[string][]desired.Value{}
+	for _, spec := range specs {
+		if err := checkSpec(spec); err != nil {
+			return nil, err
+		}
+		values, err := s.readFormer(spec.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, value := range values {
+			former[spec.Name] = append(former[spec.Name], desired.Secret(string(value)))
+		}
+	}
+	return former, nil
+}
+
+// Forget removes the former values of the named secrets, as their present ones are in use everywhere. A secret that has
+// another value by now than the one given keeps them.
+func (s *Store) Forget(ctx context.Context, inUse map[string]desired.Value) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for name, value := range inUse {
+		if err := checkName(name); err != nil {
+			return err
+		}
+		present, err := readFile(s.valuePath(name))
+		if err != nil || string(present) != value.Text() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(s.formerDir(), name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget the former value of secret %s of %s: %w", name, s.instance, err)
+		}
+	}
+	return nil
+}
