@@ -252,8 +252,15 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if err != nil {
 		return o, fmt.Errorf("read the replica set's status: %w", err)
 	}
-	if state.version, err = getVersion(ctx, client); err != nil {
-		return o, err
+	for _, one := range seen {
+		if one.member.host == primary.host {
+			state.version = one.version
+		}
+	}
+	if state.version == "" { // it was no primary, or not asked, when all were looked at
+		if state.version, err = getVersion(ctx, client); err != nil {
+			return o, err
+		}
 	}
 	if state.fcv, err = getFCV(ctx, client); err != nil {
 		return o, err
