@@ -79,7 +79,13 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 
 // waitUsable waits until the member's real mongod answers, past the temporary one of the image's first boot.
 func (s *session) waitUsable(ctx context.Context, m wantMember, progress reconcilers.Progress) (hello, error) {
-	seen, err := s.await(ctx, firstBootLimit, []wantMember{m}, usable)
+	limited, cancel := context.WithTimeout(ctx, firstBootLimit)
+	defer cancel()
+	seen, err := s.await(limited, syncSlice, []wantMember{m}, usable)
+	for err != nil && limited.Err() == nil && seen.found { // one whose service does not run is told of soon
+		progress.Say("%s does not answer as a member of a set yet", m.host)
+		seen, err = s.await(limited, syncSlice, []wantMember{m}, usable)
+	}
 	if ctx.Err() != nil {
 		return hello{}, ctx.Err()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	driver "go.mongodb.org/mongo-driver/v2/mongo"
@@ -28,6 +29,11 @@ func (s *session) addMember(ctx context.Context, what step, progress reconcilers
 	h, err := s.waitUsable(ctx, m, progress)
 	if err != nil {
 		return err
+	}
+	for _, other := range s.want.members { // a server that cannot start is told of before anybody joins
+		if _, err := find(ctx, s.target.Services, other); err != nil && ctx.Err() == nil {
+			return &reconcilers.WaitError{For: other.host + " to run before " + host + " joins", Again: time.Second, Err: err}
+		}
 	}
 	return s.reconfigure(ctx, func(c *config) (bool, error) {
 		if _, there := c.member(host); there {
