@@ -291,25 +291,6 @@ func changeLine(c reconcilers.Change) string {
 	return strings.TrimSuffix(line, ": ")
 }
 
-func fillFacts(st *report.Status, n Node) {
-	f := n.Facts
-	if f.Service != nil {
-		st.Services = append(st.Services, report.Service(*f.Service))
-	}
-	if v := f.Set; v != nil {
-		st.Sets = append(st.Sets, report.Set{Component: n.Component, Name: v.Name, FCV: v.FCV, Term: v.Term, Elected: v.Elected, Reason: v.Reason, Oplog: v.Oplog})
-	}
-	for _, m := range f.Members {
-		st.Members = append(st.Members, report.Member{
-			Component: n.Component, Host: m.Host, State: m.State, Health: m.Health, Lag: m.Lag, Priority: m.Priority, Votes: m.Votes,
-			Hidden: m.Hidden, Arbiter: m.Arbiter, Delay: m.Delay, Version: m.Version, Started: m.Started, Trouble: m.Trouble,
-		})
-	}
-	for _, c := range f.Checks {
-		st.Checks = append(st.Checks, report.Check(c))
-	}
-}
-
 // serviceSummary is "9/9 services" for a component that runs services.
 func serviceSummary(nodes []Node, component string) string {
 	good, all := 0, 0
