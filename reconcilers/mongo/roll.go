@@ -215,6 +215,9 @@ func (s *session) yield(ctx context.Context, m wantMember, progress reconcilers.
 // shortenQuiesce lets the member end soon after SIGTERM. Servers before 5.0 do not know the parameter, and need it not.
 func (s *session) shortenQuiesce(ctx context.Context, m wantMember) error {
 	client, err := s.logInRoot(ctx, m)
+	if isCredentials(err) && m.delay > 0 {
+		return nil // it learns of a changed password when its delay is over
+	}
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,8 @@ func (s *session) rotateRoot(ctx context.Context) error {
 			return nil
 		}
 		return run(context.WithoutCancel(ctx), client, adminDatabase, bson.D{
-			{Key: "updateUser", Value: s.want.root.name}, {Key: "pwd", Value: s.want.root.password},
+			{Key: "updateUser", Value: s.want.root.name},
+			{Key: "pwd", Value: s.want.root.password},
 			{Key: "writeConcern", Value: bson.D{{Key: "w", Value: "majority"}}},
 		}, nil)
 	})
