@@ -10,6 +10,7 @@ import (
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
 	"dive-agent/report"
+	"dive-agent/source"
 	"dive-agent/state"
 )
 
@@ -108,10 +109,18 @@ func TestARefusedRevisionListsEveryProblem(t *testing.T) {
 	s.refused = &Refusal{Revision: Revision{Commit: "5d6e7f8091a2"}, Message: "instances/deu.yaml:5:3: unknown field\ninstances/svn.yaml:8:16: port taken", Since: at}
 	st := statusOf(s)
 	require.Equal(t, report.Ready, st.Phase)
+	require.Contains(t, st.Headline(), "deu: Ready at 1a2b3c4, 5d6e7f8 is refused")
 	require.Equal(t, []string{
 		"5d6e7f8 is refused as a whole, 1a2b3c4 stays in force:", "instances/deu.yaml:5:3: unknown field", "instances/svn.yaml:8:16: port taken",
 	}, st.Why)
 	require.Contains(t, st.Next[0], "merge")
+}
+
+func TestARewrittenBranchWaitsForAPerson(t *testing.T) {
+	require.Equal(t, "Git"+string(source.Rewritten), reasonRewritten)
+	s := troubled(nil)
+	s.source = SourceHealth{Err: "branch main was rewritten", Reason: reasonRewritten, Since: at}
+	require.Equal(t, []string{"what runs keeps running; nothing new is taken until somebody mends the branch"}, statusOf(s).Next)
 }
 
 func TestWhoSuspendedAndSinceWhen(t *testing.T) {

@@ -154,8 +154,9 @@ func cleanTexts(texts []string, redact func(string) string) []string {
 
 // Reasons that the status tells apart.
 const (
-	reasonAway     = "Away"
-	reasonApproval = "ApprovalRequired"
+	reasonAway      = "Away"
+	reasonApproval  = "ApprovalRequired"
+	reasonRewritten = "GitRewritten" // of the source: source.Rewritten
 )
 
 // told is what a node says of itself for those who do not see its name beside it.

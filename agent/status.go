@@ -311,6 +311,9 @@ func serviceSummary(nodes []Node, component string) string {
 
 // conditions states what must hold. A cause hides what follows from it.
 func (s situation) conditions(st *report.Status) {
+	if s.refused != nil && st.Phase == report.Ready {
+		st.News = strings.TrimSuffix(s.refused.Revision.Short()+" is refused, "+st.News, ", ")
+	}
 	ready := report.Condition{Type: "Ready", Status: st.Phase == report.Ready, Reason: string(st.Phase), Message: st.News}
 	source := report.Condition{Type: "SourceFollowed", Status: s.source.Err == "", Reason: s.source.Reason, Message: s.source.Err, Since: s.source.Since}
 	accepted := report.Condition{Type: "RevisionAccepted", Status: s.refused == nil, DependsOn: []string{"SourceFollowed"}}
@@ -324,7 +327,11 @@ func (s situation) conditions(st *report.Status) {
 	}
 	if s.source.Err != "" {
 		st.Why = add(st.Why, "the fleet repository is not followed since "+s.source.Since.UTC().Format("2006-01-02 15:04 UTC")+": "+source.Message)
-		st.Next = add(st.Next, "what runs keeps running; the repository is asked again by itself, and by: dive-agent sync "+s.instance)
+		next := "what runs keeps running; the repository is asked again by itself, and by: dive-agent sync " + s.instance
+		if s.source.Reason == reasonRewritten {
+			next = "what runs keeps running; nothing new is taken until somebody mends the branch"
+		}
+		st.Next = add(st.Next, next)
 	}
 	works := report.Condition{Type: "RevisionWorks", Status: s.known.Rejected == nil}
 	if r := s.known.Rejected; r != nil {

@@ -34,6 +34,18 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+func TestAnExpressionWithoutQuotesInAFlowIsNamed(t *testing.T) {
+	for text, want := range map[string]bool{
+		"service: a\nextra: {flow: ${x}}": true, "extra: [a, x-${y}, b]\n": true, "service: [a": false, "extra: {flow: \"${x}\", a": false,
+	} {
+		_, err := desired.DecodeSpec(kinds[1], "f", []byte(text))
+		require.ErrorContains(t, err, "this is not valid YAML", text)
+		require.Equal(t, want, strings.Contains(err.Error(), "has to stand in quotes, see line"), "%s: %v", text, err)
+	}
+	_, err := desired.DecodeSpec(kinds[1], "f", []byte("service: a\nextra: {flow: ${x}}\n"))
+	require.ErrorContains(t, err, "see line 2")
+}
+
 func TestDecodeValues(t *testing.T) {
 	spec, err := desired.DecodeSpec(kinds[1], "f", []byte("\xef\xbb\xbfbase: &b {members: 0x1F}\r\n"))
 	require.Nil(t, spec)

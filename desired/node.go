@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -123,7 +124,11 @@ func parseManifest(name string, data []byte) (*node, Problems) {
 		if errors.Is(err, io.EOF) {
 			return nil, Problems{{whole, "the file is empty"}}
 		}
-		return nil, Problems{syntaxProblem(name, err)}
+		problem := syntaxProblem(name, err)
+		if at := unquoted(data); at > 0 {
+			problem.Message += fmt.Sprintf("; a ${...} within {...} or [...] has to stand in quotes, see line %d", at)
+		}
+		return nil, Problems{problem}
 	}
 	var second yaml.Node
 	if err := decoder.Decode(&second); err == nil {
@@ -157,6 +162,18 @@ func invalidUTF8(data []byte) int {
 }
 
 // syntaxProblem takes the line out of an error of the YAML parser ("yaml: line 3: did not find ...").
+// flowExpression is an expression without quotes in a list or map on one line: its brace ends it for YAML.
+var flowExpression = regexp.MustCompile(`(?m)^[^#'"\n]*[{\[,](?:[^#'"\n]*:)? *[^#'"\n,\[{]*\$\{`)
+
+// unquoted gives the first line with such an expression, 0 when there is none.
+func unquoted(data []byte) int {
+	at := flowExpression.FindIndex(data)
+	if at == nil {
+		return 0
+	}
+	return 1 + bytes.Count(data[:at[0]], []byte("\n"))
+}
+
 func syntaxProblem(name string, err error) Problem {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	var typeError *yaml.TypeError
