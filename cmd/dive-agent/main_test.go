@@ -136,6 +136,7 @@ func TestCommandsWithoutAnAgentSayWhatToDo(t *testing.T) {
 	code, _, errs = do(t, "--config", config, "status")
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, errs, "systemctl restart dive-agent")
+	require.Contains(t, errs, "journalctl -u dive-agent -e")
 
 	code, out, _ := do(t, "--config", config, "enroll")
 	require.Equal(t, exitDone, code)
