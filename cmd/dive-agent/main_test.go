@@ -215,7 +215,8 @@ func TestProgressOfSeveralInstances(t *testing.T) {
 	}
 	view.draw(status("deu", "done"), status("fra", "done"))
 	view.draw(status("deu", "done"), status("fra", "failed"))
-	require.Equal(t, "deu ✓ stack/web\nfra ✓ stack/web\nfra ✗ stack/web\n", out.String())
+	view.draw(status("deu", "working"))
+	require.Equal(t, "deu ✓ stack/web\nfra ✓ stack/web\nfra ✗ stack/web\ndeu > stack/web\n", out.String())
 }
 
 func preview() []agent.Preview {

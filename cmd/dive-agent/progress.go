@@ -53,7 +53,8 @@ func (v *progressView) tell(status report.Status) {
 		id, now := status.Instance+" "+node.ID, node.State+node.Message
 		if v.told[id] != now && node.State != "pending" {
 			v.told[id] = now
-			v.printf("%s %s\n", status.Instance, strings.TrimRight(nodeLine(node), " "))
+			line := strings.Replace(nodeLine(node), nodeSigns["working"]+" ", "> ", 1) // a spinner that stands still says nothing
+			v.printf("%s %s\n", status.Instance, strings.TrimRight(line, " "))
 		}
 	}
 }
