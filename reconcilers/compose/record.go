@@ -19,7 +19,8 @@ import (
 )
 
 // record is what is remembered of one service between runs, in a file of its own (0600). Values are in it only as
-// salted digests. A lost record costs the sight of changes made by hand before, nothing else.
+// digests: salted ones, but for Content, which goes into the label dive.content and has to be the same without the record.
+// A lost record costs the sight of changes made by hand before, nothing else.
 type record struct {
 	Salt       string            `json:"salt"`
 	Pending    *pending          `json:"pending,omitempty"`
