@@ -38,6 +38,7 @@ func parts() []part {
 		{[]string{pollCPU, pollAfterCommits, pollBranches, roundCPU, roundAfterCommits}, 5 * time.Minute, measureFollowing},
 		{[]string{mongoPrimary}, 3 * time.Minute, measurePrimary},
 		{[]string{mongoNothing}, 3 * time.Minute, measureMongoNothing},
+		{[]string{mongoThree}, 3 * time.Minute, measureThree},
 		{[]string{cleanSlate}, 6 * time.Minute, measureCleanSlate},
 		{[]string{idleMemory, idleCPU}, 4 * time.Minute, measureIdle},
 		{[]string{reconcileNothing, terraformNothing}, 2 * time.Minute, measureNothing},

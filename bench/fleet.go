@@ -121,7 +121,11 @@ func addSmallBlueprints(files gitserver.Files) {
 	files["blueprints/small-hub/compose.yaml"] = smallHubCompose
 	files["blueprints/small-set/blueprint.yaml"] = smallSet
 	files["blueprints/small-set/compose.yaml"] = mongodbService + "volumes:\n  mongodb: {}\n"
-	files["blueprints/three-set/blueprint.yaml"], files["blueprints/three-set/compose.yaml"] = threeSet()
+	set, compose := threeSet()
+	alone, _, _ := strings.Cut(set, "    database:\n") // the same servers, and nobody who makes a set of them
+	files["blueprints/three-set/blueprint.yaml"], files["blueprints/three-set/compose.yaml"] = set, compose
+	files["blueprints/three-alone/blueprint.yaml"] = strings.Replace(alone, "{name: three-set}", "{name: three-alone}", 1)
+	files["blueprints/three-alone/compose.yaml"] = compose
 }
 
 const (

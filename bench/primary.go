@@ -75,14 +75,14 @@ func (w *world) timePrimary(ctx context.Context, a *agentProcess, log *engineLog
 	}
 	var accepted time.Time
 	err = testbed.Until(ctx, time.Minute, 2*time.Millisecond, name+" has a writable primary", func() error {
-		primary, err := hello(ctx, address)
+		said, err := hello(ctx, address)
 		if err != nil {
 			return err
 		}
 		if accepted.IsZero() {
 			accepted = time.Now()
 		}
-		if !primary {
+		if !said.Primary {
 			return errors.New("not yet")
 		}
 		return nil
@@ -105,42 +105,45 @@ func (w *world) address(ctx context.Context, id string) (string, error) {
 	return "", fmt.Errorf("container %.12s is in no network", id)
 }
 
+// helloAnswer is what a mongod says of itself.
+type helloAnswer struct {
+	Primary   bool `bson:"isWritablePrimary"`
+	Secondary bool `bson:"secondary"`
+}
+
 // hello asks a mongod over a connection of its own: a driver would look twice a second only.
-func hello(ctx context.Context, address string) (primary bool, err error) {
+func hello(ctx context.Context, address string) (said helloAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return false, err
+		return said, err
 	}
 	defer func() { _ = conn.Close() }()
 	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
-		return false, err
+		return said, err
 	}
 	body, err := bson.Marshal(bson.D{{Key: "hello", Value: 1}, {Key: "$db", Value: "admin"}})
 	if err != nil {
-		return false, err
+		return said, err
 	}
 	const head, opMsg = 16, 2013
 	message := make([]byte, head+5, head+5+len(body)) // header, flags, one section of kind 0
 	binary.LittleEndian.PutUint32(message, uint32(cap(message)))
 	binary.LittleEndian.PutUint32(message[12:], opMsg)
 	if _, err := conn.Write(append(message, body...)); err != nil {
-		return false, err
+		return said, err
 	}
 	if _, err := io.ReadFull(conn, message); err != nil {
-		return false, err
+		return said, err
 	}
 	size := int(binary.LittleEndian.Uint32(message)) - len(message)
 	if size < 5 || size > 1<<20 {
-		return false, fmt.Errorf("an answer of %d bytes", size)
+		return said, fmt.Errorf("an answer of %d bytes", size)
 	}
 	answer := make([]byte, size)
 	if _, err := io.ReadFull(conn, answer); err != nil {
-		return false, err
+		return said, err
 	}
-	var said struct {
-		Primary bool `bson:"isWritablePrimary"`
-	}
-	return said.Primary, bson.Unmarshal(answer, &said)
+	return said, bson.Unmarshal(answer, &said)
 }

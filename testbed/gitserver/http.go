@@ -121,9 +121,10 @@ func (s *Server) runBackend(w http.ResponseWriter, r *http.Request, user User) {
 	handler.ServeHTTP(w, r)
 }
 
-// spool turns a chunked body, which a CGI program cannot be given, into one of known length.
+// spool makes a file of the body. A CGI program cannot be given a chunked one; and git's own turns for ever when the body
+// ends before its announced length, as it does when this server is killed.
 func spool(r *http.Request) (done func(), err error) {
-	if r.ContentLength >= 0 && len(r.TransferEncoding) == 0 {
+	if r.ContentLength == 0 {
 		return func() {}, nil
 	}
 	file, err := os.CreateTemp("", "git-push-*")
