@@ -2,6 +2,7 @@ package report_test
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -66,7 +67,7 @@ func FuzzPicture(f *testing.F) {
 		decoder := xml.NewDecoder(strings.NewReader(string(g.SVG(said))))
 		for {
 			token, err := decoder.Token()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			require.NoError(t, err)

@@ -119,7 +119,7 @@ func TestLostVolume(t *testing.T) {
 	second := lose()
 	require.NotEqual(t, first.Content, second.Content, "what was approved holds for no other loss")
 
-	_, err := w.engine.VolumeCreate(t.Context(), client.VolumeCreateOptions{Name: w.project + "_data"})
+	_, err := w.engine.VolumeCreate(t.Context(), client.VolumeCreateOptions{Name: w.project + "_data", Labels: map[string]string{api.ProjectLabel: w.project}})
 	require.NoError(t, err) // put back by hand
 	w.up("a", "b")
 }

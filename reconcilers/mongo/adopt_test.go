@@ -2,6 +2,7 @@ package mongo_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -63,7 +64,7 @@ func TestHandMadeSetIsRenamed(t *testing.T) {
 	testbed.Eventually(t, time.Minute, "the hand-made set with all its members", func() error {
 		o, err := r.Observe(t.Context(), s.target)
 		if err != nil || o.Err != nil || o.State == nil {
-			return fmt.Errorf("%v %w", err, o.Err)
+			return errors.Join(err, o.Err, errors.New("no plan yet"))
 		}
 		plan, err := r.Plan(s.target, o)
 		require.NoError(t, err)

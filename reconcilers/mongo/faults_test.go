@@ -160,9 +160,9 @@ func TestKilledMembersFindAPrimarySoon(t *testing.T) {
 	t.Parallel()
 	s := plainSet(t, three...).run(three...)
 	r := reconciler(t)
-	o := s.settle(r)
+	s.settle(r)
 	s.spec.Settings.ElectionTimeoutMillis = 40_000 // who waits for it is found out
-	o = s.settle(r)
+	o := s.settle(r)
 	w := s.write()
 	stood := 0
 	s.ended = func(c reconcilers.Change) {

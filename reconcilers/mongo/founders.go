@@ -94,19 +94,25 @@ func countCollections(ctx context.Context, client *driver.Client) (n int, known 
 
 // awaitFellows waits until the other founders are there, and makes sure that they are still blank.
 func (s *session) awaitFellows(ctx context.Context, fellows []string) error {
-	limited, cancel := context.WithTimeout(ctx, fellowLimit)
-	defer cancel()
-	for _, host := range fellows {
-		m, known := s.want.member(host)
-		if !known {
-			return fmt.Errorf("member %s is not in the manifest", host)
-		}
-		if _, err := s.await(limited, fellowLimit, []wantMember{m}, usable); err != nil {
-			return errors.Join(ctx.Err(), &reconcilers.WaitError{For: host + " to accept connections", Again: retryEvery, Err: err})
-		}
-		if !s.isBlank(ctx, m) {
-			return errors.Join(ctx.Err(), &reconcilers.WaitError{For: "another look at " + host + ", which is not as new as the others", Again: retryEvery})
-		}
+	errs := make([]error, len(fellows))
+	var all sync.WaitGroup
+	for i, host := range fellows {
+		all.Go(func() { errs[i] = s.awaitFellow(ctx, host) })
+	}
+	all.Wait()
+	return errors.Join(ctx.Err(), errors.Join(errs...))
+}
+
+func (s *session) awaitFellow(ctx context.Context, host string) error {
+	m, known := s.want.member(host)
+	if !known {
+		return fmt.Errorf("member %s is not in the manifest", host)
+	}
+	if _, err := s.await(ctx, fellowLimit, []wantMember{m}, usable); err != nil {
+		return &reconcilers.WaitError{For: host + " to accept connections", Again: retryEvery, Err: err}
+	}
+	if !s.isBlank(ctx, m) {
+		return &reconcilers.WaitError{For: "another look at " + host + ", which is not as new as the others", Again: retryEvery}
 	}
 	return nil
 }
@@ -147,8 +153,12 @@ func (w want) founding(founders []wantMember) bson.A {
 			continue
 		}
 		one := bson.D{
-			{Key: "_id", Value: len(members)}, {Key: "host", Value: m.host}, {Key: "arbiterOnly", Value: m.arbiter},
-			{Key: "hidden", Value: m.hidden}, {Key: "priority", Value: m.priority}, {Key: "votes", Value: m.votes},
+			{Key: "_id", Value: len(members)},
+			{Key: "host", Value: m.host},
+			{Key: "arbiterOnly", Value: m.arbiter},
+			{Key: "hidden", Value: m.hidden},
+			{Key: "priority", Value: m.priority},
+			{Key: "votes", Value: m.votes},
 		}
 		if len(m.tags) > 0 {
 			one = append(one, bson.E{Key: "tags", Value: m.tags})

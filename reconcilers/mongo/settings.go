@@ -101,7 +101,8 @@ func (s *session) setWriteConcern(ctx context.Context, client *driver.Client) er
 		w = n
 	}
 	err := run(ctx, client, adminDatabase, bson.D{
-		{Key: "setDefaultRWConcern", Value: 1}, {Key: "defaultWriteConcern", Value: bson.D{{Key: "w", Value: w}}},
+		{Key: "setDefaultRWConcern", Value: 1},
+		{Key: "defaultWriteConcern", Value: bson.D{{Key: "w", Value: w}}},
 		{Key: "writeConcern", Value: bson.D{{Key: "w", Value: "majority"}}},
 	}, nil)
 	if err != nil {
