@@ -151,7 +151,7 @@ func TestEncryptedIdentity(t *testing.T) {
 	out, err := exec.Command("ssh-keygen", "-q", "-p", "-a", "1", "-P", "", "-N", "open sesame", "-f", cfg.IdentityFile).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	_, err = gitremote.New(cfg)
-	require.ErrorContains(t, err, "passphrase file")
+	require.ErrorContains(t, err, "passphraseFile")
 	cfg.PassphraseFile = write(t, "wrong", []byte("wrong words"))
 	_, err = gitremote.New(cfg)
 	require.ErrorContains(t, err, "cannot be opened")
