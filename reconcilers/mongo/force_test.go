@@ -61,8 +61,13 @@ func TestLostMajorityIsForcedOnceByOrder(t *testing.T) {
 	lost := func() *reconcilers.BlockedError {
 		var blocked *reconcilers.BlockedError
 		testbed.Eventually(t, time.Minute, "a lost majority", func() error {
-			o, plan := s.looks(r)
+			o, err := r.Observe(t.Context(), s.target)
 			clock.ahead += time.Minute
+			if err != nil { // until the primary has noticed, it misses members
+				return err
+			}
+			plan, err := r.Plan(s.target, o)
+			require.NoError(t, err)
 			if !errors.As(o.Err, &blocked) {
 				return fmt.Errorf("not blocked: %w", o.Err)
 			}
