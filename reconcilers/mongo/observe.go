@@ -237,7 +237,12 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if err != nil {
 		return o, err
 	}
-	state := observation{want: s.want, phase: running, root: !isRoot, stale: s.stale}
+	state := observation{want: s.want, phase: running, root: !isRoot}
+	if isRoot {
+		if state.stale, err = s.rootIsStale(ctx, primary); err != nil {
+			return o, err
+		}
+	}
 	if state.config, _, err = getConfig(ctx, client, false); err != nil {
 		return o, fmt.Errorf("read the replica set's configuration: %w", err)
 	}

@@ -26,14 +26,12 @@ func formerLogins(password desired.Expr, scope *desired.Scope, root login) []log
 }
 
 // logInRoot is the administrator's login: with the wanted password, or, as long as the server has not taken that, with a
-// former one. stale tells which.
+// former one. rootIsStale tells which.
 func (s *session) logInRoot(ctx context.Context, m wantMember) (*driver.Client, error) {
 	client, err := s.logIn(ctx, m, s.want.root)
-	s.stale = false
 	for i := 0; i < len(s.want.former) && isCredentials(err); i++ {
 		former, formerErr := s.logInAs(ctx, m, s.want.former[i], s.want.root.id()+".former")
 		if formerErr == nil {
-			s.stale = true
 			return former, nil
 		}
 		if !isCredentials(formerErr) {
@@ -41,6 +39,18 @@ func (s *session) logInRoot(ctx context.Context, m wantMember) (*driver.Client, 
 		}
 	}
 	return client, err
+}
+
+// rootIsStale says whether the server, to which logInRoot found a way, has a former password of the administrator.
+func (s *session) rootIsStale(ctx context.Context, m wantMember) (bool, error) {
+	if len(s.want.former) == 0 {
+		return false, nil
+	}
+	_, err := s.logIn(ctx, m, s.want.root)
+	if isCredentials(err) {
+		return true, nil
+	}
+	return false, err
 }
 
 // planRootPassword is the last of all steps: those before it log in as the administrator.
@@ -54,8 +64,12 @@ func (p *planner) planRootPassword(o observation) {
 // crash is only proved.
 func (s *session) rotateRoot(ctx context.Context) error {
 	err := s.onPrimary(ctx, func(client *driver.Client) error {
-		if !s.stale {
-			return nil
+		m, err := s.primary(ctx)
+		if err != nil {
+			return err
+		}
+		if stale, err := s.rootIsStale(ctx, m); err != nil || !stale {
+			return err
 		}
 		return run(context.WithoutCancel(ctx), client, adminDatabase, bson.D{
 			{Key: "updateUser", Value: s.want.root.name},

@@ -30,7 +30,6 @@ type session struct {
 	want      want
 	memory    *memory
 	component string // of which instance: names the clients in the pool
-	stale     bool   // the last login of the administrator was one with a former password
 }
 
 // sighting is what one member said to anyone who asks.
