@@ -20,9 +20,13 @@ type HostSecrets struct {
 	Now    func() time.Time
 }
 
+func (h HostSecrets) open(instance *desired.Instance, dir string) (*secrets.Store, error) {
+	return secrets.Open(secrets.Options{Instance: instance.Name, Dir: dir, Random: h.Random, Now: h.Now})
+}
+
 // Ensure is Secrets.
 func (h HostSecrets) Ensure(ctx context.Context, instance *desired.Instance, dir string, hasData func(context.Context) ([]string, error)) (map[string]desired.Value, []string, error) {
-	store, err := secrets.Open(secrets.Options{Instance: instance.Name, Dir: dir, Random: h.Random, Now: h.Now})
+	store, err := h.open(instance, dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -49,7 +53,7 @@ func (h HostSecrets) Former(instance *desired.Instance, dir string) (map[string]
 
 // Forget is Secrets.
 func (h HostSecrets) Forget(ctx context.Context, instance *desired.Instance, dir string, inUse map[string]desired.Value) error {
-	store, err := secrets.Open(secrets.Options{Instance: instance.Name, Dir: dir, Random: h.Random, Now: h.Now})
+	store, err := h.open(instance, dir)
 	if err != nil {
 		return err
 	}

@@ -75,6 +75,18 @@ func (w *world) newAgent(name string) (*agentProcess, error) {
 	return a, err
 }
 
+// launch has an agent of a host run and answer, in a world that is made when there is none yet.
+func (w *world) launch(ctx context.Context, name string) (*agentProcess, error) {
+	if err := w.open(ctx); err != nil {
+		return nil, err
+	}
+	a, err := w.newAgent(name)
+	if err != nil {
+		return nil, err
+	}
+	return a, a.start(ctx, true)
+}
+
 // countTerraform makes a program that notes each of its starts, with the time, and becomes Terraform.
 func (a *agentProcess) countTerraform() error {
 	program, err := exec.LookPath("terraform")

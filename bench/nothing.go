@@ -52,14 +52,8 @@ func measureNothing(ctx context.Context, r *run) error {
 // measureMongoNothing has the agent look at a replica set of three members that lacks nothing.
 func measureMongoNothing(ctx context.Context, r *run) error {
 	w := r.world
-	if err := w.open(ctx); err != nil {
-		return err
-	}
-	a, err := w.newAgent("mongo-03")
+	a, err := w.launch(ctx, "mongo-03")
 	if err != nil {
-		return err
-	}
-	if err := a.start(ctx, true); err != nil {
 		return err
 	}
 	const name, project = "three", "dive-bench-three"

@@ -22,14 +22,8 @@ const mongoPrimary = "writable-primary"
 // time, as nobody else does.
 func measurePrimary(ctx context.Context, r *run) error {
 	w := r.world
-	if err := w.open(ctx); err != nil {
-		return err
-	}
-	a, err := w.newAgent("mongo-01")
+	a, err := w.launch(ctx, "mongo-01")
 	if err != nil {
-		return err
-	}
-	if err := a.start(ctx, true); err != nil {
 		return err
 	}
 	log := w.listen(ctx)

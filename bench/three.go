@@ -24,14 +24,8 @@ var trio = []string{"mongodb", "mongodb-2", "mongodb-3"}
 // and two are SECONDARY: by the agent, and by the best script there is, one replSetInitiate of all and replSetStepUp.
 func measureThree(ctx context.Context, r *run) error {
 	w := r.world
-	if err := w.open(ctx); err != nil {
-		return err
-	}
-	a, err := w.newAgent("mongo-03")
+	a, err := w.launch(ctx, "mongo-03")
 	if err != nil {
-		return err
-	}
-	if err := a.start(ctx, true); err != nil {
 		return err
 	}
 	log := w.listen(ctx)

@@ -13,8 +13,8 @@ import (
 )
 
 // othersFresh makes sure, before a set is initiated, that no other member has one: a set that is made beside the data
-// of another can never be joined with it. Those in blank are known to be new. Members that did not answer are left to the caller. A member that takes no
-// login has no users yet, or is looked at again before it is added.
+// of another can never be joined with it. Those in blank are known to be new. Members that did not answer are left to
+// the caller. A member that takes no login has no users yet, or is looked at again before it is added.
 func (s *session) othersFresh(ctx context.Context, seen []sighting, blank map[string]bool) (bool, error) {
 	fresh := make([]bool, len(seen))
 	errs := make([]error, len(seen))
@@ -75,7 +75,7 @@ func (s *session) awaitOthers(ctx context.Context, first wantMember, progress re
 func (s *session) visit(ctx context.Context, m wantMember) (*driver.Client, error) {
 	logins := append([]login{s.want.root}, s.want.former...)
 	for _, key := range s.want.keys {
-		logins = append(logins, login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"})
+		logins = append(logins, keyLogin(key))
 	}
 	var err error
 	for _, l := range logins {

@@ -124,7 +124,7 @@ func (s *session) initiate(ctx context.Context, fellows []string, progress recon
 			return err
 		}
 		if fresh {
-			if err := s.awaitFellows(ctx, fellows); err != nil {
+			if err := s.stillBlank(ctx, fellows); err != nil {
 				return err
 			}
 			if err := s.sendInitiate(ctx, m, fellows); err != nil {

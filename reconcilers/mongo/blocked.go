@@ -144,7 +144,7 @@ func (s *session) enter(ctx context.Context, m wantMember) (client *driver.Clien
 // enterEmpty logs in where no administrator can exist yet.
 func (s *session) enterEmpty(ctx context.Context, m wantMember) (*driver.Client, error) {
 	for i, key := range s.want.keys {
-		l := login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"}
+		l := keyLogin(key)
 		client, err := s.logInAs(ctx, m, l, fmt.Sprintf("%s.%d", l.id(), i))
 		if err == nil || !isCredentials(err) {
 			return client, err

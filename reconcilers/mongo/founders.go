@@ -3,7 +3,6 @@ package mongo
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +17,7 @@ import (
 // A set whose members are all new is initiated with all of them at once: one command and one initial sync side by side,
 // instead of two reconfigurations and a heartbeat for each (seen: 1.3 s against 10 s for three).
 
-// fellowLimit is how long the other founders may take to accept connections after the first one.
+// fellowLimit is how long the other founders may take to accept connections after the first one was seen to be new.
 const fellowLimit = 10 * time.Second
 
 // founders are the members that a new set begins with: the initial one, and of the others those that blank names. A
@@ -66,12 +65,11 @@ func (s *session) seeBlank(ctx context.Context, seen []sighting) map[string]bool
 }
 
 func (s *session) isBlank(ctx context.Context, m wantMember) bool {
-	fresh, _, err := s.isFresh(ctx, m)
-	if err != nil || !fresh {
-		return false
-	}
 	client, _, err := s.enter(ctx, m)
 	if err != nil {
+		return false
+	}
+	if fresh, err := s.neverInSet(ctx, client, m); err != nil || !fresh {
 		return false
 	}
 	collections, known, err := countCollections(ctx, client)
@@ -92,29 +90,21 @@ func countCollections(ctx context.Context, client *driver.Client) (n int, known 
 	return answer.Catalog.Collections, true, nil
 }
 
-// awaitFellows waits until the other founders are there, and makes sure that they are still blank.
-func (s *session) awaitFellows(ctx context.Context, fellows []string) error {
+// stillBlank makes sure that the other founders, which answer by now, are as new as they were when they were planned.
+func (s *session) stillBlank(ctx context.Context, fellows []string) error {
 	errs := make([]error, len(fellows))
 	var all sync.WaitGroup
 	for i, host := range fellows {
-		all.Go(func() { errs[i] = s.awaitFellow(ctx, host) })
+		all.Go(func() {
+			m, err := s.declared(host)
+			if err == nil && !s.isBlank(ctx, m) {
+				err = &reconcilers.WaitError{For: "another look at " + host + ", which is not as new as the others", Again: retryEvery}
+			}
+			errs[i] = err
+		})
 	}
 	all.Wait()
 	return errors.Join(ctx.Err(), errors.Join(errs...))
-}
-
-func (s *session) awaitFellow(ctx context.Context, host string) error {
-	m, known := s.want.member(host)
-	if !known {
-		return fmt.Errorf("member %s is not in the manifest", host)
-	}
-	if _, err := s.await(ctx, fellowLimit, []wantMember{m}, usable); err != nil {
-		return &reconcilers.WaitError{For: host + " to accept connections", Again: retryEvery, Err: err}
-	}
-	if !s.isBlank(ctx, m) {
-		return &reconcilers.WaitError{For: "another look at " + host + ", which is not as new as the others", Again: retryEvery}
-	}
-	return nil
 }
 
 // stepUp makes the initial member of a new set of several primary: by itself it would wait for a whole election timeout

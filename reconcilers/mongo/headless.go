@@ -114,9 +114,9 @@ func (s *session) allServe(ctx context.Context, c config) (map[string]hello, boo
 
 // standForElection has a member become primary, unless there is one or a member went away meanwhile.
 func (s *session) standForElection(ctx context.Context, host string) error {
-	m, wanted := s.want.member(host)
-	if !wanted {
-		return fmt.Errorf("member %s is not in the manifest", host)
+	m, err := s.declared(host)
+	if err != nil {
+		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, standLimit)
 	defer cancel()

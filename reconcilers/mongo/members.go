@@ -22,9 +22,9 @@ const (
 // addMember adds a member in the step's shape. It must be a mongod of this set's key, without a set of its own.
 func (s *session) addMember(ctx context.Context, what step, progress reconcilers.Progress) error {
 	host := what.host
-	m, known := s.want.member(host)
-	if !known {
-		return fmt.Errorf("member %s is not in the manifest", host)
+	m, err := s.declared(host)
+	if err != nil {
+		return err
 	}
 	h, err := s.waitUsable(ctx, m, progress)
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *session) mayBeEmptied(ctx context.Context, client *driver.Client, m wan
 // checkKey finds out whether the candidate takes one of the keys that the manifest names, if it names any.
 func (s *session) checkKey(ctx context.Context, m wantMember) error {
 	for i, key := range s.want.keys {
-		l := login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"}
+		l := keyLogin(key)
 		_, err := s.logInAs(ctx, m, l, l.id()+".join")
 		s.r.pool.forget(clientKey{s.component, m.host, l.id() + ".join"})
 		if err == nil || !isCredentials(err) {
@@ -123,9 +123,9 @@ func (s *session) checkKey(ctx context.Context, m wantMember) error {
 // changeMember gives a member the step's shape; a vote or the right to be elected once it has caught up.
 func (s *session) changeMember(ctx context.Context, what step, progress reconcilers.Progress) error {
 	host := what.host
-	m, known := s.want.member(host)
-	if !known {
-		return fmt.Errorf("member %s is not in the manifest", host)
+	m, err := s.declared(host)
+	if err != nil {
+		return err
 	}
 	if what.to.votes > 0 || what.to.priority > 0 {
 		if err := s.waitSynced(ctx, m, progress); err != nil {

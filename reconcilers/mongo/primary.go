@@ -10,11 +10,11 @@ import (
 
 // findPrimary gives the member that takes writes; an election gets some seconds.
 func (s *session) findPrimary(ctx context.Context, seen []sighting) (wantMember, error) {
+	if m, ok := s.writable(seen); ok {
+		return m, nil
+	}
 	var there []wantMember
 	for _, one := range seen {
-		if one.answers() && one.hello.IsWritablePrimary && one.hello.SetName == s.want.set {
-			return one.member, nil
-		}
 		if one.found {
 			there = append(there, one.member)
 		}
@@ -24,6 +24,16 @@ func (s *session) findPrimary(ctx context.Context, seen []sighting) (wantMember,
 		limit = calmLimit
 	}
 	return s.awaitPrimary(ctx, limit, there)
+}
+
+// writable is the member that says that it takes writes.
+func (s *session) writable(seen []sighting) (wantMember, bool) {
+	for _, one := range seen {
+		if one.answers() && one.hello.IsWritablePrimary && one.hello.SetName == s.want.set {
+			return one.member, true
+		}
+	}
+	return wantMember{}, false
 }
 
 // awaitPrimary waits until a member says that it is primary, or that a host is which the manifest does not name: a
@@ -39,10 +49,8 @@ func (s *session) awaitPrimary(ctx context.Context, limit time.Duration, among [
 	if err != nil || seen.hello.IsWritablePrimary {
 		return seen.member, err
 	}
-	for _, one := range s.look(ctx) { // a member that has yet to be renamed
-		if one.answers() && one.hello.IsWritablePrimary && one.hello.SetName == s.want.set {
-			return one.member, nil
-		}
+	if m, ok := s.writable(s.look(ctx)); ok { // a member that has yet to be renamed
+		return m, nil
 	}
 	stranger, err := memberAt(seen.hello.Primary)
 	if err != nil {

@@ -60,6 +60,14 @@ func (r Role) id() string { return roleText(r.Name, r.database()) }
 
 func roleText(name, database string) string { return name + "@" + database }
 
+// addressed names a role or user in a plan; those of admin need no database.
+func addressed(name, database string) string {
+	if database == adminDatabase {
+		return name
+	}
+	return roleText(name, database)
+}
+
 // parseRole reads a name, of the given database, or name@database.
 func parseRole(text, database string) (role, bool) {
 	name, other, has := strings.Cut(text, "@")
@@ -347,10 +355,7 @@ func (s *session) putRole(ctx context.Context, client *driver.Client, w wantRole
 
 func (p *planner) planRole(gap roleGap) {
 	w := p.want.roles[gap.index]
-	address := "role " + w.Name
-	if w.Database != adminDatabase {
-		address = "role " + roleText(w.Name, w.Database)
-	}
+	address := "role " + addressed(w.Name, w.Database)
 	s := step{action: putRole, index: gap.index}
 	if !gap.missing {
 		p.add(s, reconcilers.Update, address, strings.Join(gap.differs, "; "))

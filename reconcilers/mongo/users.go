@@ -266,10 +266,7 @@ func (s *session) updateUser(ctx context.Context, client *driver.Client, u wantU
 }
 
 func (p *planner) planUser(gap userGap) {
-	address := "user " + gap.user.name
-	if gap.user.database != adminDatabase {
-		address = "user " + roleText(gap.user.name, gap.user.database)
-	}
+	address := "user " + addressed(gap.user.name, gap.user.database)
 	s := step{action: putUser, index: gap.index}
 	if gap.missing {
 		p.add(s, reconcilers.Create, address, "with roles "+roleNames(gap.user.roles))

@@ -64,6 +64,11 @@ type login struct {
 	mechanism                string // empty: as the server prefers
 }
 
+// keyLogin is the login that the members use among themselves: it works before there is any user.
+func keyLogin(key string) login {
+	return login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"}
+}
+
 func (l login) id() string { return l.database + "." + l.name }
 
 func (s wantSeed) name() string { return s.database + "." + s.collection }
@@ -188,6 +193,15 @@ func (w want) initial() wantMember {
 		}
 	}
 	return w.members[0]
+}
+
+// declared is the member of a step. Only a plan that another manifest made names one that is not there.
+func (s *session) declared(host string) (wantMember, error) {
+	m, ok := s.want.member(host)
+	if !ok {
+		return m, fmt.Errorf("member %s is not in the manifest", host)
+	}
+	return m, nil
 }
 
 func (w want) member(host string) (wantMember, bool) {

@@ -88,16 +88,13 @@ func TestAReplicaSetIsUpgradedOneMemberAtATime(t *testing.T) {
 	for name, id := range map[string]testbed.ImageName{"4.4": testbed.Mongod442, "5.0": testbed.Mongod504, "6.0": testbed.Mongod605, "6.0.27": testbed.Mongod6027} {
 		image[name] = testbed.Image(t, id)
 	}
-	commit := s.Merge("Begin", s.trio(image["5.0"], "5.0"))
-	h := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{})
-	h.Start()
-	h.AwaitPhase(3*soon, "one", report.Ready, commit)
+	h, _ := s.readyWith(s.trio(image["5.0"], "5.0"), 3*soon, agenttest.HostOptions{})
 	password, err := os.ReadFile(filepath.Join(h.Dir, "state", "instances", "one", "secrets", ".store", "values", "MONGO_PASSWORD"))
 	require.NoError(t, err)
 	db := s.connect(t, string(password))
 	containers, term := s.running(), s.term(t, db)
 
-	commit = s.Merge("Go back", s.trio(image["4.4"], "5.0"))
+	commit := s.Merge("Go back", s.trio(image["4.4"], "5.0"))
 	status := h.AwaitPhase(soon, "one", report.Blocked, commit)
 	require.Contains(t, why(status), "a server of 4.4 does not open")
 	require.Equal(t, containers, s.running(), "something was touched")

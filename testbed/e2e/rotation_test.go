@@ -17,7 +17,6 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
-	"dive-agent/report"
 	"dive-agent/secrets"
 	"dive-agent/testbed"
 	"dive-agent/testbed/agenttest"
@@ -143,10 +142,7 @@ func refusedFor(attempts []attempt) (longest time.Duration, never []string) {
 func TestAPasswordIsRotatedUnderItsClient(t *testing.T) {
 	t.Parallel()
 	s := newSmall(t)
-	commit := s.Merge("Begin", s.withApp())
-	h := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{})
-	h.Start()
-	h.AwaitPhase(3*soon, "one", report.Ready, commit)
+	h, _ := s.readyWith(s.withApp(), 3*soon, agenttest.HostOptions{})
 	before := s.running()
 	stop := s.logins(t, "app", "APP_PASSWORD", "app")
 
@@ -173,10 +169,7 @@ func TestAPasswordIsRotatedUnderItsClient(t *testing.T) {
 func TestTheAdministratorsPasswordIsRotatedUnderWay(t *testing.T) {
 	t.Parallel()
 	s := newSmall(t)
-	commit := s.Merge("Begin", s.withApp())
-	h := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{})
-	h.Start()
-	h.AwaitPhase(3*soon, "one", report.Ready, commit)
+	h, _ := s.readyWith(s.withApp(), 3*soon, agenttest.HostOptions{})
 	before := s.running()
 	stop := s.logins(t, "app", "APP_PASSWORD", "app")
 

@@ -101,10 +101,16 @@ func (s *small) instance(values, more string) string {
 
 // ready starts a host with the fleet and waits until the instance is Ready.
 func (s *small) ready(o agenttest.HostOptions) (*agenttest.Host, string) {
-	commit := s.Merge("Begin", s.files(""))
+	return s.readyWith(s.files(""), soon, o)
+}
+
+// readyWith is ready with another fleet, which may take longer.
+func (s *small) readyWith(files map[string]string, limit time.Duration, o agenttest.HostOptions) (*agenttest.Host, string) {
+	s.t.Helper()
+	commit := s.Merge("Begin", files)
 	h := agenttest.NewHost(s.t, s.Fleet, o)
 	h.Start()
-	h.AwaitPhase(soon, "one", report.Ready, commit)
+	h.AwaitPhase(limit, "one", report.Ready, commit)
 	return h, commit
 }
 
