@@ -97,6 +97,7 @@ func blockedBySecrets(err error) error {
 		lost    *secrets.LostError
 		missing *secrets.MissingError
 		changed *secrets.ChangedError
+		ended   *secrets.EndedError
 		reason  string
 	)
 	switch {
@@ -106,6 +107,8 @@ func blockedBySecrets(err error) error {
 		reason = "SecretChanged"
 	case errors.As(err, &missing):
 		reason = "SecretMissing"
+	case errors.As(err, &ended):
+		reason = "AuthorityEnded"
 	default:
 		return err
 	}

@@ -277,6 +277,7 @@ func (b *builder) makeSecrets() {
 			b.makeSecret(d, f, specs[f.name])
 		}
 	}
+	b.checkAuthorities(d)
 	b.problems = append(b.problems, d.problems...)
 }
 
@@ -285,6 +286,7 @@ func (b *builder) makeSecret(d *Decoder, f field, spec secretSpec) {
 	b.secret[f.name] = true
 	b.instance.Secrets = append(b.instance.Secrets, SecretSpec{
 		Name: f.name, Generate: spec.Generate, Provide: spec.Provide, File: spec.File, Position: f.at,
+		Certificate: b.certificate(d, f, spec.Generate),
 	})
 	switch {
 	case !validIdentifier(f.name):

@@ -76,13 +76,21 @@ type SecretSpec struct {
 	Provide  bool // an operator puts it on the host
 	File     *SecretFile
 	Position Position
+
+	Certificate *Certificate // what is generated, when that is a certificate or an authority
 }
 
 // Generate says how a secret is made, once.
 type Generate struct {
-	Kind   string `yaml:"kind" default:"password" enum:"password,token,mongodb-keyfile,rsa,ed25519" doc:"What is made."`
+	Kind   string `yaml:"kind" default:"password" enum:"password,token,mongodb-keyfile,rsa,ed25519,ca,certificate" doc:"What is made. ca is a certificate authority of the instance's own: its value, also as a file, is its certificate alone, and its key never leaves the store. The value of a certificate is its key and itself, one after the other in PEM."`
 	Length int    `yaml:"length" default:"24" doc:"Characters of a password or token, 12 to 1024."`
 	Bits   int    `yaml:"bits" default:"3072" doc:"Bits of an RSA key, 2048 to 8192."`
+
+	CA       string   `yaml:"ca" doc:"Of a certificate: the secret of kind ca that signs it."`
+	Subject  Subject  `yaml:"subject" doc:"Of a ca or certificate: whom it is for."`
+	Names    []Expr   `yaml:"names" doc:"Of a certificate: DNS names and IP addresses of the servers that show it."`
+	Usages   []string `yaml:"usages" doc:"Of a certificate: server, client. Default: both."`
+	Lifetime Duration `yaml:"lifetime" doc:"Of a ca or certificate: how long it is valid. A certificate is made anew when two thirds are over, and when something of it is to change. Default: 2160h (90 days), of a ca 87600h (10 years)."`
 }
 
 // SecretFile says where containers find a secret as a file, under the instance's secrets folder.

@@ -25,7 +25,7 @@ type Result struct {
 	// Values holds each secret by its name, marked as secret, and the public
 	// half of each key under PublicName, plain.
 	Values map[string]desired.Value
-	// Made names what was made in this call.
+	// Made names what was made in this call, certificates that were due included.
 	Made []string
 	// Files names the rendered files that were written or changed, relative
 	// to the secrets folder.
@@ -64,7 +64,9 @@ func (s *Store) Ensure(ctx context.Context, specs []desired.SecretSpec, opts Ens
 
 // give adds a secret to the values, and its public half if it has one.
 func (s *Store) give(values map[string]desired.Value, spec desired.SecretSpec, value []byte) error {
-	values[spec.Name] = desired.Secret(string(value))
+	if values[spec.Name] = desired.Secret(string(value)); isAuthority(spec) {
+		values[spec.Name] = desired.String(string(shown(spec, value)))
+	}
 	if !hasPublic(spec) {
 		return nil
 	}
@@ -152,6 +154,7 @@ func (e *ensuring) adopt(spec desired.SecretSpec, value []byte) error {
 	case known.Fingerprint == now:
 		e.values[spec.Name] = value
 		return nil
+	case isIssued(spec): // one that does not fit is issued anew
 	case known.Fingerprint != "" && !spec.Provide:
 		return &ChangedError{Instance: e.instance, Name: spec.Name, Path: e.valuePath(spec.Name)}
 	case known.Fingerprint != "":
@@ -168,6 +171,9 @@ func (e *ensuring) adopt(spec desired.SecretSpec, value []byte) error {
 func (e *ensuring) mayMake(spec desired.SecretSpec) error {
 	if spec.Provide {
 		return &MissingError{Instance: e.instance, Name: spec.Name}
+	}
+	if isIssued(spec) { // no data depends on it: its authority signs another one
+		return nil
 	}
 	lost := &LostError{Instance: e.instance, Name: spec.Name, Path: e.valuePath(spec.Name)}
 	if _, ok := e.manifest.Secrets[spec.Name]; ok {
@@ -197,10 +203,10 @@ func (e *ensuring) mayMake(spec desired.SecretSpec) error {
 func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 	out := Result{Values: map[string]desired.Value{}}
 	for _, spec := range specs {
-		if e.values[spec.Name] != nil {
+		if e.values[spec.Name] != nil || isIssued(spec) {
 			continue
 		}
-		value, err := generate(*spec.Generate, e.random)
+		value, err := e.generate(spec)
 		if err != nil {
 			return Result{}, fmt.Errorf("make secret %s of %s: %w", spec.Name, e.instance, err)
 		}
@@ -209,6 +215,11 @@ func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 		}
 		out.Made = append(out.Made, spec.Name)
 	}
+	issued, err := e.issueAll(specs)
+	if err != nil {
+		return Result{}, err
+	}
+	out.Made = append(out.Made, issued...)
 	if e.dirty || !e.known {
 		if err := e.writeManifest(e.manifest); err != nil {
 			return Result{}, err
@@ -222,7 +233,7 @@ func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 		if spec.File == nil {
 			continue
 		}
-		changed, err := e.render(*spec.File, value)
+		changed, err := e.render(*spec.File, shown(spec, value))
 		if err != nil {
 			return Result{}, fmt.Errorf("render secret %s of %s: %w", spec.Name, e.instance, err)
 		}
@@ -231,6 +242,13 @@ func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 		}
 	}
 	return out, nil
+}
+
+func (e *ensuring) generate(spec desired.SecretSpec) ([]byte, error) {
+	if isAuthority(spec) {
+		return newAuthority(*spec.Certificate, e.random, e.now())
+	}
+	return generate(*spec.Generate, e.random)
 }
 
 // keep writes a value and notes it for the manifest.

@@ -3,6 +3,7 @@ package secrets
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // LostError says that a secret is gone although it is needed as it was: it was
@@ -74,10 +75,29 @@ func (e *ChangedError) Do() string {
 	return fmt.Sprintf("Restore the file, or, if the new value is the right one, set it with: %s --replace", setCommand(e.Instance, e.Name))
 }
 
+// EndedError says that an authority cannot sign any more, as its own certificate has ended.
+type EndedError struct {
+	Instance string
+	Name     string
+	End      time.Time
+}
+
+func (e *EndedError) Error() string {
+	return fmt.Sprintf("the authority %s of %s ended at %s and signs no certificates any more", e.Name, e.Instance, e.End.UTC().Format(time.RFC3339))
+}
+
+// Reason implements Resolvable.
+func (e *EndedError) Reason() string { return "AuthorityEnded" }
+
+// Do is the way out.
+func (e *EndedError) Do() string {
+	return fmt.Sprintf("Set another one, key and certificate in PEM, with: %s --replace", setCommand(e.Instance, e.Name))
+}
+
 // Resolvable is an error of this package with a way out for people.
 type Resolvable interface {
 	error
-	// Reason is a word for programs: SecretLost, SecretMissing, SecretChanged.
+	// Reason is a word for programs: SecretLost, SecretMissing, SecretChanged, AuthorityEnded.
 	Reason() string
 	// Do is what to do, in a sentence.
 	Do() string
@@ -115,6 +135,7 @@ var (
 	_ Resolvable = (*LostError)(nil)
 	_ Resolvable = (*MissingError)(nil)
 	_ Resolvable = (*ChangedError)(nil)
+	_ Resolvable = (*EndedError)(nil)
 	_ Resolvable = Problems(nil)
 )
 

@@ -70,7 +70,7 @@ func generate(spec desired.Generate, random io.Reader) ([]byte, error) {
 		}
 		return privatePEM(ed25519.NewKeyFromSeed(seed))
 	}
-	return nil, fmt.Errorf("cannot make a secret of kind %q (possible: password, token, mongodb-keyfile, rsa, ed25519)", spec.Kind)
+	return nil, fmt.Errorf("cannot make a secret of kind %q (possible: password, token, mongodb-keyfile, rsa, ed25519, ca, certificate)", spec.Kind)
 }
 
 func length(n, otherwise int) int {

@@ -186,6 +186,7 @@ type Info struct {
 	Kind    string    `json:"kind"`
 	Made    time.Time `json:"made"`
 	Present bool      `json:"present"`
+	Ends    time.Time `json:"ends,omitzero"` // of a certificate or an authority: until when it is valid
 }
 
 // List tells names, kinds and ages of all secrets that were ever made or set
@@ -215,6 +216,9 @@ func (s *Store) List() ([]Info, error) {
 			}
 		}
 		info.Present = true
+		if info.Kind == desired.AuthorityKind || info.Kind == desired.CertificateKind {
+			info.Ends = s.endOf(info.Name)
+		}
 		all[info.Name] = info
 	}
 	return slices.SortedFunc(maps.Values(all), func(a, b Info) int { return strings.Compare(a.Name, b.Name) }), nil

@@ -65,11 +65,14 @@ func writeSecrets(g *globals, names []string, all map[string][]secrets.Info) err
 	for _, name := range names {
 		g.printf("%s\n", name)
 		for _, info := range all[name] {
-			missing := ""
-			if !info.Present {
-				missing = "   MISSING"
+			more := ""
+			if !info.Ends.IsZero() {
+				more = "   valid until " + info.Ends.Format(time.DateTime)
 			}
-			g.printf("  %-28s %-16s made %s%s\n", info.Name, info.Kind, info.Made.Format(time.DateTime), missing)
+			if !info.Present {
+				more = "   MISSING"
+			}
+			g.printf("  %-28s %-16s made %s%s\n", info.Name, info.Kind, info.Made.Format(time.DateTime), more)
 		}
 	}
 	return nil
