@@ -144,6 +144,15 @@ func cleanChange(c reconcilers.Change, redact func(string) string) reconcilers.C
 	return c
 }
 
+// cleanDifferences takes secrets out of what changes set.
+func cleanDifferences(all []reconcilers.Difference, redact func(string) string) []reconcilers.Difference {
+	all = slices.Clone(all)
+	for i, d := range all {
+		all[i] = reconcilers.Difference{Path: redact(d.Path), Before: redact(d.Before), After: redact(d.After)}
+	}
+	return all
+}
+
 func cleanTexts(texts []string, redact func(string) string) []string {
 	texts = slices.Clone(texts)
 	for i := range texts {

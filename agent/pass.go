@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -124,6 +125,9 @@ func (p *pass) target(n *nodeRun) (reconcilers.Target, error) {
 	}
 	t := p.places.target(p.fleet, p.instance, n.node.Component, p.currentScope())
 	t.Part, t.Dir, t.Services, t.Log = n.node.Part, dir, p.services, p.log.With("node", n.node.ID)
+	if p.places.copyOf != "" {
+		t.CopyOf = filepath.Join(p.places.copyOf, n.node.Component.Name)
+	}
 	return t, nil
 }
 
@@ -224,4 +228,5 @@ type places struct {
 	project string
 	secrets string
 	private string // parent of the components' folders
+	copyOf  string // private is a copy of this one, for a plan; empty: it is the real one
 }

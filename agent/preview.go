@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,15 +29,30 @@ type Preview struct {
 
 // PreviewNode is the plan of one node.
 type PreviewNode struct {
-	ID        string               `json:"id"`
-	Component string               `json:"component"`
-	Part      string               `json:"part,omitempty"`
-	Summary   string               `json:"summary,omitempty"`
-	Changes   []reconcilers.Change `json:"changes,omitempty"`
-	Waits     string               `json:"waits,omitempty"`  // what it will wait for before it can be planned further
-	Digest    string               `json:"digest,omitempty"` // of a plan that waits for approval
-	Approve   string               `json:"approve,omitempty"`
-	Error     string               `json:"error,omitempty"`
+	ID        string          `json:"id"`
+	Component string          `json:"component"`
+	Part      string          `json:"part,omitempty"`
+	Summary   string          `json:"summary,omitempty"`
+	Changes   []PreviewChange `json:"changes,omitempty"`
+	Waits     string          `json:"waits,omitempty"`  // what it will wait for before it can be planned further
+	Digest    string          `json:"digest,omitempty"` // of a plan that waits for approval
+	Approve   string          `json:"approve,omitempty"`
+	Error     string          `json:"error,omitempty"`
+}
+
+// PreviewChange is a change with what it sets, as far as people may see it.
+type PreviewChange struct {
+	reconcilers.Change
+	Differences []reconcilers.Difference `json:"differences,omitempty"`
+}
+
+// previewChanges joins a plan's changes with what they set, cleaned of secrets.
+func previewChanges(plan reconcilers.Plan, redact func(string) string) []PreviewChange {
+	var all []PreviewChange
+	for _, c := range plan.Changes {
+		all = append(all, PreviewChange{cleanChange(c, redact), cleanDifferences(plan.Differences[c.Address], redact)})
+	}
+	return all
 }
 
 // Counts sums the changes up.
@@ -57,7 +73,7 @@ func (p *Preview) Counts() (changes, destroys, waiting int) {
 }
 
 // Preview makes the plan of every instance of this host (of one, when named) at a revision, with the live state, and
-// changes nothing. The decision is the one an apply takes.
+// changes nothing: reconcilers work on copies of their folders. The decision is the one an apply takes.
 func (a *Agent) Preview(ctx context.Context, revision Revision, name string) ([]Preview, error) {
 	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: a.Kinds})
 	if err != nil {
@@ -83,13 +99,9 @@ func (a *Agent) Preview(ctx context.Context, revision Revision, name string) ([]
 
 // idle is a pass over an instance that has not begun, for those who change nothing of its graph. missing says which secrets
 // do not exist.
-func (a *Agent) idle(ctx context.Context, next *assignment) (p *pass, known state.Instance, missing, err error) {
+func (a *Agent) idle(ctx context.Context, next *assignment, folders places) (p *pass, known state.Instance, missing, err error) {
 	w := newWorker(a, next.instance.Name)
 	if known, err = w.recall(ctx); err != nil {
-		return nil, known, nil, err
-	}
-	folders, err := placesOf(a.Dir, w.name, sourceOf(next))
-	if err != nil {
 		return nil, known, nil, err
 	}
 	values, missing, err := a.Secrets.Peek(ctx, next.instance, folders.secrets)
@@ -109,8 +121,13 @@ func (a *Agent) idle(ctx context.Context, next *assignment) (p *pass, known stat
 	}), known, missing, nil
 }
 
-func (a *Agent) preview(ctx context.Context, next *assignment) (Preview, error) {
-	p, known, missing, err := a.idle(ctx, next)
+func (a *Agent) preview(ctx context.Context, next *assignment) (_ Preview, err error) {
+	folders, remove, err := a.borrowed(next)
+	if err != nil {
+		return Preview{}, err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	p, known, missing, err := a.idle(ctx, next, folders)
 	if err != nil {
 		return Preview{}, err
 	}
@@ -137,7 +154,7 @@ func (a *Agent) preview(ctx context.Context, next *assignment) (Preview, error) 
 func (p *pass) previewNode(n *nodeRun) PreviewNode {
 	told := PreviewNode{
 		ID: n.node.ID, Component: n.node.Component.Name, Part: n.node.Part,
-		Summary: n.view.Facts.Summary, Changes: n.view.Plan,
+		Summary: n.view.Facts.Summary, Changes: previewChanges(n.plan, p.redact),
 	}
 	switch stateOf(n.err) {
 	case NodeDone:

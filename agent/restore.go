@@ -29,7 +29,12 @@ func (a *Agent) Restorer(ctx context.Context, revision Revision, instance, compo
 		}
 		return nil, none, &UnknownError{Name: instance, Have: have}
 	}
-	p, _, missing, err := a.idle(ctx, &assignment{revision: revision, fleet: fleet, instance: inst})
+	next := &assignment{revision: revision, fleet: fleet, instance: inst}
+	folders, err := placesOf(a.Dir, instance, sourceOf(next))
+	if err != nil {
+		return nil, none, err
+	}
+	p, _, missing, err := a.idle(ctx, next, folders)
 	if err = errors.Join(err, missing); err != nil {
 		return nil, none, err
 	}

@@ -45,6 +45,7 @@ type Target struct {
 	ProjectDir string // the instance's stable folder on the host, for what containers bind; exists, 0700
 	SecretsDir string // secret files of the instance, for binds
 	Dir        string // the component's private folder on the host, shared by its parts; exists, 0700; survives restarts
+	CopyOf     string // of a plan beside a running agent: Dir is a copy of this folder, in which another process may be at work; nothing is applied
 
 	Services Services // the instance's running services
 	Log      *slog.Logger
@@ -93,6 +94,18 @@ type Plan struct {
 	Unknown []string // inputs that are not known yet, such as "registration.token": waited for; until then the plan is shown only
 	Content string   // what an approval binds to beyond the changes, such as a hash of the Terraform plan's content; no secret
 	State   any      // the reconciler's own, for Apply
+
+	// Differences are what changes set, by their address, for people who review the plan. No part of what is approved,
+	// recorded or told in a status.
+	Differences map[string][]Difference
+}
+
+// Difference is one attribute that a change sets. Both values are as people may see them: cut to a line, "(secret)",
+// "(known after apply)"; empty: not there.
+type Difference struct {
+	Path   string `json:"path"` // such as "display_name", "attributes.clearance"
+	Before string `json:"before,omitempty"`
+	After  string `json:"after,omitempty"`
 }
 
 // Applied is what Apply leaves, as the next Observe would see it. Outputs that come with an error are published too.

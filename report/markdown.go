@@ -243,8 +243,13 @@ var (
 	leading = regexp.MustCompile(`^([-+=:>])`)
 )
 
-// escape makes one line of untrusted text show as it is inside of a paragraph
-// or a table.
+// Escape makes one line of untrusted text show as it is inside of a paragraph
+// or a table of Markdown.
+func Escape(text string) string { return escape(text) }
+
+// Code is a text in Markdown's code style; empty for an empty one.
+func Code(text string) string { return code(text) }
+
 func escape(text string) string {
 	text = special.ReplaceAllString(clean(text), `\$0`)
 	return links.ReplaceAllStringFunc(text, func(s string) string {
@@ -269,7 +274,6 @@ func escapeAll(texts []string) []string {
 	return out
 }
 
-// code is a text in code style; empty for an empty one.
 func code(text string) string {
 	text = strings.NewReplacer("`", "'", "|", "¦").Replace(clean(text))
 	if text == "" {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -224,12 +225,12 @@ func preview() []agent.Preview {
 		Instance: "deu", Host: "deu-01", From: "1a2b3c4d5e", To: "5d6e7f8a9b", Branch: "main", Subject: "Raise DEU to 2.1",
 		Expected: 20e9,
 		Nodes: []agent.PreviewNode{
-			{ID: "stack/backend", Component: "stack", Part: "backend", Changes: []reconcilers.Change{{Action: reconcilers.Replace, Address: "backend", Reason: "image 2.0.4 -> 2.1.0 | <b>"}}},
+			{ID: "stack/backend", Component: "stack", Part: "backend", Changes: []agent.PreviewChange{{Change: reconcilers.Change{Action: reconcilers.Replace, Address: "backend", Reason: "image 2.0.4 -> 2.1.0 | <b>"}}}},
 			{ID: "stack/kas", Component: "stack", Part: "kas"},
 			{ID: "database", Component: "database", Summary: "rs0 PRIMARY"},
 			{
 				ID: "identity", Component: "identity", Digest: "8c1f02b7d9e4a610", Approve: "spec: {approve: {identity: 8c1f02b7d9e4a610}}",
-				Changes: []reconcilers.Change{{Action: reconcilers.Delete, Address: `keycloak_user.test["deu-5"]`, Reason: "no longer declared", Destroys: true}},
+				Changes: []agent.PreviewChange{{Change: reconcilers.Change{Action: reconcilers.Delete, Address: `keycloak_user.test["deu-5"]`, Reason: "no longer declared", Destroys: true}}},
 			},
 			{ID: "checks", Component: "checks", Waits: "waits for database.uri"},
 		},
@@ -268,7 +269,7 @@ func TestPlanOfWhatIsBlockedOrInSync(t *testing.T) {
 
 	same := preview()
 	same[0].From, same[0].Nodes = same[0].To, same[0].Nodes[1:3]
-	require.Equal(t, "## dive-agent plan\n\n### `deu` on `deu-01`: 5d6e7f8  (main, \"Raise DEU to 2.1\")\n\n\nPlan: in sync, nothing to change.\n\n",
+	require.Equal(t, "## dive-agent plan\n\n### `deu` on `deu-01`: 5d6e7f8 (main, \"Raise DEU to 2.1\")\n\n\nPlan: in sync, nothing to change.\n\n",
 		planMarkdown(same, "deu-01"), "no table without rows")
 }
 
@@ -281,8 +282,39 @@ func TestWhatOthersSayDoesNotSteerTheTerminal(t *testing.T) {
 
 func TestPlanForAPullRequestIsSafeMarkdown(t *testing.T) {
 	text := planMarkdown(preview(), "deu-01")
-	require.Contains(t, text, "| ~ | `stack/backend` backend | replace | image 2.0.4 -> 2.1.0 \\| &lt;b> |")
+	require.Contains(t, text, "| ~ | `stack/backend` `backend` | replace | image 2.0.4 -> 2.1.0 \\| \\<b> |")
 	require.Contains(t, text, "**`identity` waits for approval.**")
+	require.NotContains(t, text, "<details>", "a short plan is not folded")
+}
+
+func TestALongPlanIsFoldedAndFitsIntoAComment(t *testing.T) {
+	long := preview()
+	identity := &long[0].Nodes[3]
+	value := []reconcilers.Difference{{Path: "display_name", Before: "Germany", After: "Deutschland | [x](http://evil)"}}
+	for i := range 20 {
+		change := reconcilers.Change{Action: reconcilers.Update, Address: fmt.Sprintf("keycloak_user.test[%d]", i), Reason: "display_name", Details: []string{"display_name"}}
+		identity.Changes = append(identity.Changes, agent.PreviewChange{Change: change, Differences: value})
+	}
+	text := planMarkdown(long, "deu-01")
+	require.Contains(t, text, "<details><summary><b>identity</b>: 20 changes, 1 destroy</summary>")
+	require.Contains(t, text, "| `keycloak_user.test[19]` | `display_name` | `Germany` | `Deutschland ¦ [x](http://evil)` |")
+	require.Equal(t, strings.Count(text, "<details>"), strings.Count(text, "</details>"))
+	require.Contains(t, planText(long, "deu-01"), "        display_name: Germany -> Deutschland | [x](http://evil)\n")
+
+	for range 20 {
+		long = append(long, long[0])
+	}
+	for i := range long {
+		for range 6 {
+			n := &long[i].Nodes[3]
+			n.Changes = append(n.Changes, n.Changes...)[:min(2*len(n.Changes), 1000)]
+		}
+	}
+	text = planMarkdown(long, "deu-01")
+	require.Less(t, len(text), commentLimit)
+	require.Contains(t, text, "more\n")
+	require.Equal(t, 21, strings.Count(text, "**`identity` waits for approval.**"), "what people must do is never left out")
+	require.Equal(t, strings.Count(text, "<details>"), strings.Count(text, "</details>"))
 }
 
 func TestPlanExitCodes(t *testing.T) {

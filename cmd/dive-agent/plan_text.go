@@ -18,7 +18,7 @@ var actionSigns = map[reconcilers.Action]string{
 func planText(previews []agent.Preview, host string) string {
 	var b strings.Builder
 	if len(previews) == 0 {
-		fmt.Fprintf(&b, "No instance is bound to host %s.\n", host)
+		b.WriteString(noInstance(host, ""))
 	}
 	for i := range previews {
 		p := &previews[i]
@@ -38,6 +38,11 @@ func planText(previews []agent.Preview, host string) string {
 		fmt.Fprintf(&b, "\n%s\n\n", planSummary(p))
 	}
 	return b.String()
+}
+
+// noInstance says that there is nothing to plan; quote stands around the host's name.
+func noInstance(host, quote string) string {
+	return fmt.Sprintf("No instance is bound to host %s%s%s.\n", quote, host, quote)
 }
 
 func planRevisions(p *agent.Preview) string {
@@ -60,9 +65,14 @@ func planRevisions(p *agent.Preview) string {
 
 func writeNodePlan(b *strings.Builder, n agent.PreviewNode) {
 	for _, c := range n.Changes {
-		fmt.Fprintf(b, "    %s %-30s %-9s %s\n", actionSigns[c.Action], c.Address, verb(c), c.Reason)
+		fmt.Fprintf(b, "    %s %-30s %-9s %s\n", actionSigns[c.Action], c.Address, verb(c.Change), c.Reason)
+		for _, d := range c.Differences {
+			fmt.Fprintf(b, "        %s\n", differenceText(d))
+		}
 		for _, detail := range c.Details {
-			fmt.Fprintf(b, "        %s\n", detail)
+			if len(c.Differences) == 0 && !strings.Contains(c.Reason, detail) {
+				fmt.Fprintf(b, "        %s\n", detail)
+			}
 		}
 	}
 	if n.Error != "" {
@@ -71,6 +81,21 @@ func writeNodePlan(b *strings.Builder, n agent.PreviewNode) {
 	if n.Approve != "" {
 		fmt.Fprintf(b, "    ! waits for approval. To let exactly this plan through, merge into the instance's manifest:\n        %s\n", n.Approve)
 	}
+}
+
+// differenceText is what a change sets, in a line.
+func differenceText(d reconcilers.Difference) string {
+	switch {
+	case d.Before == "" && d.After == "":
+		return d.Path + ": changes"
+	case d.Before == "":
+		return d.Path + ": " + d.After
+	case d.After == "":
+		return d.Path + ": " + d.Before + " is taken out"
+	case d.Before == d.After:
+		return d.Path + ": another " + d.After
+	}
+	return d.Path + ": " + d.Before + " -> " + d.After
 }
 
 func verb(c reconcilers.Change) string {
@@ -164,45 +189,4 @@ func plural(n int, word string) string {
 		return word
 	}
 	return word + "s"
-}
-
-// planMarkdown is the plan as a comment on a pull request.
-func planMarkdown(previews []agent.Preview, host string) string {
-	var b strings.Builder
-	b.WriteString("## dive-agent plan\n\n")
-	if len(previews) == 0 {
-		fmt.Fprintf(&b, "No instance is bound to host `%s`.\n", host)
-	}
-	for i := range previews {
-		p := &previews[i]
-		fmt.Fprintf(&b, "### `%s` on `%s`: %s\n\n", p.Instance, p.Host, markdown(planRevisions(p)))
-		if p.Blocked != "" {
-			fmt.Fprintf(&b, "> **%s.** %s\n\n", markdown(p.Blocked), markdown(p.Do))
-		}
-		head := "| | what | action | why |\n| --- | --- | --- | --- |\n"
-		row := func(format string, args ...any) {
-			fmt.Fprintf(&b, head+format, args...)
-			head = ""
-		}
-		for _, n := range p.Nodes {
-			for _, c := range n.Changes {
-				row("| %s | `%s` %s | %s | %s |\n", actionSigns[c.Action], n.ID, markdown(c.Address), verb(c), markdown(c.Reason))
-			}
-			if n.Error != "" {
-				row("| ! | `%s` | error | %s |\n", n.ID, markdown(n.Error))
-			}
-		}
-		for _, n := range p.Nodes {
-			if n.Approve != "" {
-				fmt.Fprintf(&b, "\n> **`%s` waits for approval.** To let exactly this plan through, merge into the instance's manifest: `%s`\n", n.ID, n.Approve)
-			}
-		}
-		fmt.Fprintf(&b, "\n%s\n\n", planSummary(p))
-	}
-	return b.String()
-}
-
-// markdown makes text safe inside a table.
-func markdown(text string) string {
-	return strings.NewReplacer("|", "\\|", "<", "&lt;", "`", "'", "\n", " ", "\r", " ").Replace(text)
 }

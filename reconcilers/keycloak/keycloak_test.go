@@ -32,6 +32,7 @@ func TestKeycloak(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *bed){
 		"nothing changed, no process":                     noProcess,
 		"drift is seen on schedule":                       drift,
+		"a plan beside the agent changes nothing":         beside,
 		"what is destroyed waits":                         destroys,
 		"a killed apply is finished":                      killed,
 		"an apply outlives the agent":                     orphaned,

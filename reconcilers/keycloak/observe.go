@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,10 +35,11 @@ func New(d reconcilers.Deps) *Reconciler {
 
 // observation is what Observe hands to Plan.
 type observation struct {
-	changes []reconcilers.Change
-	unknown []string
-	content string
-	saved   *saved
+	changes     []reconcilers.Change
+	differences map[string][]reconcilers.Difference
+	unknown     []string
+	content     string
+	saved       *saved
 }
 
 // saved is a plan that can be applied.
@@ -196,6 +198,13 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 // underWay says that a Terraform of an agent that is gone still works here. It has its own limits and ends by itself; one
 // that does not is for a person.
 func (l *look) underWay() error {
+	if l.target.CopyOf != "" { // the folder is ours alone; the one that it is a copy of is another process's
+		live, err := filepath.EvalSymlinks(filepath.Join(l.target.CopyOf, "module"))
+		if err == nil && slices.ContainsFunc(processesIn(live), func(p process) bool { return !isProvider(p) }) {
+			return &reconcilers.WaitError{For: "the Terraform run of the agent that is under way"}
+		}
+		return nil
+	}
 	pid := terraformRuns(l.work.module)
 	if pid == 0 {
 		return nil
@@ -274,9 +283,9 @@ func (l *look) realmsGone(ctx context.Context) ([]string, error) {
 	return gone, nil
 }
 
-// reason tells whether Terraform must be asked.
+// reason tells whether Terraform must be asked. A person who asks for a plan wants to see the live realm.
 func (l *look) reason(gone []string) bool {
 	r := l.record
-	return r.Inputs != l.in.digest || !r.Verified || len(gone) > 0 || l.cut != nil ||
+	return l.target.CopyOf != "" || r.Inputs != l.in.digest || !r.Verified || len(gone) > 0 || l.cut != nil ||
 		l.state == nil || l.state.Serial != r.Serial || due(l.spec.DriftSchedule, r.Compared, l.deps.Clock.Now())
 }

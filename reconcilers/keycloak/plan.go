@@ -83,7 +83,7 @@ func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 	if l.state != nil {
 		serial = l.state.Serial
 	}
-	seen.changes, seen.content = changes, content
+	seen.changes, seen.content, seen.differences = changes, content, differencesOf(p, l.deps.Redact)
 	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, apply: l.work.apply, changes: changes}
 	return nil
 }
@@ -142,7 +142,7 @@ func (r *Reconciler) Plan(t reconcilers.Target, o reconcilers.Observed) (reconci
 			Changes: []reconcilers.Change{{Action: reconcilers.Run, Address: "module " + t.Component.Spec.(*Spec).Module, Reason: "known after apply: " + strings.Join(seen.unknown, ", ")}},
 		}, nil
 	}
-	plan := reconcilers.Plan{Changes: seen.changes, Content: seen.content}
+	plan := reconcilers.Plan{Changes: seen.changes, Content: seen.content, Differences: seen.differences}
 	if seen.saved != nil {
 		plan.State = seen.saved
 	}
