@@ -30,7 +30,7 @@ func measureThree(ctx context.Context, r *run) error {
 	}
 	log := w.listen(ctx)
 	var byAgent, byHand []time.Duration
-	for i := range 2 {
+	for i := range 3 {
 		for blueprint, list := range map[string]*[]time.Duration{"three-set": &byAgent, "three-alone": &byHand} {
 			took, err := w.timeThree(ctx, a, log, fmt.Sprintf("%s-%d", blueprint, i+1), blueprint)
 			if err != nil {
@@ -43,7 +43,7 @@ func measureThree(ctx context.Context, r *run) error {
 	if err := a.stop(ctx); err != nil {
 		return err
 	}
-	for i := range 2 { // what comes next wants a quiet machine
+	for i := range 3 { // what comes next wants a quiet machine
 		for _, blueprint := range []string{"three-set", "three-alone"} {
 			if err := testbed.RemoveProject(ctx, w.engine, fmt.Sprintf("dive-bench-%s-%d", blueprint, i+1)); err != nil {
 				return err

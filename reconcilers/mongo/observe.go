@@ -14,11 +14,9 @@ import (
 
 // Limits of an observation's waits.
 const (
-	acceptLimit  = 10 * time.Second       // for a mongod that is starting
-	electLimit   = 3 * time.Second        // for a primary
-	calmLimit    = time.Second            // the same where every member answers: an election takes less
-	loadLimit    = 150 * time.Millisecond // for a member that has just accepted to read its configuration: seen 100 ms
-	secondLook   = time.Second
+	acceptLimit  = 10 * time.Second // for a mongod that is starting
+	electLimit   = 3 * time.Second  // for a primary
+	calmLimit    = time.Second      // the same where every member answers: an election takes less
 	youngLimit   = time.Minute      // a container younger than this may still run the image's temporary mongod
 	patience     = 15 * time.Second // a member may be away this long before it counts as lost
 	majorityWait = 30 * time.Second
@@ -110,14 +108,36 @@ func (s *session) observeNothing(seen []sighting) (reconcilers.Observed, error) 
 	return o, fmt.Errorf("observe member %s: %w", seen[0].member.host, seen[0].err)
 }
 
-// settleStart waits for a mongod that is starting when no member answers as one of a replica set.
+// settleStart waits for a mongod that is starting: while none answers as one of a replica set, for the first that does;
+// while those that answer are in no set, for the initial member, without which nothing can begin.
 func (s *session) settleStart(ctx context.Context, seen []sighting) ([]sighting, error) {
-	var starting []wantMember
-	hoped := func(hello) bool { return true }
-	for _, one := range seen {
-		if one.answers() && usable(one.hello) {
+	limited, cancel := context.WithTimeout(ctx, acceptLimit)
+	defer cancel()
+	for {
+		starting, hoped := s.starting(seen)
+		if len(starting) == 0 {
 			return seen, nil
 		}
+		last, err := s.await(limited, acceptLimit, starting, hoped)
+		if ctx.Err() != nil {
+			return seen, ctx.Err()
+		}
+		if err != nil {
+			return seen, &reconcilers.WaitError{For: last.member.host + " to accept connections", Again: time.Second, Err: err}
+		}
+		seen = s.look(ctx)
+	}
+}
+
+// starting are the members that settleStart waits for, and what it hopes to hear of one of them.
+func (s *session) starting(seen []sighting) (starting []wantMember, hoped func(hello) bool) {
+	hoped = func(hello) bool { return true }
+	anyUsable := false
+	for _, one := range seen {
+		if one.hello.SetName != "" {
+			return nil, nil
+		}
+		anyUsable = anyUsable || one.answers() && usable(one.hello)
 		if one.found && (!one.answers() || s.isYoung(one)) {
 			starting = append(starting, one.member)
 			if s.isYoung(one) {
@@ -125,17 +145,15 @@ func (s *session) settleStart(ctx context.Context, seen []sighting) ([]sighting,
 			}
 		}
 	}
-	if len(starting) == 0 {
-		return seen, nil
+	if !anyUsable {
+		return starting, hoped
 	}
-	last, err := s.await(ctx, acceptLimit, starting, hoped)
-	if ctx.Err() != nil {
-		return seen, ctx.Err()
+	for _, one := range seen {
+		if one.member.host == s.want.initial().host && one.found && !one.answers() && s.isYoung(one) {
+			return []wantMember{one.member}, usable
+		}
 	}
-	if err != nil {
-		return seen, &reconcilers.WaitError{For: last.member.host + " to accept connections", Again: time.Second, Err: err}
-	}
-	return s.look(ctx), nil
+	return nil, nil
 }
 
 func (s *session) isYoung(one sighting) bool {
@@ -182,48 +200,6 @@ func (s *session) observeGhosts(ctx context.Context, seen []sighting) (initiated
 		return err == nil, nil, err
 	}
 	return false, observation{want: s.want, phase: empty, root: !isRoot, blank: blank}, nil
-}
-
-// isFresh says whether the member was never in a replica set. A set that is known here is never made a second time.
-func (s *session) isFresh(ctx context.Context, m wantMember) (fresh, isRoot bool, err error) {
-	client, isRoot, err := s.enter(ctx, m)
-	if err != nil {
-		return false, isRoot, err
-	}
-	fresh, err = s.neverInSet(ctx, client, m)
-	if fresh && s.memory.ReplicaSetID != "" {
-		return false, isRoot, s.lostData(m.host)
-	}
-	return fresh, isRoot, err
-}
-
-func (s *session) neverInSet(ctx context.Context, client *driver.Client, m wantMember) (bool, error) {
-	isMember := func(h hello) bool { return h.SetName != "" }
-	_, err := getStatus(ctx, client)
-	if hasCode(err, codeNotYetInitialized) { // also the answer of a member that has not read its configuration yet
-		limit := loadLimit
-		if s.memory.ReplicaSetID != "" {
-			limit = secondLook
-		}
-		if _, err := s.await(ctx, limit, []wantMember{m}, isMember); err == nil {
-			return false, nil
-		}
-		_, err = getStatus(ctx, client)
-	}
-	switch {
-	case ctx.Err() != nil:
-		return false, ctx.Err()
-	case err == nil:
-		_, err = s.await(ctx, electLimit, []wantMember{m}, isMember)
-		return false, err
-	case hasCode(err, codeNotYetInitialized):
-		return true, nil
-	case hasCode(err, codeInvalidReplicaSetConfig):
-		return false, s.strangeConfig(ctx, client, m.host)
-	case hasCode(err, codeNoReplicationEnabled):
-		return false, s.noReplSet(m.host)
-	}
-	return false, fmt.Errorf("ask %s for the replica set's status: %w", m.host, err)
 }
 
 // observeSet reads everything of a set that has been initiated.

@@ -10,12 +10,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.uber.org/goleak"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
 	"dive-agent/reconcilers/conformance"
 	"dive-agent/reconcilers/mongo"
+	"dive-agent/testbed"
 )
 
 func TestOneMemberFromNothing(t *testing.T) {
@@ -236,6 +238,25 @@ func TestRestartedContainerIsFoundAgain(t *testing.T) {
 	require.Nil(t, o.State, "a known set is never planned from nothing")
 	s.lab.Start("mongodb")
 	s.settle(r)
+}
+
+// TestAConfigurationOnDiskIsNoNewSet: a server answers as a new one between accepting connections and reading its
+// configuration. Here it never reads it.
+func TestAConfigurationOnDiskIsNoNewSet(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, "mongodb").run("mongodb")
+	r := reconciler(t)
+	testbed.Eventually(t, time.Minute, "a new member", func() error {
+		o, err := r.Observe(t.Context(), s.target)
+		return errors.Join(err, o.Err)
+	})
+	internal := s.login("mongodb", options.Credential{AuthSource: "local", Username: "__system", Password: s.key})
+	insert := bson.D{{Key: "insert", Value: "system.replset"}, {Key: "documents", Value: bson.A{bson.D{{Key: "_id", Value: "rs0"}}}}}
+	require.NoError(t, internal.Database("local").RunCommand(t.Context(), insert).Err())
+	o, err := r.Observe(t.Context(), s.target)
+	require.NoError(t, err)
+	require.ErrorContains(t, o.Err, "mongodb:27017 to read its configuration")
+	require.Nil(t, o.State)
 }
 
 func TestCancelledWaitEndsAtOnce(t *testing.T) {

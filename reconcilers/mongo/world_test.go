@@ -199,11 +199,15 @@ func (s *set) blocked(r reconcilers.Reconciler) *reconcilers.BlockedError {
 // admin is a client of the test's own for one member.
 func (s *set) admin(service string) *driver.Client {
 	s.t.Helper()
+	return s.login(service, options.Credential{AuthSource: "admin", Username: "admin", Password: rootPassword})
+}
+
+func (s *set) login(service string, as options.Credential) *driver.Client {
+	s.t.Helper()
 	c, err := s.lab.Find(s.t.Context(), service)
 	require.NoError(s.t, err)
 	client, err := driver.Connect(options.Client().SetHosts([]string{c.Addr().String() + ":27017"}).SetDirect(true).
-		SetServerSelectionTimeout(20 * time.Second).
-		SetAuth(options.Credential{AuthSource: "admin", Username: "admin", Password: rootPassword}))
+		SetServerSelectionTimeout(20 * time.Second).SetAuth(as))
 	require.NoError(s.t, err)
 	s.t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
 	return client
