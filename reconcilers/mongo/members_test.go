@@ -88,6 +88,41 @@ func TestGrowAndShrink(t *testing.T) {
 	require.False(t, ids[int32(0)] || ids[int32(2)], "an _id was used twice: %v", ids)
 }
 
+// A member that was added right before a crash, and is then taken out of the manifest, is ours to remove, though nobody
+// saw it in the set; and so is a primary under a name that is not its service's.
+func TestRemovesWhatItAddedUnderAnyName(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three[0]).run(three[:2]...)
+	named := func(service string) mongo.Member {
+		c, err := s.lab.Find(t.Context(), service)
+		require.NoError(t, err)
+		return mongo.Member{Service: service, Host: desired.Literal(strings.TrimPrefix(c.Name, "/") + ":27017")}
+	}
+	one, two := named(three[0]), named(three[1])
+	s.spec.Members = []mongo.Member{one}
+	r := reconciler(t)
+	s.settle(r)
+
+	s.spec.Members = []mongo.Member{one, two}
+	ctx, cancel := context.WithCancel(t.Context())
+	o, plan := s.looks(r)
+	require.NoError(t, o.Err)
+	_, err := r.Apply(ctx, s.target, plan, &progress{t: t, ended: func(reconcilers.Change) { cancel() }})
+	require.ErrorIs(t, err, context.Canceled)
+	s.spec.Members = []mongo.Member{one}
+	r = reconciler(t)
+	_, plan = s.looks(r)
+	require.Len(t, plan.Changes, 1)
+	require.Contains(t, plan.Changes[0].Reason, "no longer in the manifest")
+	require.False(t, plan.Changes[0].Destroys)
+
+	s.spec.Members = []mongo.Member{one, two}
+	s.settle(r)
+	s.spec.Members = []mongo.Member{two} // the primary goes
+	o = s.settle(r)
+	require.Equal(t, two.Host.Source(), o.Outputs["primary"].Text())
+}
+
 // A set that was made by hand is taken over: nothing is made anew, and members that no manifest ever named are not
 // taken out without approval.
 func TestTakeOver(t *testing.T) {

@@ -21,13 +21,14 @@ const memoryFile = "replica-set.json"
 
 // memory is what the servers cannot tell: which set was made here, and whether a password changed since it was set.
 type memory struct {
-	ReplicaSetID string            `json:"replicaSetId,omitempty"`
-	LastMemberID int               `json:"lastMemberId"`         // the highest _id ever given: none is used twice
-	Hosts        []string          `json:"hosts,omitempty"`      // members that were wanted once: others were added by somebody else
-	Forced       string            `json:"forced,omitempty"`     // the last order to force a majority that was carried out
-	SteppedDown  time.Time         `json:"steppedDown,omitzero"` // when a primary was last asked to step down
-	HashKey      []byte            `json:"hashKey,omitempty"`
-	Passwords    map[string]string `json:"passwords,omitempty"` // keyed hash by user id
+	ReplicaSetID string               `json:"replicaSetId,omitempty"`
+	LastMemberID int                  `json:"lastMemberId"`         // the highest _id ever given: none is used twice
+	Hosts        []string             `json:"hosts,omitempty"`      // members that were wanted once: others were added by somebody else
+	Places       map[string]hostPlace `json:"places,omitempty"`     // where these hosts were to be found
+	Forced       string               `json:"forced,omitempty"`     // the last order to force a majority that was carried out
+	SteppedDown  time.Time            `json:"steppedDown,omitzero"` // when a primary was last asked to step down
+	HashKey      []byte               `json:"hashKey,omitempty"`
+	Passwords    map[string]string    `json:"passwords,omitempty"` // keyed hash by user id
 
 	Backup backupRecord `json:"backup,omitzero"`
 
@@ -35,6 +36,12 @@ type memory struct {
 
 	folder string
 	saved  string
+}
+
+// hostPlace is what runs the member that a host name stands for.
+type hostPlace struct {
+	Service string `json:"service"`
+	Port    int    `json:"port"` // in the container
 }
 
 // refusal is a password that the server had and does not take any more.

@@ -317,10 +317,23 @@ func (s *session) recognise(host string, c config) error {
 		s.memory.ReplicaSetID = id
 	}
 	s.memory.LastMemberID = max(s.memory.LastMemberID, c.highestID())
-	for _, m := range c.Members {
-		if _, wanted := s.want.member(m.Host); wanted && !slices.Contains(s.memory.Hosts, m.Host) {
-			s.memory.Hosts = append(s.memory.Hosts, m.Host)
+	return s.rememberMembers(c)
+}
+
+// rememberMembers remembers which members of a configuration the manifest wanted, and where they are.
+func (s *session) rememberMembers(c config) error {
+	for _, one := range c.Members {
+		m, wanted := s.want.member(one.Host)
+		if !wanted {
+			continue
 		}
+		if !slices.Contains(s.memory.Hosts, m.host) {
+			s.memory.Hosts = append(s.memory.Hosts, m.host)
+		}
+		if s.memory.Places == nil {
+			s.memory.Places = map[string]hostPlace{}
+		}
+		s.memory.Places[m.host] = hostPlace{m.service, m.port}
 	}
 	return s.memory.save()
 }

@@ -52,7 +52,7 @@ func (s *session) awaitPrimary(ctx context.Context, limit time.Duration, among [
 	if m, ok := s.writable(s.look(ctx)); ok { // a member that has yet to be renamed
 		return m, nil
 	}
-	stranger, err := memberAt(seen.hello.Primary)
+	stranger, err := s.memberAt(seen.hello.Primary)
 	if err != nil {
 		return wantMember{}, err
 	}
@@ -66,8 +66,12 @@ func (s *session) awaitPrimary(ctx context.Context, limit time.Duration, among [
 	return stranger, nil
 }
 
-// memberAt takes a configured host for a service of that name.
-func memberAt(host string) (wantMember, error) {
+// memberAt finds a configured host that the manifest does not name: where it was when a manifest named it, else behind the
+// service of its name.
+func (s *session) memberAt(host string) (wantMember, error) {
+	if at, known := s.memory.Places[host]; known {
+		return wantMember{service: at.Service, host: host, port: at.Port}, nil
+	}
 	name, text, err := net.SplitHostPort(host)
 	if err != nil {
 		return wantMember{}, fmt.Errorf("the configured host %q: %w", host, err)

@@ -83,11 +83,10 @@ func (s *session) reconfigureOnce(ctx context.Context, host string, client *driv
 	if err := ctx.Err(); err != nil {
 		return false, false, err
 	}
-	if next.highestID() > s.memory.LastMemberID { // before it is used, so that it is never used twice
-		s.memory.LastMemberID = next.highestID()
-		if err := s.memory.save(); err != nil {
-			return false, false, err
-		}
+	// Before it is sent: an _id is never used twice, and a member that was added before a crash is not a stranger's.
+	s.memory.LastMemberID = max(s.memory.LastMemberID, next.highestID())
+	if err := s.rememberMembers(next); err != nil {
+		return false, false, err
 	}
 	command := bson.D{{Key: "replSetReconfig", Value: next}, {Key: "maxTimeMS", Value: maxReconfigTime.Milliseconds()}}
 	err = runFor(context.WithoutCancel(ctx), reconfigLimit, client, adminDatabase, command, nil)
