@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -23,6 +24,8 @@ type Preview struct {
 	Subject  string        `json:"subject,omitempty"`
 	Blocked  string        `json:"blocked,omitempty"` // what keeps all of it from being done: a secret that is missing
 	Do       string        `json:"do,omitempty"`      // the way out of it
+	Offline  bool          `json:"offline,omitempty"` // by the manifests alone: nothing that runs was asked
+	Base     bool          `json:"base,omitempty"`    // offline, against other manifests; without it everything is new
 	Nodes    []PreviewNode `json:"nodes"`
 	Expected time.Duration `json:"expected,omitempty"` // by earlier runs; 0 when there is none to go by
 }
@@ -38,6 +41,7 @@ type PreviewNode struct {
 	Digest    string          `json:"digest,omitempty"` // of a plan that waits for approval
 	Approve   string          `json:"approve,omitempty"`
 	Error     string          `json:"error,omitempty"`
+	Note      string          `json:"note,omitempty"` // how the plan came about, where that limits it
 }
 
 // PreviewChange is a change with what it sets, as far as people may see it.
@@ -145,7 +149,11 @@ func (a *Agent) preview(ctx context.Context, next *assignment) (_ Preview, err e
 		preview.Blocked, preview.Do = n.Message, n.Do
 	}
 	for _, node := range next.instance.Graph.Nodes {
-		preview.Nodes = append(preview.Nodes, p.previewNode(p.nodes[node.ID]))
+		told := p.previewNode(p.nodes[node.ID])
+		if err := p.outlined(ctx, p.nodes[node.ID], &told); err != nil {
+			return preview, err
+		}
+		preview.Nodes = append(preview.Nodes, told)
 	}
 	preview.Expected, err = a.expected(ctx, p)
 	return preview, err
@@ -167,6 +175,22 @@ func (p *pass) previewNode(n *nodeRun) PreviewNode {
 		told.Digest, told.Approve = digest, fmt.Sprintf("spec: {approve: {%s: %s}}", n.node.ID, digest)
 	}
 	return told
+}
+
+// outlined tells what a component that was never made, and cannot be planned before others are there, will consist of.
+func (p *pass) outlined(ctx context.Context, n *nodeRun, told *PreviewNode) error {
+	outliner, able := n.engine.(reconcilers.Outliner)
+	if !able || n.node.Part != "" || n.observed.Facts.Summary != "" || len(n.plan.Unknown) == 0 && stateOf(n.err) != NodeWaiting {
+		return nil
+	}
+	target := n.target
+	target.Services, target.Scope, target.Dir = nil, standIns(p.instance), filepath.Join(p.places.private, "outline-"+n.node.Component.Name)
+	outline, err := outliner.Outline(ctx, target)
+	if err != nil {
+		return ctx.Err() // then it stands there as one that waits
+	}
+	told.Changes, told.Note = compareItems(reconcilers.Outline{}, outline), outline.Note
+	return nil
 }
 
 // expected adds up how long the nodes that change took last: an upper bound, since nodes run side by side.

@@ -63,6 +63,9 @@ type Component struct {
 	after []dependency
 }
 
+// Tree is the component as its manifests have it, blueprint and instance merged.
+func (c *Component) Tree() Tree { return Tree{c.node} }
+
 // dependency is one entry of the generic field `after`.
 type dependency struct {
 	on string // component or component/part

@@ -46,6 +46,12 @@ type (
 		Overwrites(ctx context.Context, t Target, b BackupFile) ([]Overwrite, error)
 		Restore(ctx context.Context, t Target, b BackupFile) error
 	}
+	// Outliner says what a component consists of by its manifest alone, for people who review a change where there is no
+	// host: the target has no Services, its scope has stand-ins in place of secrets and outputs, and Dir is a folder for
+	// this command only, the same for all instances of a component of this name. No engine is asked.
+	Outliner interface {
+		Outline(ctx context.Context, t Target) (Outline, error)
+	}
 	// RollsBack marks a reconciler that puts the last good version back by itself; while a revision is rejected its
 	// components are kept at the last applied revision, all others are only observed.
 	RollsBack interface{ RollsBack() }
@@ -60,6 +66,19 @@ type Services interface {
 	// Exec runs a command in the service's container without a terminal. stdin may be nil. Secrets go through stdin or
 	// environment, never the argument list.
 	Exec(ctx context.Context, service string, argv, env []string, stdin io.Reader) (stdout []byte, exitCode int, err error)
+}
+
+// Outline is what a component consists of.
+type Outline struct {
+	Items []Item
+	Note  string // how it came about, where that limits what it says; for people
+}
+
+// Item is one thing of an outline. Its address occurs once.
+type Item struct {
+	Address    string
+	Attributes map[string]string // by path, as people may see them, as far as they are known
+	Lasting    bool              // data or identity: to take it away destroys, and waits for approval
 }
 
 // BackupFile is a backup on this host.

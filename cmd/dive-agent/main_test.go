@@ -252,16 +252,16 @@ func TestPlanForATerminal(t *testing.T) {
 
 Plan: 1 to change, 1 to destroy (waits). Expected time: about 20 s, by earlier runs.
 
-`, planText(preview(), "deu-01"))
-	require.Equal(t, "No instance is bound to host deu-01.\n", planText(nil, "deu-01"))
+`, planText(preview(), noInstance("deu-01")))
+	require.Equal(t, "No instance is bound to host deu-01.\n", planText(nil, noInstance("deu-01")))
 }
 
 func TestPlanOfWhatIsBlockedOrInSync(t *testing.T) {
 	blocked := preview()
 	blocked[0].Blocked, blocked[0].Do = "secret LICENCE of deu has to be provided", "Put it there with: dive-agent secrets set deu LICENCE"
-	require.Contains(t, planText(blocked, "deu-01"), "\n\n  ! secret LICENCE of deu has to be provided\n    Put it there with: ")
-	require.Contains(t, planText(blocked, "deu-01"), "Nothing of it is done before what is missing is there.")
-	require.Contains(t, planMarkdown(blocked, "deu-01"), "> **secret LICENCE of deu has to be provided.** Put it")
+	require.Contains(t, planText(blocked, noInstance("deu-01")), "\n\n  ! secret LICENCE of deu has to be provided\n    Put it there with: ")
+	require.Contains(t, planText(blocked, noInstance("deu-01")), "Nothing of it is done before what is missing is there.")
+	require.Contains(t, planMarkdown(blocked, noInstance("deu-01")), "> **secret LICENCE of deu has to be provided.** Put it")
 	var exit *exitError
 	blocked[0].Nodes = blocked[0].Nodes[:3]
 	require.ErrorAs(t, planExit(blocked), &exit)
@@ -270,7 +270,7 @@ func TestPlanOfWhatIsBlockedOrInSync(t *testing.T) {
 	same := preview()
 	same[0].From, same[0].Nodes = same[0].To, same[0].Nodes[1:3]
 	require.Equal(t, "## dive-agent plan\n\n### `deu` on `deu-01`: 5d6e7f8 (main, \"Raise DEU to 2.1\")\n\n\nPlan: in sync, nothing to change.\n\n",
-		planMarkdown(same, "deu-01"), "no table without rows")
+		planMarkdown(same, noInstance("deu-01")), "no table without rows")
 }
 
 func TestWhatOthersSayDoesNotSteerTheTerminal(t *testing.T) {
@@ -281,7 +281,7 @@ func TestWhatOthersSayDoesNotSteerTheTerminal(t *testing.T) {
 }
 
 func TestPlanForAPullRequestIsSafeMarkdown(t *testing.T) {
-	text := planMarkdown(preview(), "deu-01")
+	text := planMarkdown(preview(), noInstance("deu-01"))
 	require.Contains(t, text, "| ~ | `stack/backend` `backend` | replace | image 2.0.4 -> 2.1.0 \\| \\<b> |")
 	require.Contains(t, text, "**`identity` waits for approval.**")
 	require.NotContains(t, text, "<details>", "a short plan is not folded")
@@ -295,11 +295,11 @@ func TestALongPlanIsFoldedAndFitsIntoAComment(t *testing.T) {
 		change := reconcilers.Change{Action: reconcilers.Update, Address: fmt.Sprintf("keycloak_user.test[%d]", i), Reason: "display_name", Details: []string{"display_name"}}
 		identity.Changes = append(identity.Changes, agent.PreviewChange{Change: change, Differences: value})
 	}
-	text := planMarkdown(long, "deu-01")
+	text := planMarkdown(long, noInstance("deu-01"))
 	require.Contains(t, text, "<details><summary><b>identity</b>: 20 changes, 1 destroy</summary>")
 	require.Contains(t, text, "| `keycloak_user.test[19]` | `display_name` | `Germany` | `Deutschland ¦ [x](http://evil)` |")
 	require.Equal(t, strings.Count(text, "<details>"), strings.Count(text, "</details>"))
-	require.Contains(t, planText(long, "deu-01"), "        display_name: Germany -> Deutschland | [x](http://evil)\n")
+	require.Contains(t, planText(long, noInstance("deu-01")), "        display_name: Germany -> Deutschland | [x](http://evil)\n")
 
 	for range 20 {
 		long = append(long, long[0])
@@ -310,7 +310,7 @@ func TestALongPlanIsFoldedAndFitsIntoAComment(t *testing.T) {
 			n.Changes = append(n.Changes, n.Changes...)[:min(2*len(n.Changes), 1000)]
 		}
 	}
-	text = planMarkdown(long, "deu-01")
+	text = planMarkdown(long, noInstance("deu-01"))
 	require.Less(t, len(text), commentLimit)
 	require.Contains(t, text, "more\n")
 	require.Equal(t, 21, strings.Count(text, "**`identity` waits for approval.**"), "what people must do is never left out")

@@ -2,32 +2,56 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"dive-agent/agent"
+	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/all"
+	"dive-agent/secrets"
 )
 
+// planFlags are what plan was asked for.
+type planFlags struct {
+	instance string
+	offline  string
+	base     string
+}
+
 func newPlan(g *globals) *cobra.Command {
-	var name string
+	var f planFlags
 	cmd := &cobra.Command{
 		Use:   "plan [DIR or REVISION]",
 		Short: "What a folder or revision would change on this host; nothing is changed",
 		Long: `Makes the plan of every instance of this host with the live state, as an apply would, and changes nothing.
-Without an argument: the followed branch. Exit code 0: in sync, 2: changes pending, 3: something waits for approval or for a secret.`,
+Without an argument: the followed branch. With --offline, by the manifests alone, for a forge's CI: no host, no engine, no
+state and no secret; with --base, what is different from another folder. Exit code 0: in sync, 2: changes pending,
+3: something waits for approval or for a secret, 65: bad manifests.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			what := ""
 			if len(args) == 1 {
 				what = args[0]
 			}
-			return g.plan(cmd.Context(), what, name)
+			switch {
+			case f.offline != "" && what != "":
+				return usageError(cmd, "--offline names the folder; give no other")
+			case f.offline != "":
+				return g.planOffline(cmd.Context(), f)
+			case f.base != "":
+				return usageError(cmd, "--base goes with --offline; on a host the base is what runs")
+			}
+			return g.plan(cmd.Context(), what, f.instance)
 		},
 	}
-	cmd.Flags().StringVar(&name, "instance", "", "only this instance")
+	cmd.Flags().StringVar(&f.instance, "instance", "", "only this instance")
+	cmd.Flags().StringVar(&f.offline, "offline", "", "folder to plan by its manifests alone")
+	cmd.Flags().StringVar(&f.base, "base", "", "folder to compare with, such as a worktree of the branch that is merged into")
 	return cmd
 }
 
@@ -46,15 +70,45 @@ func (g *globals) plan(ctx context.Context, what, name string) error {
 	if err != nil {
 		return err
 	}
+	return g.tellPlan(previews, noInstance(h.config.Host))
+}
+
+// planOffline plans without a host: Terraform, where there is one in PATH, takes its configuration from TF_CLI_CONFIG_FILE.
+func (g *globals) planOffline(ctx context.Context, f planFlags) error {
+	log := newLogger(g.streams, "warn", secrets.NewRedactor())
+	engines, err := all.Registry.Make(reconcilers.Deps{
+		Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: log, Redact: func(text string) string { return text },
+		Terraform: reconcilers.Terraform{CLIConfig: os.Getenv("TF_CLI_CONFIG_FILE")},
+	})
+	if err != nil {
+		return err
+	}
+	for _, engine := range engines {
+		if closer, ok := engine.(io.Closer); ok {
+			defer func() { _ = closer.Close() }()
+		}
+	}
+	previews, unchanged, err := agent.Offline(ctx, f.offline, f.base, agent.OfflineOptions{Kinds: all.Registry.Kinds(), Reconcilers: engines, Log: log, Instance: f.instance})
+	if err != nil {
+		return err
+	}
+	return g.tellPlan(previews, fmt.Sprintf("Nothing changes: %d %s, the same as in the base.\n", unchanged, plural(unchanged, "instance")))
+}
+
+// tellPlan prints a plan, or that there is none, and gives the exit code.
+func (g *globals) tellPlan(previews []agent.Preview, none string) error {
 	switch g.output {
 	case "json":
+		if previews == nil {
+			previews = []agent.Preview{}
+		}
 		if err := g.json(previews); err != nil {
 			return err
 		}
 	case "markdown":
-		g.printf("%s", planMarkdown(previews, h.config.Host))
+		g.printf("%s", planMarkdown(previews, none))
 	default:
-		g.printf("%s", planText(previews, h.config.Host))
+		g.printf("%s", planText(previews, none))
 	}
 	return planExit(previews)
 }

@@ -21,10 +21,10 @@ type detail struct {
 }
 
 // planMarkdown is the plan as a comment on a pull request: no longer than commentLimit bytes.
-func planMarkdown(previews []agent.Preview, host string) string {
+func planMarkdown(previews []agent.Preview, none string) string {
 	text := ""
 	for _, d := range []detail{{true, 0}, {false, 0}, {false, 50}, {false, 5}, {false, 1}} {
-		if text = planComment(previews, host, d); len(text) <= commentLimit {
+		if text = planComment(previews, none, d); len(text) <= commentLimit {
 			return text
 		}
 	}
@@ -33,11 +33,11 @@ func planMarkdown(previews []agent.Preview, host string) string {
 	return text[:cut] + note
 }
 
-func planComment(previews []agent.Preview, host string, d detail) string {
+func planComment(previews []agent.Preview, none string, d detail) string {
 	var b strings.Builder
 	b.WriteString("## dive-agent plan\n\n")
 	if len(previews) == 0 {
-		b.WriteString(noInstance(host, "`"))
+		b.WriteString(none)
 	}
 	for i := range previews {
 		p := &previews[i]
@@ -49,6 +49,11 @@ func planComment(previews []agent.Preview, host string, d detail) string {
 		for _, n := range p.Nodes {
 			if n.Approve != "" {
 				fmt.Fprintf(&b, "\n> **`%s` waits for approval.** To let exactly this plan through, merge into the instance's manifest: `%s`\n", n.ID, n.Approve)
+			}
+		}
+		for _, g := range groups(p) {
+			if g.note != "" {
+				fmt.Fprintf(&b, "\n`%s` is listed %s.\n", g.name, report.Escape(g.note))
 			}
 		}
 		fmt.Fprintf(&b, "\n%s\n\n", planSummary(p))

@@ -14,11 +14,11 @@ var actionSigns = map[reconcilers.Action]string{
 	reconcilers.Create: "+", reconcilers.Update: "~", reconcilers.Replace: "~", reconcilers.Delete: "-", reconcilers.Run: ">",
 }
 
-// planText is the plan for a terminal.
-func planText(previews []agent.Preview, host string) string {
+// planText is the plan for a terminal; none is what is said when there is nothing to tell.
+func planText(previews []agent.Preview, none string) string {
 	var b strings.Builder
 	if len(previews) == 0 {
-		b.WriteString(noInstance(host, ""))
+		b.WriteString(none)
 	}
 	for i := range previews {
 		p := &previews[i]
@@ -31,6 +31,9 @@ func planText(previews []agent.Preview, host string) string {
 			for _, n := range group.nodes {
 				writeNodePlan(&b, n)
 			}
+			if group.note != "" {
+				fmt.Fprintf(&b, "    (%s)\n", group.note)
+			}
 			if group.quiet > 0 && group.changed > 0 && group.quiet+len(group.nodes) > 1 {
 				fmt.Fprintf(&b, "      %d unchanged\n", group.quiet)
 			}
@@ -40,12 +43,16 @@ func planText(previews []agent.Preview, host string) string {
 	return b.String()
 }
 
-// noInstance says that there is nothing to plan; quote stands around the host's name.
-func noInstance(host, quote string) string {
-	return fmt.Sprintf("No instance is bound to host %s%s%s.\n", quote, host, quote)
-}
+// noInstance says that there is nothing to plan.
+func noInstance(host string) string { return "No instance is bound to host " + host + ".\n" }
 
 func planRevisions(p *agent.Preview) string {
+	switch {
+	case p.Offline && p.Base:
+		return "against the base"
+	case p.Offline:
+		return "new"
+	}
 	from, to := "nothing", "this folder"
 	if p.From != "" {
 		from = gitremote.Short(p.From)
@@ -107,6 +114,16 @@ func verb(c reconcilers.Change) string {
 
 func planSummary(p *agent.Preview) string {
 	changes, destroys, waiting := p.Counts()
+	if p.Offline && changes+destroys == 0 {
+		return "By the manifests alone: nothing of it changes."
+	}
+	if p.Offline {
+		text := fmt.Sprintf("By the manifests alone: %d %s", changes, plural(changes, "change"))
+		if destroys > 0 {
+			text += fmt.Sprintf(", %d to destroy, which will wait for approval", destroys)
+		}
+		return text + ". What runs was not asked."
+	}
 	if changes+destroys == 0 && p.Blocked == "" {
 		return "Plan: in sync, nothing to change."
 	}
@@ -135,6 +152,7 @@ type group struct {
 	destroy int
 	summary string
 	waits   string
+	note    string
 }
 
 // groups gathers the nodes by component, in the order of the preview. Nodes without a change or an error only count.
@@ -165,6 +183,9 @@ func groups(p *agent.Preview) []*group {
 		}
 		if n.Waits != "" && n.Part == "" {
 			g.waits = n.Waits
+		}
+		if len(n.Changes) > 0 && n.Note != "" {
+			g.note = n.Note
 		}
 	}
 	return all

@@ -161,9 +161,13 @@ func (c *compared) show(v any) string {
 		}
 		text = b.String()
 	}
-	text = strings.Join(strings.Fields(text), " ")
-	if utf8.RuneCountInString(text) > shownValue {
-		text = string([]rune(text)[:shownValue]) + "…"
+	return cutText(strings.Join(strings.Fields(text), " "), shownValue)
+}
+
+// cutText shortens a text to a number of characters.
+func cutText(text string, limit int) string {
+	if utf8.RuneCountInString(text) > limit {
+		return string([]rune(text)[:limit]) + "…"
 	}
 	return text
 }

@@ -22,8 +22,18 @@ type inputs struct {
 	url, ca   string   // url is empty where the service tells
 }
 
-// gather evaluates the spec's expressions.
+// gather evaluates the spec's expressions, and makes their digest.
 func gather(t reconcilers.Target, s *Spec, w *workspace) (*inputs, error) {
+	in, err := evaluate(t, s)
+	if err != nil {
+		return nil, err
+	}
+	in.digest, err = digest(w.key, []any{in.variables, in.url, w.moduleHash, fileHash(w.tool.CLIConfig), w.tool.Path})
+	return in, err
+}
+
+// evaluate evaluates the spec's expressions.
+func evaluate(t reconcilers.Target, s *Spec) (*inputs, error) {
 	in := &inputs{variables: map[string]any{}}
 	for _, name := range sortedKeys(s.Variables) {
 		tree := s.Variables[name]
@@ -61,9 +71,7 @@ func gather(t reconcilers.Target, s *Spec, w *workspace) (*inputs, error) {
 	}
 	slices.Sort(in.unknown)
 	in.unknown = slices.Compact(in.unknown)
-	var err error
-	in.digest, err = digest(w.key, []any{in.variables, in.url, w.moduleHash, fileHash(w.tool.CLIConfig), w.tool.Path})
-	return in, err
+	return in, nil
 }
 
 // locate finds the server. The address of a container is no part of the digest: a container that was made anew is no

@@ -41,6 +41,7 @@ type workspace struct {
 	key                             []byte
 	moduleHash                      string
 	tf, apply                       *tfexec.Terraform // for all but an apply, and for an apply
+	offline                         bool              // no server is asked
 }
 
 // self is this very program, also when its file was replaced by a newer one since it started.
@@ -201,6 +202,11 @@ func (w *workspace) copyModule(source string) error {
 		return err
 	}
 	override := "terraform {\n  backend \"local\" {\n    path = \"../terraform.tfstate\"\n  }\n}\n"
+	if offline := offlineOverride(source); w.offline && offline != "" {
+		if err := os.WriteFile(filepath.Join(w.module, offlineFile), []byte(offline), 0o600); err != nil {
+			return err
+		}
+	}
 	return os.WriteFile(filepath.Join(w.module, overrideFile), []byte(override), 0o600)
 }
 
@@ -273,7 +279,7 @@ func (w *workspace) plan(ctx context.Context, in *inputs, parallelism int) (*pla
 	p := &planned{file: filepath.Join(w.run, fmt.Sprintf("%d.tfplan", time.Now().UnixNano())), stream: &stream{}}
 	limited, cancel := context.WithTimeout(ctx, planLimit)
 	defer cancel()
-	p.changes, err = w.tf.PlanJSON(limited, p.stream, tfexec.Out(p.file), tfexec.Parallelism(parallelism), tfexec.Lock(true))
+	p.changes, err = w.tf.PlanJSON(limited, p.stream, tfexec.Out(p.file), tfexec.Parallelism(parallelism), tfexec.Lock(true), tfexec.Refresh(!w.offline))
 	w.tf.SetStdout(nil)
 	_ = os.Chmod(p.file, 0o600)
 	if err != nil {

@@ -1,0 +1,115 @@
+package keycloak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"dive-agent/reconcilers"
+)
+
+var _ reconcilers.Outliner = (*Reconciler)(nil)
+
+// offlineURL stands for the server where there is none to ask.
+const offlineURL = "http://keycloak.invalid:8080"
+
+// offlineFile lets the provider begin without a server to sign in to. A plan with an empty state asks for nothing else, unless
+// the module has data sources.
+const offlineFile = "dive_agent_offline_override.tf"
+
+// Outline lists the resources that the module would create, by a plan of Terraform with an empty state. Where Terraform, its
+// provider or what the module reads is not at hand, they are listed by the module's text.
+func (r *Reconciler) Outline(ctx context.Context, t reconcilers.Target) (reconcilers.Outline, error) {
+	spec, ok := t.Component.Spec.(*Spec)
+	if !ok {
+		return reconcilers.Outline{}, fmt.Errorf("component %s is not of kind %s", t.Component.Name, Kind.Name)
+	}
+	source := filepath.Join(t.SourceDir, filepath.FromSlash(path.Clean(spec.Module)))
+	hash, err := treeHash(source)
+	if err != nil {
+		return reconcilers.Outline{}, fmt.Errorf("read Terraform module %s: %w", spec.Module, err)
+	}
+	t.Dir = filepath.Join(t.Dir, hash[:16]) // one init for all instances of a module
+	if err := os.MkdirAll(t.Dir, 0o700); err != nil {
+		return reconcilers.Outline{}, err
+	}
+	in, err := evaluate(t, spec)
+	if err != nil {
+		return reconcilers.Outline{}, err
+	}
+	if in.url == "" {
+		in.url = offlineURL
+	}
+	if err := in.tell(source); err != nil {
+		return reconcilers.Outline{}, err
+	}
+	items, problem := r.plannedItems(ctx, t, spec, source, in)
+	if ctx.Err() != nil {
+		return reconcilers.Outline{}, ctx.Err()
+	}
+	if problem == nil {
+		return reconcilers.Outline{Items: items, Note: "by Terraform, for an empty realm"}, nil
+	}
+	items, err = textItems(source, in.variables)
+	if err != nil {
+		return reconcilers.Outline{}, fmt.Errorf("read Terraform module %s: %w", spec.Module, err)
+	}
+	return reconcilers.Outline{Items: items, Note: "by the module's text, since Terraform cannot plan here: " + cutText(strings.ReplaceAll(r.deps.Redact(problem.Error()), "\n", " "), 300)}, nil
+}
+
+// plannedItems asks Terraform.
+func (r *Reconciler) plannedItems(ctx context.Context, t reconcilers.Target, spec *Spec, source string, in *inputs) ([]reconcilers.Item, error) {
+	w, err := openWorkspace(t, r.deps, source)
+	if err != nil {
+		return nil, err
+	}
+	w.offline = true
+	unable := filepath.Join(t.Dir, "unable") // asked once: a registry that is away may take minutes to say so
+	if said, err := os.ReadFile(unable); err == nil {
+		return nil, errors.New(string(said))
+	}
+	if err := w.prepare(ctx, source); err != nil {
+		return nil, errors.Join(err, os.WriteFile(unable, []byte(err.Error()), 0o600))
+	}
+	p, err := w.plan(ctx, in, spec.Parallelism)
+	if err != nil {
+		l := &look{Reconciler: r, target: t, spec: spec, work: w, in: in, record: &record{}}
+		return nil, l.failed("plan", p.stream, err)
+	}
+	if !p.changes {
+		return nil, nil
+	}
+	var items []reconcilers.Item
+	for _, rc := range p.plan.ResourceChanges {
+		if _, told := changeOf(rc, ""); !told {
+			continue
+		}
+		c := compared{redact: r.deps.Redact}
+		after, _ := rc.Change.After.(map[string]any)
+		for _, name := range sortedKeys(after) {
+			c.add(name, sides(rc.Change).get(name))
+		}
+		item := reconcilers.Item{Address: rc.Address, Attributes: map[string]string{}, Lasting: true}
+		for _, d := range c.found {
+			item.Attributes[d.Path] = d.After
+		}
+		items = append(items, item)
+	}
+	return items, nil
+}
+
+// offlineOverride is the content of offlineFile; empty for a module that does not configure the provider.
+func offlineOverride(source string) string {
+	files, _ := filepath.Glob(filepath.Join(source, "*.tf"))
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err == nil && strings.Contains(strings.Join(strings.Fields(string(text)), " "), `provider "keycloak" {`) {
+			return "provider \"keycloak\" {\n  initial_login = false\n}\n"
+		}
+	}
+	return ""
+}
