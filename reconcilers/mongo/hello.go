@@ -31,6 +31,7 @@ type hello struct {
 	Me                string           `bson:"me"`
 	Primary           string           `bson:"primary"`
 	Version           *topologyVersion `bson:"topologyVersion"`
+	LocalTime         time.Time        `bson:"localTime"`
 	LastWrite         struct {
 		Optime struct {
 			Time bson.Timestamp `bson:"ts"`

@@ -164,19 +164,7 @@ func (s *session) waitSynced(ctx context.Context, m wantMember, progress reconci
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		state := "not reached"
-		err = s.onPrimary(limited, func(client *driver.Client) error {
-			st, err := getStatus(limited, client)
-			if err != nil {
-				return err
-			}
-			if one, there := st.member(m.host); there && one.refusesKey() {
-				return s.wrongKey(m.host)
-			} else if there {
-				state = one.StateName
-			}
-			return nil
-		})
+		state, err := s.seenByPrimary(limited, m)
 		if isBlocked(err) {
 			return err
 		}
@@ -186,6 +174,24 @@ func (s *session) waitSynced(ctx context.Context, m wantMember, progress reconci
 		}
 		progress.Say("member %s is %s for %.0f s", m.host, state, waited.Seconds())
 	}
+}
+
+// seenByPrimary gives the member's state as the primary has it. A member that does not know the key is an error of its own.
+func (s *session) seenByPrimary(ctx context.Context, m wantMember) (state string, err error) {
+	state = "not reached"
+	err = s.onPrimary(ctx, func(client *driver.Client) error {
+		st, err := getStatus(ctx, client)
+		if err != nil {
+			return err
+		}
+		if one, there := st.member(m.host); there && one.refusesKey() {
+			return s.wrongKey(m.host)
+		} else if there {
+			state = one.StateName
+		}
+		return nil
+	})
+	return state, err
 }
 
 // removeMember takes a member out. A primary steps down first. Its container and volume are not touched.

@@ -266,7 +266,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	}
 	s.keepClients(seen, primary.host)
 	o.Facts = s.facts(st, state.config, seen)
-	o.Facts.Notes = append(o.Facts.Notes, s.want.force.note(s.memory)...)
+	o.Facts.Notes = append(s.ailing(ctx, st, seen), s.want.force.note(s.memory)...)
 	o.Facts.Values["version"] = state.version
 	o.Facts.Set.Oplog = oplogWindow(ctx, client, newestOptime(st))
 	if state.fcv != (series{}) {

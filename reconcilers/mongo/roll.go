@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 const (
 	rollAgain   = 250 * time.Millisecond // between two looks at members that must be ready first
 	backLimit   = 10 * time.Minute       // for a restarted member to serve and catch up; the next pass goes on waiting
+	backSlice   = 2 * time.Second        // between two looks at why it does not
 	ownLimit    = 2 * time.Second        // for a member to answer: one that is slower is slow
 	lagLimit    = 10 * time.Second       // more than a heartbeat tells late
 	quiesceTime = 500 * time.Millisecond // a member from 5.0 on goes on serving so long after SIGTERM; its default, 15 s, is longer than most containers are given
@@ -42,12 +45,12 @@ func (r *Reconciler) Turn(ctx context.Context, t reconcilers.Target, turn reconc
 	if s.want.unknown != "" {
 		return &reconcilers.WaitError{For: s.want.unknown}
 	}
-	limited, cancel := context.WithTimeout(ctx, primaryLimit)
-	defer cancel()
-	primary, err := s.primary(limited)
+	primary, err := s.primary(ctx)
 	if err != nil {
 		return err
 	}
+	limited, cancel := context.WithTimeout(ctx, primaryLimit)
+	defer cancel()
 	client, _, err := s.enter(limited, primary)
 	if err != nil {
 		return err
@@ -99,7 +102,7 @@ func (r *Reconciler) Back(ctx context.Context, t reconcilers.Target, turn reconc
 	began := r.deps.Clock.Now()
 	serves := func(h hello) bool { return h.serves(s.want.set) }
 	for {
-		seen, err := s.await(limited, syncSlice, []wantMember{m}, serves)
+		seen, err := s.await(limited, backSlice, []wantMember{m}, serves)
 		if err == nil {
 			return s.caughtUp(limited, m)
 		}
@@ -109,7 +112,11 @@ func (r *Reconciler) Back(ctx context.Context, t reconcilers.Target, turn reconc
 		if limited.Err() != nil || seen.hello.OK == 1 && seen.hello.SetName == "" && r.deps.Clock.Now().Sub(began) > strangerLimit {
 			return &reconcilers.WaitError{For: m.host + " to serve again", Again: syncSlice, Err: err}
 		}
-		progress.Say("%s is back for %.0f s and does not serve yet", m.host, r.deps.Clock.Now().Sub(began).Seconds())
+		state, err := s.seenByPrimary(limited, m)
+		if isBlocked(err) {
+			return err
+		}
+		progress.Say("%s is back for %.0f s and does not serve yet (the primary says %s)", m.host, r.deps.Clock.Now().Sub(began).Seconds(), state)
 	}
 }
 
@@ -144,6 +151,7 @@ func (s *session) othersReady(ctx context.Context, client *driver.Client, m want
 	others := 0
 	var waits []string
 	own := s.askOthers(ctx, m)
+	clocks := clocksOff(slices.Collect(maps.Values(own)))
 	for _, one := range st.Members {
 		if one.Host == m.host {
 			continue
@@ -157,6 +165,10 @@ func (s *session) othersReady(ctx context.Context, client *driver.Client, m want
 			waits = append(waits, fmt.Sprintf("%s to serve (is %s)", one.Host, strings.ToLower(one.StateName)))
 		case one.State == stateSecondary && newest.Sub(one.Optime) > lagLimit && s.delay(one.Host) == 0:
 			waits = append(waits, fmt.Sprintf("%s to catch up (is %.0f s behind)", one.Host, newest.Sub(one.Optime).Seconds()))
+		default:
+			if words := s.ails(one, newest, clocks[one.Host]); words != "" {
+				waits = append(waits, one.Host+" to do well (it "+words+")")
+			}
 		}
 	}
 	if len(waits) > 0 {
@@ -217,6 +229,9 @@ func (s *session) shortenQuiesce(ctx context.Context, m wantMember) error {
 	client, err := s.logInRoot(ctx, m)
 	if isCredentials(err) && m.delay > 0 {
 		return nil // it learns of a changed password when its delay is over
+	}
+	if isCredentials(err) {
+		return s.refusedRoot(ctx, m)
 	}
 	if err != nil {
 		return err

@@ -40,7 +40,9 @@ type sighting struct {
 	hello  hello
 	err    error
 
-	version string // of its server
+	version string        // of its server
+	ahead   time.Duration // its clock, of this host's
+	trip    time.Duration // of the question and its answer
 }
 
 func (s sighting) answers() bool { return s.err == nil }
@@ -92,7 +94,10 @@ func (s *session) ask(ctx context.Context, m wantMember) sighting {
 		return seen
 	}
 	defer p.close()
+	asked := s.r.deps.Clock.Now()
 	if seen.hello, seen.err = p.hello(ctx, nil, 0); seen.err == nil {
+		seen.trip = s.r.deps.Clock.Now().Sub(asked)
+		seen.ahead = seen.hello.LocalTime.Sub(asked.Add(seen.trip / 2))
 		seen.version = s.r.versionOf(s.component+"/"+m.host, at.identity(), func() string { return p.version(ctx) })
 	}
 	return seen

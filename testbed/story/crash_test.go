@@ -65,36 +65,18 @@ func walk(t *testing.T, limit time.Duration, kill func(context.Context, *world))
 // killEverywhere runs the agent of fra-01 again and again until it gets through without being killed; it gives how often it
 // was. Of the realm's changes one in sparse counts.
 func (w *world) killEverywhere(ctx context.Context, t *testing.T, sparse int) int {
-	points := w.path("failpoints")
-	w.env = []string{"DIVE_AGENT_FAILPOINTS=" + points, fmt.Sprintf("DIVE_AGENT_FAILPOINT_SPARSE=identity=%d", sparse)}
+	w.env = agenttest.Failpoints{File: w.path("failpoints"), Sparse: fmt.Sprintf("identity=%d", sparse)}.Env()
 	defer func() { w.env = nil }()
-	for kills := 0; ; kills++ {
-		require.Less(t, kills, 300, "killed without end")
+	return agenttest.UntilThrough(t, 6*time.Minute, func() <-chan struct{} {
 		require.NoError(t, w.startAgent("fra-01"))
-		if w.readyOrKilled(ctx, t) {
-			return kills
+		return w.processes["fra-01"].done
+	}, func() error {
+		s, err := w.status(ctx, "fra-01", "fra")
+		if err == nil && (s.Phase != report.Ready || s.Applied == "") {
+			err = fmt.Errorf("it is %s: %s", s.Phase, s.News)
 		}
-	}
-}
-
-func (w *world) readyOrKilled(ctx context.Context, t *testing.T) (ready bool) {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(6 * time.Minute)
-	for {
-		select {
-		case <-w.processes["fra-01"].done:
-			return false
-		case <-limit:
-			t.Fatal("neither ready nor killed")
-		case <-ctx.Done():
-			t.Fatal(ctx.Err())
-		case <-tick.C:
-			if s, err := w.status(ctx, "fra-01", "fra"); err == nil && s.Phase == report.Ready && s.Applied != "" {
-				return true
-			}
-		}
-	}
+		return err
+	})
 }
 
 // essence is what two spokes that were brought up from the same blueprint have in common.

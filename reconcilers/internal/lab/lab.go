@@ -204,6 +204,31 @@ func (l *Lab) Unpause(service string) {
 	}
 }
 
+// Throttle leaves a service almost no processor time, so that what it does and says comes late, until Unthrottle.
+func (l *Lab) Throttle(service string) {
+	l.tb.Helper()
+	l.limit(service, 1_000_000, throttledTo)
+}
+
+// Unthrottle undoes Throttle.
+func (l *Lab) Unthrottle(service string) {
+	l.tb.Helper()
+	l.limit(service, 100_000, -1)
+}
+
+// throttledTo is in microseconds of each second.
+const throttledTo = 2000
+
+func (l *Lab) limit(service string, period, quota int64) {
+	l.tb.Helper()
+	_, err := l.engine.ContainerUpdate(l.tb.Context(), l.name(service), client.ContainerUpdateOptions{
+		Resources: &container.Resources{CPUPeriod: period, CPUQuota: quota},
+	})
+	if err != nil {
+		l.tb.Fatalf("limit the processor time of %s: %v", service, err)
+	}
+}
+
 // Start starts a service that was stopped.
 func (l *Lab) Start(service string) {
 	l.tb.Helper()
@@ -251,6 +276,9 @@ func (l *Lab) Find(ctx context.Context, service string) (reconcilers.Container, 
 	}
 	for name, n := range in.NetworkSettings.Networks {
 		c.Addresses[name] = n.IPAddress
+		if name == l.beyond() {
+			c.Addresses[name] = nowhere
+		}
 	}
 	for port, bindings := range in.NetworkSettings.Ports {
 		for _, b := range bindings {
