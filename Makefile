@@ -55,6 +55,7 @@ test: bin/testbed ## all tests on real engines, with the race detector (PKG=./mo
 soak: bin/testbed ## long tests, bounded (SEED=n repeats a run)
 	@echo "seed $(SEED)"
 	DIVE_SEED=$(SEED) $(TESTBED) run -- $(GO) test -race -tags soak -p 1 -timeout 120m -run 'Soak' -v $(PKG)
+	DIVE_TOOL=opentofu $(TESTBED) run -- $(GO) test -race -timeout 60m ./reconcilers/keycloak
 
 .PHONY: bench
 bench: bin/testbed build ## the figures with their bars, into bench/latest.json (ONLY=poll for a part)

@@ -29,6 +29,7 @@ type Config struct {
 	Source    Source    `yaml:"source"`
 	Engine    string    `yaml:"engine"` // default unix:///var/run/docker.sock
 	Terraform Terraform `yaml:"terraform"`
+	OpenTofu  Terraform `yaml:"opentofu"`
 	Report    Report    `yaml:"report"`
 	Listen    Listen    `yaml:"listen"`
 	Resync    Duration  `yaml:"resync"` // how often an instance in sync is looked at again; default 5m
@@ -61,9 +62,9 @@ type Remote struct {
 	AllowLoopbackHTTP bool   `yaml:"allowLoopbackHTTP"`
 }
 
-// Terraform says where the tool is.
+// Terraform says where the tool, or OpenTofu in its place, is.
 type Terraform struct {
-	Path      string `yaml:"path"`      // default: terraform in PATH
+	Path      string `yaml:"path"`      // default: terraform, or tofu, in PATH
 	CLIConfig string `yaml:"cliConfig"` // TF_CLI_CONFIG_FILE for hosts with a provider mirror
 }
 
@@ -178,7 +179,7 @@ func (c *Config) setDefaults() {
 
 // resolve makes relative paths absolute.
 func (c *Config) resolve(dir string) {
-	paths := []*string{&c.StateDir, &c.Socket, &c.Terraform.CLIConfig, &c.Report.SigningKey, &c.Listen.HookSecret, &c.Source.Signers, &c.Source.Keyring}
+	paths := []*string{&c.StateDir, &c.Socket, &c.Terraform.CLIConfig, &c.OpenTofu.CLIConfig, &c.Report.SigningKey, &c.Listen.HookSecret, &c.Source.Signers, &c.Source.Keyring}
 	remotes := []*Remote{&c.Source.Remote}
 	if c.Report.Status != nil {
 		remotes = append(remotes, c.Report.Status)

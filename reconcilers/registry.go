@@ -19,11 +19,12 @@ type Deps struct {
 	Log       *slog.Logger
 	Redact    func(string) string // cleans text from engines of every secret value the agent knows
 	Terraform Terraform
+	OpenTofu  Terraform
 }
 
-// Terraform says where the tool is on this host.
+// Terraform says where the tool, or OpenTofu in its place, is on this host.
 type Terraform struct {
-	Path      string // executable; empty: terraform in PATH
+	Path      string // executable; empty: terraform, or tofu, in PATH
 	CLIConfig string // TF_CLI_CONFIG_FILE, for hosts with a mirror; may be empty
 }
 

@@ -13,6 +13,7 @@ import (
 // The provider that the examples' Terraform modules name.
 const (
 	providerAddress = "registry.terraform.io/keycloak/keycloak"
+	tofuAddress     = "registry.opentofu.org/keycloak/keycloak" // what OpenTofu makes of the same short name
 	providerVersion = "5.6.0"
 	providerPackage = "./testbed/provider"
 )
@@ -59,17 +60,21 @@ func EnsureProviderMirror(ctx context.Context) (Mirror, error) {
 		return Mirror{}, err
 	}
 	// Named by content: a Terraform that runs keeps its program while another checkout builds a new one.
-	dir, err := cached(ctx, "provider-mirror-"+sum, func(_ context.Context, path string) error {
-		at := filepath.Join(path, providerAddress, providerVersion, runtime.GOOS+"_"+runtime.GOARCH,
-			"terraform-provider-keycloak_v"+providerVersion)
-		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-			return err
-		}
+	dir, err := cached(ctx, "provider-mirror-"+sum+"-2", func(_ context.Context, path string) error {
 		raw, err := os.ReadFile(program)
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(at, raw, 0o755)
+		for _, address := range []string{providerAddress, tofuAddress} {
+			at := filepath.Join(path, address, providerVersion, runtime.GOOS+"_"+runtime.GOARCH, "terraform-provider-keycloak_v"+providerVersion)
+			if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+				return err
+			}
+			if err := os.WriteFile(at, raw, 0o755); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return Mirror{}, fmt.Errorf("make the provider mirror: %w", err)

@@ -37,9 +37,8 @@ func newDoctor(g *globals) *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
-			return writeDiagnoses(g, []diagnosis{
-				checkEngine(ctx, c), checkTerraform(ctx, c), checkGit(ctx, c), checkDisk(c), checkMachine(c), checkClock(ctx),
-			})
+			all := append([]diagnosis{checkEngine(ctx, c)}, checkTerraform(ctx, c)...)
+			return writeDiagnoses(g, append(all, checkGit(ctx, c), checkDisk(c), checkMachine(c), checkClock(ctx)))
 		},
 	}
 }
@@ -91,13 +90,29 @@ func checkEngine(ctx context.Context, c *config.Config) diagnosis {
 	return d
 }
 
-func checkTerraform(ctx context.Context, c *config.Config) diagnosis {
-	d := diagnosis{Name: "terraform", Do: "Install Terraform, or name it as terraform.path in the configuration."}
-	path := c.Terraform.Path
-	if path == "" {
-		path = "terraform"
+// checkTerraform looks at Terraform and OpenTofu as far as they are here or configured; one of them is enough.
+func checkTerraform(ctx context.Context, c *config.Config) []diagnosis {
+	var all []diagnosis
+	if c.Terraform.Path != "" || onPath("terraform") || !onPath("tofu") && c.OpenTofu.Path == "" {
+		all = append(all, checkTool(ctx, "terraform", "terraform", c.Terraform))
 	}
-	found, err := exec.LookPath(path)
+	if c.OpenTofu.Path != "" || onPath("tofu") {
+		all = append(all, checkTool(ctx, "opentofu", "tofu", c.OpenTofu))
+	}
+	return all
+}
+
+func onPath(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
+}
+
+func checkTool(ctx context.Context, name, program string, c config.Terraform) diagnosis {
+	d := diagnosis{Name: name, Do: fmt.Sprintf("Install it, or name it as %s.path in the configuration.", name)}
+	if c.Path != "" {
+		program = c.Path
+	}
+	found, err := exec.LookPath(program)
 	if err != nil {
 		d.Saw = err.Error()
 		return d
@@ -111,9 +126,9 @@ func checkTerraform(ctx context.Context, c *config.Config) diagnosis {
 	}
 	first, _, _ := strings.Cut(string(out), "\n")
 	d.OK, d.Saw = true, found+" "+first
-	if file := c.Terraform.CLIConfig; file != "" {
-		if _, err := os.Stat(file); err != nil {
-			d.OK, d.Saw, d.Do = false, fmt.Sprintf("terraform.cliConfig: %v", err), "Write the file, or take the setting out."
+	if c.CLIConfig != "" {
+		if _, err := os.Stat(c.CLIConfig); err != nil {
+			d.OK, d.Saw, d.Do = false, fmt.Sprintf("%s.cliConfig: %v", name, err), "Write the file, or take the setting out."
 		}
 	}
 	return d

@@ -75,6 +75,7 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 	engines, err := all.Registry.Make(reconcilers.Deps{
 		Engine: h.engine, Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: h.log, Redact: h.redactor.String,
 		Terraform: reconcilers.Terraform{Path: c.Terraform.Path, CLIConfig: c.Terraform.CLIConfig},
+		OpenTofu:  reconcilers.Terraform{Path: c.OpenTofu.Path, CLIConfig: c.OpenTofu.CLIConfig},
 	})
 	if err != nil {
 		return nil, err

@@ -199,7 +199,7 @@ func (r *run) settle(failed error) error {
 	if state.Serial < before {
 		return fmt.Errorf("the apply came to its end, but the state's serial went from %d to %d", before, state.Serial)
 	}
-	r.record.take(state)
+	r.record.take(state, r.work.toolName)
 	r.record.Inputs, r.record.Verified, r.record.Applied, r.record.Stuck = r.in.digest, false, printOf(r.plan.changes), nil
 	r.record.Compared = r.deps.Clock.Now()
 	if err := r.work.keep(r.record); err != nil {

@@ -32,6 +32,25 @@ const (
 	clientSecret  = "client-Secret-55bb02-0123456789"
 )
 
+// testedTool is the program with which the suite runs: DIVE_TOOL, else terraform.
+func testedTool() string {
+	if name := os.Getenv("DIVE_TOOL"); name != "" {
+		return name
+	}
+	return terraform
+}
+
+// toolPath finds it.
+func toolPath(t *testing.T) string {
+	t.Helper()
+	if testedTool() == opentofu {
+		return testbed.OpenTofu(t)
+	}
+	path, err := exec.LookPath("terraform")
+	require.NoError(t, err)
+	return path
+}
+
 // bed is a real Keycloak on a real PostgreSQL, and a provider mirror.
 type bed struct {
 	lab    *lab.Lab
@@ -125,7 +144,7 @@ variables:
 
 func decode(t *testing.T, text string) *Spec {
 	t.Helper()
-	spec, err := desired.DecodeSpec(Kind, "test.yaml", []byte(text))
+	spec, err := desired.DecodeSpec(Kind, "test.yaml", []byte("tool: "+testedTool()+"\n"+text))
 	require.NoError(t, err)
 	return spec.(*Spec)
 }
@@ -139,8 +158,7 @@ func (w *world) source(folder string) {
 	private := filepath.Join(dir, "private")
 	require.NoError(w.t, os.Mkdir(private, 0o700))
 	// The tool is wrapped so that a test can count its processes.
-	real, err := exec.LookPath("terraform")
-	require.NoError(w.t, err)
+	real := toolPath(w.t)
 	w.calls, w.tool = filepath.Join(dir, "calls"), filepath.Join(dir, "terraform")
 	script := fmt.Sprintf("#!/bin/sh\necho \"$1\" >>'%s'\nexec '%s' \"$@\"\n", w.calls, real)
 	require.NoError(w.t, os.WriteFile(w.tool, []byte(script), 0o755))
@@ -160,7 +178,8 @@ func (w *world) set(name string, v desired.Value) {
 
 func (w *world) reconciler() *Reconciler {
 	redact := strings.NewReplacer(adminPassword, "(secret)", clientSecret, "(secret)").Replace
-	return New(reconcilers.Deps{Clock: w.clock, Redact: redact, Terraform: reconcilers.Terraform{Path: w.tool, CLIConfig: w.bed.mirror.ConfigFile}})
+	tool := reconcilers.Terraform{Path: w.tool, CLIConfig: w.bed.mirror.ConfigFile}
+	return New(reconcilers.Deps{Clock: w.clock, Redact: redact, Terraform: tool, OpenTofu: tool})
 }
 
 func (w *world) processes() int {

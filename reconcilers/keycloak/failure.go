@@ -14,7 +14,7 @@ import (
 // texts are the provider's, and cleaned of every secret.
 func (l *look) failed(what string, s *stream, err error) error {
 	if terminated(err) {
-		return fmt.Errorf("terraform %s of module %s did not end in time: %w", what, l.spec.Module, err)
+		return fmt.Errorf("%s %s of module %s did not end in time: %w", l.work.toolName, what, l.spec.Module, err)
 	}
 	told := s.telling()
 	var lines []string
@@ -28,7 +28,7 @@ func (l *look) failed(what string, s *stream, err error) error {
 	if len(lines) == 0 {
 		lines = []string{l.deps.Redact(brief(err))}
 	}
-	text := fmt.Sprintf("terraform %s of module %s: %s", what, l.spec.Module, strings.Join(lines, "; "))
+	text := fmt.Sprintf("%s %s of module %s: %s", l.work.toolName, what, l.spec.Module, strings.Join(lines, "; "))
 	for _, d := range told {
 		if d.conflict() && l.cut != nil && l.cut.begun[d.Address] {
 			return &reconcilers.WaitError{For: "what a run that was cut off had asked the server for", Again: time.Second, Err: errors.New(text)}

@@ -28,7 +28,7 @@ func gather(t reconcilers.Target, s *Spec, w *workspace) (*inputs, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.digest, err = digest(w.key, []any{in.variables, in.url, w.moduleHash, fileHash(w.tool.CLIConfig), w.tool.Path})
+	in.digest, err = digest(w.key, []any{in.variables, in.url, w.moduleHash, fileHash(w.tool.CLIConfig), w.tool.Path, w.toolVersion})
 	return in, err
 }
 

@@ -42,6 +42,7 @@ func TestKeycloak(t *testing.T) {
 		"a realm that is gone waits":                      realmGone,
 		"a wrong password is blocked":                     wrongPassword,
 		"a module that does not converge is told once":    notConverging,
+		"a realm stays with its tool":                     ofOneTool,
 		"an unknown input needs no process":               unknownInput,
 		"a token that ended is asked for anew":            renewedToken,
 	} {

@@ -73,7 +73,7 @@ func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
 	}
 	l := &look{Reconciler: r, target: t, spec: spec, source: filepath.Join(t.SourceDir, filepath.FromSlash(path.Clean(spec.Module)))}
 	var err error
-	if l.work, err = openWorkspace(t, r.deps, l.source); err != nil {
+	if l.work, err = openWorkspace(t, spec, r.deps, l.source); err != nil {
 		return nil, err
 	}
 	if l.record, err = l.work.record(); err != nil {
@@ -158,6 +158,9 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 		if err := l.work.catchUp(l.deps.Clock.Now()); err != nil {
 			return fmt.Errorf("read what the last apply did: %w", err)
 		}
+	}
+	if err := l.sameTool(); err != nil {
+		return err
 	}
 	if err := l.findState(); err != nil {
 		return err

@@ -113,7 +113,7 @@ func (l *look) foreign(ctx context.Context, p *planned) error {
 // inSync records that a plan had nothing to do, or nothing that an apply would end.
 func (l *look) inSync(now time.Time, stuck []string) error {
 	if l.state != nil {
-		l.record.take(l.state)
+		l.record.take(l.state, l.work.toolName)
 	}
 	l.record.Inputs, l.record.Verified, l.record.Compared, l.record.Stuck, l.record.Applied = l.in.digest, true, now, stuck, nil
 	if err := l.work.keep(l.record); err != nil {

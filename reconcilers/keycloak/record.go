@@ -17,20 +17,29 @@ import (
 
 // record is what is known of the last apply. It is kept 0600 beside the state: the outputs have secrets.
 type record struct {
-	Inputs    string              `json:"inputs"`    // keyed digest of module, variables and settings that are applied
-	Verified  bool                `json:"verified"`  // a plan after that was empty, or the same again
-	Compared  time.Time           `json:"compared"`  // when the live realm was last compared, with a refresh
-	Serial    int64               `json:"serial"`    // of the state after that
-	Lineage   string              `json:"lineage"`   // of the same
-	Resources int                 `json:"resources"` // managed resources in it
+	Inputs    string              `json:"inputs"`         // keyed digest of module, variables and settings that are applied
+	Verified  bool                `json:"verified"`       // a plan after that was empty, or the same again
+	Compared  time.Time           `json:"compared"`       // when the live realm was last compared, with a refresh
+	Tool      string              `json:"tool,omitempty"` // that applied it; empty: terraform
+	Serial    int64               `json:"serial"`         // of the state after that
+	Lineage   string              `json:"lineage"`        // of the same
+	Resources int                 `json:"resources"`      // managed resources in it
 	Realms    []string            `json:"realms"`
 	Outputs   map[string]tfOutput `json:"outputs"`
 	Applied   []string            `json:"applied,omitempty"` // what the last apply changed: action, address and attributes
 	Stuck     []string            `json:"stuck,omitempty"`   // what every plan wants to change again, whatever is applied
 }
 
-// take copies what a state says.
-func (r *record) take(s *tfState) {
+func (r *record) tool() string {
+	if r.Tool == "" {
+		return terraform
+	}
+	return r.Tool
+}
+
+// take copies what a state says that the tool wrote.
+func (r *record) take(s *tfState, tool string) {
+	r.Tool = tool
 	r.Serial, r.Lineage, r.Resources, r.Realms, r.Outputs = s.Serial, s.Lineage, s.managed(), s.realms(), s.Outputs
 }
 

@@ -25,6 +25,8 @@ type Spec struct {
 	Port          int                     `yaml:"port" default:"8080" doc:"HTTP port of the server inside its container."`
 	URL           desired.Expr            `yaml:"url" doc:"Base URL of the server as this host reaches it. Default: the service's container and port."`
 	CA            desired.Expr            `yaml:"ca" doc:"PEM of the certificate authority of the server's certificate, for an https url."`
+	Tool          string                  `yaml:"tool" default:"terraform" doc:"Program that applies the module: terraform, or opentofu. It stays the same for a realm's whole life."`
+	ToolVersion   string                  `yaml:"toolVersion" doc:"Versions of it that may be used, such as \">= 1.9, < 2.0\"."`
 	Module        string                  `yaml:"module" required:"true" doc:"Folder of the Terraform module, beside the manifest."`
 	Variables     map[string]desired.Tree `yaml:"variables" doc:"Variables of the module. keycloak_url is set by itself when the module has it and it stands not here."`
 	OutputNames   []string                `yaml:"outputs" doc:"Outputs of the module that the component publishes."`
@@ -85,6 +87,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	if _, err := schedule(s.DriftSchedule); err != nil {
 		c.Errorf(s.Position, "driftSchedule %q: %v", s.DriftSchedule, err)
 	}
+	s.validateTool(c)
 	if s.Parallelism < 1 || s.Parallelism > 256 {
 		c.Errorf(s.Position, "parallelism must be between 1 and 256, not %d", s.Parallelism)
 	}

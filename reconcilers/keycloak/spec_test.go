@@ -55,6 +55,8 @@ func TestSpecIsCheckedAgainstItsModule(t *testing.T) {
 		"no such module":     {"module: realm", "module: nowhere", `module "nowhere"`},
 		"outside":            {"module: realm", "module: ../other", `module "../other" leaves the repository's folder`},
 		"bad drift schedule": {"outputs:", "driftSchedule: often\n      outputs:", `driftSchedule "often"`},
+		"unknown tool":       {"outputs:", "tool: pulumi\n      outputs:", `blueprint.yaml:14:13: tool "pulumi": terraform and opentofu are possible`},
+		"bad tool version":   {"outputs:", "toolVersion: newest\n      outputs:", `toolVersion "newest": not a list of comparisons`},
 		"bad parallelism":    {"outputs:", "parallelism: 0\n      outputs:", `parallelism must be between 1 and 256`},
 	} {
 		t.Run(name, func(t *testing.T) {

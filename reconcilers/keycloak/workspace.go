@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -38,6 +37,7 @@ const (
 type workspace struct {
 	dir, module, state, copies, run string
 	tool                            reconcilers.Terraform
+	toolName, toolVersion           string
 	key                             []byte
 	moduleHash                      string
 	tf, apply                       *tfexec.Terraform // for all but an apply, and for an apply
@@ -54,14 +54,14 @@ const variablesFile = "dive-agent.auto.tfvars.json"
 const overrideFile = "dive_agent_override.tf"
 
 // openWorkspace makes the folders, for the agent's user alone, and finds the program. It changes nothing in the module.
-func openWorkspace(t reconcilers.Target, d reconcilers.Deps, source string) (*workspace, error) {
+func openWorkspace(t reconcilers.Target, s *Spec, d reconcilers.Deps, source string) (*workspace, error) {
 	dir, err := filepath.EvalSymlinks(t.Dir)
 	if err != nil {
 		return nil, err
 	}
 	w := &workspace{
 		dir: dir, module: filepath.Join(dir, "module"), state: filepath.Join(dir, "terraform.tfstate"),
-		copies: filepath.Join(dir, "copies"), run: filepath.Join(dir, "run"), tool: d.Terraform,
+		copies: filepath.Join(dir, "copies"), run: filepath.Join(dir, "run"), toolName: s.tool(), toolVersion: s.ToolVersion,
 	}
 	for _, folder := range []string{w.module, w.copies, w.run, filepath.Join(dir, "home")} {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -74,13 +74,8 @@ func openWorkspace(t reconcilers.Target, d reconcilers.Deps, source string) (*wo
 	if w.moduleHash, err = treeHash(source); err != nil {
 		return nil, fmt.Errorf("read Terraform module %s: %w", filepath.Base(source), err)
 	}
-	if w.tool.Path == "" {
-		w.tool.Path = "terraform"
-	}
-	if w.tool.Path, err = exec.LookPath(w.tool.Path); err != nil {
-		return nil, fmt.Errorf("terraform is not on this host: %w. Install it, or set its path in the agent's configuration", err)
-	}
-	return w, nil
+	w.tool, err = findTool(s, d)
+	return w, err
 }
 
 func (w *workspace) record() (*record, error) {
@@ -123,14 +118,15 @@ func (w *workspace) terraform(path string, more map[string]string) (*tfexec.Terr
 
 // prepared is what the working directory was initialised for.
 type prepared struct {
-	Module string `json:"module"`
-	Lock   string `json:"lock"`
-	Config string `json:"config"`
-	Tool   string `json:"tool"`
+	Module  string `json:"module"`
+	Lock    string `json:"lock"`
+	Config  string `json:"config"`
+	Tool    string `json:"tool"`
+	Version string `json:"version"`
 }
 
 func (w *workspace) wanted() prepared {
-	return prepared{Module: w.moduleHash, Lock: fileHash(filepath.Join(w.module, ".terraform.lock.hcl")), Config: fileHash(w.tool.CLIConfig), Tool: w.tool.Path}
+	return prepared{Module: w.moduleHash, Lock: fileHash(filepath.Join(w.module, ".terraform.lock.hcl")), Config: fileHash(w.tool.CLIConfig), Tool: stamp(w.tool.Path), Version: w.toolVersion}
 }
 
 // prepare brings the module's copy up to date and initialises it, when module, lock file or the tool's configuration
@@ -155,21 +151,12 @@ func (w *workspace) prepare(ctx context.Context, source string) error {
 		// The library asks each of its values for Terraform's version once; that takes no longer than init does.
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return w.initialise(ctx, source) })
-		g.Go(func() error { return askVersion(ctx, w.tf) })
-		g.Go(func() error { return askVersion(ctx, w.apply) })
+		g.Go(func() error { return w.askVersion(ctx, w.tf) })
+		g.Go(func() error { return w.askVersion(ctx, w.apply) })
 		if err := g.Wait(); err != nil {
 			return err
 		}
 		return store(mark, w.wanted())
-	}
-	return nil
-}
-
-func askVersion(ctx context.Context, tf *tfexec.Terraform) error {
-	ctx, cancel := context.WithTimeout(ctx, showLimit)
-	defer cancel()
-	if _, _, err := tf.Version(ctx, false); err != nil {
-		return fmt.Errorf("terraform version: %s", brief(err))
 	}
 	return nil
 }
@@ -230,12 +217,12 @@ func (w *workspace) initialise(ctx context.Context, source string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return fmt.Errorf("terraform init of module %s: %s", filepath.Base(source), brief(err))
+		return fmt.Errorf("%s init of module %s: %s", w.toolName, filepath.Base(source), brief(err))
 	}
 	if shipped != "" && fileHash(lock) != shipped {
 		return &reconcilers.BlockedError{
-			Reason: "ProviderLockChanged", Message: "terraform init wanted to change the module's .terraform.lock.hcl",
-			Do: "Run `terraform providers lock` for this host's platform and commit the file",
+			Reason: "ProviderLockChanged", Message: w.toolName + " init wanted to change the module's .terraform.lock.hcl",
+			Do: "Run `" + program[w.toolName] + " providers lock` for this host's platform and commit the file",
 		}
 	}
 	return nil
@@ -292,7 +279,7 @@ func (w *workspace) plan(ctx context.Context, in *inputs, parallelism int) (*pla
 	shown, stop := context.WithTimeout(ctx, showLimit)
 	defer stop()
 	if p.plan, err = w.tf.ShowPlanFile(shown, p.file); err != nil {
-		return p, fmt.Errorf("terraform show: %s", brief(err))
+		return p, fmt.Errorf("%s show: %s", w.toolName, brief(err))
 	}
 	return p, nil
 }

@@ -1,0 +1,106 @@
+package keycloak
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/hashicorp/go-version"
+	"github.com/hashicorp/terraform-exec/tfexec"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+// The programs that a manifest may choose. They read the same modules; each has provider addresses, a lock file and a
+// state of its own, so that a realm stays with the one that made it.
+const (
+	terraform = "terraform"
+	opentofu  = "opentofu"
+)
+
+// program is the executable's name in PATH.
+var program = map[string]string{terraform: "terraform", opentofu: "tofu"}
+
+func (s *Spec) tool() string {
+	if s.Tool == "" {
+		return terraform
+	}
+	return s.Tool
+}
+
+func (s *Spec) validateTool(c *desired.Check) {
+	if _, known := program[s.tool()]; !known {
+		c.Errorf(c.At("tool"), "tool %q: %s and %s are possible", s.Tool, terraform, opentofu)
+	}
+	if s.ToolVersion == "" {
+		return
+	}
+	if _, err := version.NewConstraint(s.ToolVersion); err != nil {
+		c.Errorf(c.At("toolVersion"), "toolVersion %q: not a list of comparisons such as \">= 1.9, < 2.0\"", s.ToolVersion)
+	}
+}
+
+// findTool gives the tool that the spec chooses, with the executable's whole path.
+func findTool(s *Spec, d reconcilers.Deps) (reconcilers.Terraform, error) {
+	tool := d.Terraform
+	if s.tool() == opentofu {
+		tool = d.OpenTofu
+	}
+	if tool.Path == "" {
+		tool.Path = program[s.tool()]
+	}
+	path, err := exec.LookPath(tool.Path)
+	if err != nil {
+		return tool, fmt.Errorf("%s is not on this host: %w. Install it, or set %s.path in the agent's configuration", s.tool(), err, s.tool())
+	}
+	tool.Path = path
+	return tool, nil
+}
+
+// sameTool refuses to run another program over what one has made.
+func (l *look) sameTool() error {
+	r := l.record
+	if r.Serial == 0 || r.tool() == l.spec.tool() {
+		return nil
+	}
+	return &reconcilers.BlockedError{
+		Reason: "ToolChanged", Message: fmt.Sprintf("this realm was applied by %s, and the manifest says %s: neither reads the other's state and lock file for sure", r.tool(), l.spec.tool()),
+		Do: fmt.Sprintf("Put `tool: %s` back. To move on purpose, move %s away on the host and merge `adopt: true`: the realm is taken over as it is", r.tool(), l.work.state),
+	}
+}
+
+// stamp tells one build of an executable from another at the same path, without reading it.
+func stamp(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s %d %d", path, info.Size(), info.ModTime().UnixNano())
+}
+
+// askVersion lets the library learn the program's version, which it does once for each of its values, and compares it
+// with the manifest's. A version before its release counts as the release.
+func (w *workspace) askVersion(ctx context.Context, tf *tfexec.Terraform) error {
+	ctx, cancel := context.WithTimeout(ctx, showLimit)
+	defer cancel()
+	is, _, err := tf.Version(ctx, false)
+	if err != nil {
+		return fmt.Errorf("%s version: %s", w.toolName, brief(err))
+	}
+	if w.toolVersion == "" {
+		return nil
+	}
+	wanted, err := version.NewConstraint(w.toolVersion)
+	if err != nil {
+		return err
+	}
+	if wanted.Check(is.Core()) {
+		return nil
+	}
+	return &reconcilers.BlockedError{
+		Reason: "ToolVersion", Message: fmt.Sprintf("%s %s is on this host, and the manifest wants %s", w.toolName, is, w.toolVersion),
+		Do: fmt.Sprintf("Install such a version at %s, or name another by %s.path in the agent's configuration, or change toolVersion", w.tool.Path, w.toolName),
+	}
+}

@@ -1,0 +1,65 @@
+package keycloak
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/reconcilers"
+)
+
+// ofOneTool shows that a realm stays with the program that made it, and that no other version of it is run.
+func ofOneTool(t *testing.T, b *bed) {
+	w := newWorld(t, b, "")
+	w.spec.ToolVersion = ">= 99, < 100"
+	observed, plan := w.look()
+	var blocked *reconcilers.BlockedError
+	require.ErrorAs(t, observed.Err, &blocked)
+	require.Equal(t, "ToolVersion", blocked.Reason)
+	require.Contains(t, blocked.Message, "the manifest wants >= 99, < 100")
+	require.Empty(t, plan.Changes)
+	require.Equal(t, "no realm", w.picture(t))
+
+	w.spec.ToolVersion = ">= 1.0, < 2"
+	require.NotEmpty(t, w.drive())
+
+	before := w.processes()
+	made := w.spec.tool()
+	w.spec.Tool = map[string]string{terraform: opentofu, opentofu: terraform}[made]
+	observed, plan = w.look()
+	require.ErrorAs(t, observed.Err, &blocked)
+	require.Equal(t, "ToolChanged", blocked.Reason)
+	require.Contains(t, blocked.Do, "Put `tool: "+made+"` back")
+	require.Empty(t, plan.Changes)
+	require.Equal(t, before, w.processes(), "the other program did not even start")
+
+	w.spec.Tool = made
+	observed, plan = w.look()
+	require.NoError(t, observed.Err)
+	require.Empty(t, plan.Changes)
+}
+
+func TestToolIsFoundInPathOrAtItsPath(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	_, err := findTool(&Spec{Tool: opentofu}, reconcilers.Deps{})
+	require.ErrorIs(t, err, exec.ErrNotFound)
+	require.ErrorContains(t, err, "set opentofu.path in the agent's configuration")
+
+	for _, name := range []string{"tofu", "terraform", "other"} {
+		require.NoError(t, os.WriteFile(dir+"/"+name, []byte("#!/bin/sh\n"), 0o700))
+	}
+	for _, c := range []struct {
+		tool, path, want string
+	}{
+		{"", "", "/terraform"},
+		{opentofu, "", "/tofu"},
+		{opentofu, dir + "/other", "/other"},
+	} {
+		tool, err := findTool(&Spec{Tool: c.tool}, reconcilers.Deps{OpenTofu: reconcilers.Terraform{Path: c.path}})
+		require.NoError(t, err)
+		require.Equal(t, dir+c.want, tool.Path)
+	}
+}
