@@ -20,8 +20,11 @@ const (
 	opentofu  = "opentofu"
 )
 
-// program is the executable's name in PATH.
-var program = map[string]string{terraform: "terraform", opentofu: "tofu"}
+// program is the executable's name in PATH, title the name in sentences.
+var (
+	program = map[string]string{terraform: "terraform", opentofu: "tofu"}
+	title   = map[string]string{terraform: "Terraform", opentofu: "OpenTofu"}
+)
 
 func (s *Spec) tool() string {
 	if s.Tool == "" {
