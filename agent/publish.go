@@ -28,6 +28,11 @@ func (r *round) publish(ctx context.Context, p *pass, trouble error) {
 	var last *report.Status
 	var news bool
 	err := r.payOwed(ctx, func(tx state.Tx) (err error) {
+		if p != nil && !s.running { // before, no plan has met the gate
+			if _, err := report.KeepPlans(tx, r.name, r.waitingPlans(p), status.Updated); err != nil {
+				return err
+			}
+		}
 		last, news, err = r.keep(ctx, tx, r.known, status)
 		return err
 	})
@@ -71,7 +76,7 @@ func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, st
 	if last, err = lastStatus(tx, w.name); err != nil {
 		return nil, false, err
 	}
-	if err := tellReports(tx, status); err != nil {
+	if err := errors.Join(tellReports(tx, status), tellPlans(tx, status)); err != nil {
 		return nil, false, err
 	}
 	changed, err := carry(status, last)
@@ -116,6 +121,35 @@ func tellReports(r state.Reader, status *report.Status) error {
 	status.Conditions = append(status.Conditions, delivered)
 	status.Why = add(status.Why, delivered.Message)
 	return err
+}
+
+// tellPlans adds the plans that wait, and the last ones that did.
+func tellPlans(r state.Reader, status *report.Status) error {
+	plans, err := report.Plans(r, status.Instance)
+	status.Plans = nil
+	for _, p := range plans {
+		status.Plans = append(status.Plans, p.Link())
+	}
+	return err
+}
+
+// waitingPlans are the plans of a pass that wait for approval, as they are reviewed.
+func (r *round) waitingPlans(p *pass) (waiting []report.Plan) {
+	for _, view := range p.views() {
+		if view.State != NodeBlocked || view.Digest == "" {
+			continue
+		}
+		told := report.Plan{Node: view.ID, Digest: view.Digest, Manifest: r.work.instance.Position.File, Revision: r.work.revision.Commit}
+		for _, c := range previewChanges(p.nodes[view.ID].plan, p.redact) {
+			change := report.PlanChange{Action: string(c.Action), Address: c.Address, Reason: c.Reason, Destroys: c.Destroys}
+			for _, d := range c.Differences {
+				change.Sets = append(change.Sets, report.PlanSet(d))
+			}
+			told.Changes = append(told.Changes, change)
+		}
+		waiting = append(waiting, told)
+	}
+	return waiting
 }
 
 // isElsewhere says whether the agent of another host tells of the instance: its branch has one writer.
@@ -246,7 +280,7 @@ func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error)
 			status = last
 			return nil
 		}
-		if err := tellReports(r, status); err != nil {
+		if err := errors.Join(tellReports(r, status), tellPlans(r, status)); err != nil {
 			return err
 		}
 		if _, err := carry(status, last); err != nil {

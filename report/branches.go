@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -90,6 +91,9 @@ func (r *Reporter) push(ctx context.Context, e state.Entry) (func(state.Tx) erro
 	if err != nil {
 		return nil, err
 	}
+	if err := r.addPlans(ctx, s, files); err != nil {
+		return nil, err
+	}
 	for name, content := range files {
 		files[name] = []byte(r.Redact(string(content)))
 	}
@@ -109,7 +113,24 @@ func (r *Reporter) push(ctx context.Context, e state.Entry) (func(state.Tx) erro
 	}, nil
 }
 
-// Files are the content of a status branch.
+// addPlans adds a page for each plan that the status names. One that was forgotten meanwhile has none: a newer status,
+// which does not name it, follows.
+func (r *Reporter) addPlans(ctx context.Context, s *Status, files map[string][]byte) error {
+	if len(s.Plans) == 0 {
+		return nil
+	}
+	return r.Store.View(ctx, func(reader state.Reader) error {
+		plans, err := Plans(reader, s.Instance)
+		for _, p := range plans {
+			if slices.ContainsFunc(s.Plans, func(l PlanLink) bool { return l.Page == p.file() }) {
+				files[p.file()] = p.Page(s.Instance)
+			}
+		}
+		return err
+	})
+}
+
+// Files are the content of a status branch, but for the pages of plans.
 func (s *Status) Files() (map[string][]byte, error) {
 	content, err := s.YAML()
 	if err != nil {

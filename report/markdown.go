@@ -23,6 +23,7 @@ func (s *Status) Page() []byte {
 		b.WriteString("**Last words**\n\n")
 		block(&b, s.Logs)
 	}
+	s.pagePlans(&b)
 	s.pageConditions(&b)
 	s.pageComponents(&b)
 	s.pageServices(&b)

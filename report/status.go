@@ -63,6 +63,8 @@ type Status struct {
 	Members    []Member    `json:"members,omitempty" yaml:"members,omitempty"`
 	Checks     []Check     `json:"checks,omitempty" yaml:"checks,omitempty"`
 	Nodes      []Node      `json:"nodes,omitempty" yaml:"nodes,omitempty"`
+	// Plans are those that wait for approval, then the last ones that did.
+	Plans []PlanLink `json:"plans,omitempty" yaml:"plans,omitempty"`
 	// Runs are the last ones, newest first.
 	Runs []Run `json:"runs,omitempty" yaml:"runs,omitempty"`
 

@@ -99,3 +99,10 @@ func widest(texts []string) (width int) {
 	}
 	return width
 }
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
