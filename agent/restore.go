@@ -12,7 +12,8 @@ import (
 )
 
 // Restorer finds the component of an instance of this host whose data a backup can bring back: the named one, or the only
-// one there is. It changes nothing, and works beside a running agent.
+// one there is. It changes nothing; who restores reserves the
+// instance first.
 func (a *Agent) Restorer(ctx context.Context, revision Revision, instance, component string) (reconcilers.Restorer, reconcilers.Target, error) {
 	none := reconcilers.Target{}
 	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: a.Kinds})

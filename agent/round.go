@@ -74,6 +74,16 @@ func (r *round) rest(ctx context.Context) time.Duration {
 
 // pass makes one pass over the graph.
 func (r *round) pass(ctx context.Context) time.Duration {
+	release, err := r.reserve(r.name)
+	if err != nil {
+		again := r.unable(ctx, err)
+		if stateOf(err) == NodeWaiting {
+			r.backoff.reset()
+			again = reserveAgain
+		}
+		return again
+	}
+	defer release()
 	id, err := r.IDs.New()
 	if err != nil {
 		return r.unable(ctx, err)

@@ -41,7 +41,8 @@ type (
 		Back(ctx context.Context, t Target, turn Turn, progress Progress) error
 	}
 	// Restorer brings data back from a backup that its kind has made. Called by an operator's command, in a process of
-	// its own beside the agent. Both read the whole file first, and refuse a damaged one before anything is touched.
+	// its own; while Restore runs the agent makes no round over the instance. Both read the whole file first, and refuse
+	// a damaged one before anything is touched.
 	Restorer interface {
 		Overwrites(ctx context.Context, t Target, b BackupFile) ([]Overwrite, error)
 		Restore(ctx context.Context, t Target, b BackupFile) error
@@ -86,6 +87,7 @@ type BackupFile struct {
 	Path      string
 	Identity  string   // file with the age identity that it is encrypted to; empty when it is not
 	Databases []string // only these; empty: all that are in it
+	From      string   // name of the set that it was made of; empty: of the one it is restored into
 }
 
 // Overwrite is what a restore replaces as a whole.

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +35,7 @@ file is refused before anything is touched. Users and roles are not in a backup:
 	}
 	cmd.Flags().StringSliceVar(&backup.Databases, "database", nil, "only this database of the backup; may be given again")
 	cmd.Flags().StringVar(&backup.Identity, "identity", "", "file with the age identity of an encrypted backup")
+	cmd.Flags().StringVar(&backup.From, "from", "", "name of the replica set that the backup was made of, when it is another one")
 	cmd.Flags().StringVar(&component, "component", "", "which component, when the instance has several")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
@@ -73,13 +72,16 @@ func (g *globals) restore(ctx context.Context, in io.Reader, instance, component
 			g.printf("  %s.%s: %d documents there now are replaced by %d\n", printable(o.Database), printable(o.Collection), o.Now, o.Backup)
 		}
 	}
-	if !yes {
-		_, _ = fmt.Fprint(g.err, "Type yes to overwrite them: ")
-		answer, _ := bufio.NewReader(in).ReadString('\n')
-		if strings.TrimSpace(answer) != "yes" {
-			return &exitError{exitBlocked, errors.New("nothing was restored: it was not confirmed with yes (or --yes)")}
-		}
+	if !yes && !g.confirmed(in) {
+		return &exitError{exitBlocked, errors.New("nothing was restored: it was not confirmed, by yes on a terminal or by --yes")}
 	}
+	release, err := h.agent.Reserve(ctx, instance, func() {
+		_, _ = fmt.Fprintf(g.err, "Waiting for the agent to end its work on %s\n", instance)
+	})
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := restorer.Restore(ctx, target, backup); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -46,6 +47,16 @@ func printable(text string) string {
 func (s streams) terminal() bool {
 	file, ok := s.out.(*os.File)
 	return ok && isatty.IsTerminal(file.Fd()) && os.Getenv("TERM") != "dumb"
+}
+
+// confirmed asks on a terminal whether to overwrite, and takes nothing but yes. Without a terminal nobody is asked.
+func (s streams) confirmed(in io.Reader) bool {
+	if file, ok := in.(*os.File); !ok || !isatty.IsTerminal(file.Fd()) {
+		return false
+	}
+	_, _ = fmt.Fprint(s.err, "Type yes to overwrite them: ")
+	answer, _ := bufio.NewReader(in).ReadString('\n')
+	return strings.TrimSpace(answer) == "yes"
 }
 
 // width is of the terminal in characters, 0 where there is none.

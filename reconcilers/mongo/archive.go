@@ -191,7 +191,7 @@ func unseal(r *bufio.Reader, identity string) (io.Reader, error) {
 		return r, nil
 	}
 	if identity == "" {
-		return nil, errors.New("the backup is encrypted: name the file with its age identity (AGE-SECRET-KEY-...)")
+		return nil, errors.New("the backup is encrypted: name the file with its age identity, AGE-SECRET-KEY-... (--identity FILE)")
 	}
 	file, err := os.Open(identity)
 	if err != nil {

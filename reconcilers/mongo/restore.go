@@ -78,6 +78,14 @@ func (r *Reconciler) withBackup(ctx context.Context, t reconcilers.Target, b rec
 	if s.want.unknown != "" {
 		return &reconcilers.WaitError{For: s.want.unknown}
 	}
+	from := s.want.set
+	if b.From != "" {
+		from = b.From
+	}
+	if c.Set != from {
+		return fmt.Errorf("%s is a backup of replica set %s, not of %s: name that set too (--from %s) if its data is what %s should hold",
+			b.Path, c.Set, from, c.Set, s.want.set)
+	}
 	primary, err := s.primary(ctx)
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ spec:
         MONGO_PASSWORD: ${MONGO_PASSWORD}
     database:
       kind: MongoReplicaSet
-      members: [{service: mongodb-1}, {service: mongodb-2}, {service: mongodb-3}]
+      members: [MEMBERS]
       root: {username: admin, password: "${MONGO_PASSWORD}"}
       keyfile: ${MONGO_KEYFILE}
       featureCompatibilityVersion: ${fcv}
@@ -65,15 +65,20 @@ const trioMember = `  mongodb-%[1]d:
     volumes: ["data-%[1]d:/data/db", "${SECRETS_DIR}/mongo-keyfile:/etc/mongo-keyfile:ro"]
 `
 
-func (s *small) trio(image, fcv string) map[string]string {
+func (s *small) trio(image, fcv string) map[string]string { return s.members(3, image, fcv) }
+
+// members is the fleet with a replica set of so many members instead of two services.
+func (s *small) members(count int, image, fcv string) map[string]string {
 	var services, volumes strings.Builder
-	for n := 1; n <= 3; n++ {
+	var list []string
+	for n := 1; n <= count; n++ {
 		fmt.Fprintf(&services, trioMember, n)
 		fmt.Fprintf(&volumes, "  data-%d: {}\n", n)
+		list = append(list, fmt.Sprintf("{service: mongodb-%d}", n))
 	}
 	files := s.files("")
 	files["blueprints/small/blueprint.yaml"], files["blueprints/small/compose.yaml"] = "", ""
-	files["blueprints/trio/blueprint.yaml"] = trioBlueprint
+	files["blueprints/trio/blueprint.yaml"] = strings.Replace(trioBlueprint, "MEMBERS", strings.Join(list, ", "), 1)
 	files["blueprints/trio/compose.yaml"] = trioCompose + services.String() + "volumes:\n" + volumes.String()
 	files["instances/one.yaml"] = strings.Replace(s.instance(fmt.Sprintf(", image: %s, fcv: %q", image, fcv), ""), "blueprint: small", "blueprint: trio", 1)
 	return files
