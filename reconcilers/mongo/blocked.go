@@ -52,6 +52,19 @@ func (s *session) lostData(host string) error {
 	}
 }
 
+// arbiterInPlace is for a member with data that is to be an arbiter, or the other way round. The server takes it and was
+// seen to abort, over what it still had to apply or over an oplog that it has not; the manual has it begin anew.
+func arbiterInPlace(host string, arbiter bool) error {
+	message := host + " is an arbiter, and cannot become a member with data as it runs"
+	if arbiter {
+		message = host + " has the set's data, and an arbiter begins without any"
+	}
+	return &reconcilers.BlockedError{
+		Reason: "ArbiterInPlace", Message: message,
+		Do: "Take the member out of the manifest first; when it has left the set, give its service an empty volume and name it again",
+	}
+}
+
 func (s *session) wrongPassword(host string) error {
 	do := "The volume was made with another password, and MONGO_INITDB_ROOT_PASSWORD counts only for an empty volume. " +
 		"Put the former secret back, or set this password in the server with updateUser"

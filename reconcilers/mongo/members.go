@@ -87,6 +87,8 @@ func (s *session) mayJoin(ctx context.Context, m wantMember, h hello, c config) 
 		return s.foreignSet(m.host, own.Name)
 	case own.setID() != c.setID():
 		return s.foreignSet(m.host, own.Name+" (another set of that name)")
+	case m.arbiter: // an arbiter of before has no users: nobody logs in
+		return arbiterInPlace(m.host, true)
 	}
 	return nil
 }

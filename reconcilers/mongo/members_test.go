@@ -354,3 +354,25 @@ func TestAMemberWithDataOfItsOwnIsNotWiped(t *testing.T) {
 		return s.admin(three[1]).Database("shop").Collection("orders").FindOne(ctx, bson.D{}).Decode(&order)
 	})
 }
+
+// A member with data does not become an arbiter as it runs, nor an arbiter a member with data; with an empty volume each does.
+func TestArbiterBeginsWithoutData(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three[:2]...).run(three[:2]...)
+	r := reconciler(t)
+	s.settle(r)
+	data, arbiter, without := s.spec.Members, []mongo.Member{{Service: three[0]}, {Service: three[1], Arbiter: true}}, s.spec.Members[:1]
+	for _, wanted := range [][]mongo.Member{arbiter, data} {
+		s.spec.Members = wanted
+		require.Equal(t, "ArbiterInPlace", s.blocked(r).Reason)
+		require.Contains(t, s.picture(three[0]), three[1], "it is not removed first")
+		s.spec.Members = without
+		s.settle(r)
+		s.spec.Members = wanted
+		if wanted[1].Arbiter {
+			require.Equal(t, "ArbiterInPlace", s.blocked(r).Reason, "it still has the data")
+		}
+		s.run(three[1])
+		require.Equal(t, "rs0 PRIMARY, 2 members", s.settle(r).Facts.Summary)
+	}
+}

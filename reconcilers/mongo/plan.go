@@ -176,6 +176,11 @@ func (p *planner) planRoot() {
 
 // planMembers plans the reconfigurations, one member and at most one vote at a time.
 func (p *planner) planMembers(seats []seat, known []string) error {
+	for _, one := range seats {
+		if m, wanted := p.want.member(one.host); wanted && m.arbiter != one.shape.arbiter {
+			return arbiterInPlace(m.host, m.arbiter)
+		}
+	}
 	moves, reached := planTopology(seats, p.want.members)
 	if !reached {
 		return &reconcilers.BlockedError{
@@ -191,7 +196,11 @@ func (p *planner) planMembers(seats []seat, known []string) error {
 		switch m.action {
 		case addMember:
 			joined[m.host] = true
-			p.add(s, reconcilers.Create, address, addReason(p.want.set, m))
+			reason := "add to " + p.want.set + ", without a vote until it has caught up"
+			if m.to.arbiter {
+				reason = "add to " + p.want.set + " as arbiter"
+			}
+			p.add(s, reconcilers.Create, address, reason)
 		case changeMember:
 			reason := strings.Join(m.from.differs(m.to), ", ")
 			if joined[m.host] {
@@ -207,22 +216,9 @@ func (p *planner) planMembers(seats []seat, known []string) error {
 	return nil
 }
 
-func addReason(set string, m move) string {
-	switch {
-	case m.to.arbiter:
-		return "add to " + set + " as arbiter"
-	case m.again:
-		return "add to " + set + " anew, without a vote until it has caught up"
-	}
-	return "add to " + set + ", without a vote until it has caught up"
-}
-
 // removal says why a member goes. One that the manifest never named goes only with approval.
 func (p *planner) removal(host string, known []string) (reason string, destroys bool) {
-	switch _, wanted := p.want.member(host); {
-	case wanted:
-		return "an arbiter and a member with data cannot become each other in place (its volume stays)", false
-	case slices.Contains(known, host):
+	if slices.Contains(known, host) {
 		return "no longer in the manifest (its volume stays)", false
 	}
 	return "was never in the manifest; somebody else added it (its volume stays)", true

@@ -83,13 +83,13 @@ type move struct {
 	host   string
 	from   shape // zero for addMember
 	to     shape // zero for removeMember
-	again  bool  // an addMember that replaces one that was removed before
 }
 
 // planTopology lists the reconfigurations from the members that are to those that are wanted. After each of them the
 // set is one that the server takes (manual, "Replica Set Configuration": at most 50 members of which 7 vote, one that
 // may become primary) and no weaker than it must be: members join before others leave, those that are away leave
-// first, and the primary leaves last. It says whether that leads to what is wanted.
+// first, and the primary leaves last. It says whether that leads to what is wanted. No member may be an arbiter in one and
+// have data in the other.
 func planTopology(have []seat, want []wantMember) (moves []move, reached bool) {
 	t := &topology{members: slices.Clone(have), want: want}
 	for limit := 6 * (len(have) + len(want)); limit > 0 && t.next(); {
@@ -107,7 +107,6 @@ type topology struct {
 	members []seat
 	want    []wantMember
 	moves   []move
-	removed map[string]bool // hosts that were taken out to be added again
 }
 
 // next makes the first move that is possible, in the order in which they are best made.
@@ -121,7 +120,7 @@ func (t *topology) join() bool {
 		if t.find(m.host) >= 0 || len(t.members) >= maxMembers || m.arbiter && (t.voters() >= maxVoters || t.hasArbiter()) {
 			continue
 		}
-		t.moves = append(t.moves, move{action: addMember, host: m.host, to: m.joining(), again: t.removed[m.host]})
+		t.moves = append(t.moves, move{action: addMember, host: m.host, to: m.joining()})
 		t.members = append(t.members, seat{host: m.host, shape: m.joining()})
 		return true
 	}
@@ -133,7 +132,7 @@ func (t *topology) gain() bool {
 	for _, electable := range []bool{true, false} {
 		for _, m := range t.want {
 			i := t.find(m.host)
-			if i >= 0 && m.electable() == electable && !t.replaces(i, m) && m.votes > t.members[i].shape.votes && t.voters() < maxVoters {
+			if i >= 0 && m.electable() == electable && m.votes > t.members[i].shape.votes && t.voters() < maxVoters {
 				return t.change(i, m.shape)
 			}
 		}
@@ -145,7 +144,7 @@ func (t *topology) gain() bool {
 func (t *topology) adjust() bool {
 	for _, m := range t.want {
 		i := t.find(m.host)
-		if i < 0 || t.replaces(i, m) || t.members[i].shape.votes != m.votes || t.members[i].shape.equal(m.shape) {
+		if i < 0 || t.members[i].shape.votes != m.votes || t.members[i].shape.equal(m.shape) {
 			continue
 		}
 		if m.electable() || t.othersElectable(i) {
@@ -161,7 +160,7 @@ func (t *topology) lose() bool {
 	var candidates []int
 	for i, p := range t.members {
 		m, wanted := t.wanted(p.host)
-		leaves := !wanted || t.replaces(i, m) || m.votes < p.shape.votes
+		leaves := !wanted || m.votes < p.shape.votes
 		if leaves && (!p.shape.electable() || t.othersElectable(i)) {
 			candidates = append(candidates, i)
 		}
@@ -182,7 +181,7 @@ func (t *topology) lose() bool {
 	}
 	slices.SortStableFunc(candidates, func(a, b int) int { return cmp.Compare(rank(a), rank(b)) })
 	i := candidates[0]
-	if m, wanted := t.wanted(t.members[i].host); wanted && !t.replaces(i, m) {
+	if m, wanted := t.wanted(t.members[i].host); wanted {
 		return t.change(i, m.shape)
 	}
 	return t.remove(i)
@@ -214,10 +213,6 @@ func (t *topology) pending() bool {
 	return false
 }
 
-// replaces says whether the member can only become what is wanted by being removed and added again: the server does
-// not let an arbiter become a member with data, or the other way round.
-func (t *topology) replaces(i int, m wantMember) bool { return t.members[i].shape.arbiter != m.arbiter }
-
 func (t *topology) change(i int, to shape) bool {
 	p := &t.members[i]
 	t.moves = append(t.moves, move{action: changeMember, host: p.host, from: p.shape, to: to})
@@ -232,10 +227,6 @@ func (t *topology) remove(i int) bool {
 	p := t.members[i]
 	t.moves = append(t.moves, move{action: removeMember, host: p.host, from: p.shape})
 	t.members = slices.Delete(t.members, i, i+1)
-	if t.removed == nil {
-		t.removed = map[string]bool{}
-	}
-	t.removed[p.host] = true
 	return true
 }
 
