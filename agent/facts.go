@@ -13,7 +13,7 @@ func fillFacts(st *report.Status, n Node) {
 	}
 	for _, m := range f.Members {
 		st.Members = append(st.Members, report.Member{
-			Component: n.Component, Host: m.Host, State: m.State, Health: m.Health, Lag: m.Lag, Priority: m.Priority, Votes: m.Votes,
+			Component: n.Component, Host: m.Host, On: m.On, State: m.State, Health: m.Health, Lag: m.Lag, Priority: m.Priority, Votes: m.Votes,
 			Hidden: m.Hidden, Arbiter: m.Arbiter, Delay: m.Delay, Version: m.Version, Started: m.Started, Trouble: m.Trouble,
 		})
 	}

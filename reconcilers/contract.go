@@ -154,9 +154,10 @@ type ServiceFacts struct {
 // MemberFacts is one member of a replica set.
 type MemberFacts struct {
 	Host     string        `json:"host" yaml:"host"`
-	State    string        `json:"state" yaml:"state"`   // the server's word: PRIMARY, SECONDARY, RECOVERING, ...
-	Health   bool          `json:"health" yaml:"health"` // whether the member that was asked reaches it
-	Lag      time.Duration `json:"lag" yaml:"lag"`       // behind the primary, beyond Delay
+	On       string        `json:"on,omitempty" yaml:"on,omitempty"` // the host whose agent runs it, where it is another one
+	State    string        `json:"state" yaml:"state"`               // the server's word: PRIMARY, SECONDARY, RECOVERING, ...
+	Health   bool          `json:"health" yaml:"health"`             // whether the member that was asked reaches it
+	Lag      time.Duration `json:"lag" yaml:"lag"`                   // behind the primary, beyond Delay
 	Priority float64       `json:"priority" yaml:"priority"`
 	Votes    int           `json:"votes" yaml:"votes"`
 	Hidden   bool          `json:"hidden,omitempty" yaml:"hidden,omitempty"`

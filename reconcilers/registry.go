@@ -1,9 +1,11 @@
 package reconcilers
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -20,6 +22,9 @@ type Deps struct {
 	Redact    func(string) string // cleans text from engines of every secret value the agent knows
 	Terraform Terraform
 	OpenTofu  Terraform
+
+	// Dial connects to what has no container on this host; nil: as net.Dialer does.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Terraform says where the tool, or OpenTofu in its place, is on this host.

@@ -25,8 +25,10 @@ type Set struct {
 type Member struct {
 	Component string `json:"component" yaml:"component"`
 	Host      string `json:"host" yaml:"host"`
-	State     string `json:"state" yaml:"state"`
-	Health    bool   `json:"health" yaml:"health"`
+	// On is the host whose agent runs it, where that is another one than the instance's.
+	On     string `json:"on,omitempty" yaml:"on,omitempty"`
+	State  string `json:"state" yaml:"state"`
+	Health bool   `json:"health" yaml:"health"`
 	// Lag is how far it is behind the primary beyond Delay; news only when it grows or shrinks much.
 	Lag      time.Duration `json:"lagNs" yaml:"lag"`
 	Priority float64       `json:"priority" yaml:"priority"`
@@ -61,8 +63,11 @@ func (m Member) LagWord() string {
 	return age(m.Lag)
 }
 
-// Traits are what sets a member apart from one with data that serves clients: "hidden", "delayed 1 h".
+// Traits are what sets a member apart from one of this host with data that serves clients: "on usa-b", "hidden", "delayed 1 h".
 func (m Member) Traits() (traits []string) {
+	if m.On != "" {
+		traits = append(traits, "on "+clean(m.On))
+	}
 	if m.Arbiter && m.State != "ARBITER" {
 		traits = append(traits, "arbiter")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -173,7 +174,7 @@ func (s *session) sendInitiate(ctx context.Context, m wantMember, fellows []stri
 		return nil
 	case hasCode(err, codeNodeNotFound):
 		return &reconcilers.BlockedError{
-			Reason: "UnknownHost", Message: fmt.Sprintf("the member cannot reach itself as %s", m.host), Err: err,
+			Reason: "UnknownHost", Message: unreachable(m, fellows), Err: err,
 			Do: "Use the service's name on a network that all members share as the member's host",
 		}
 	case hasCode(err, codeInvalidReplicaSetConfig):
@@ -185,9 +186,17 @@ func (s *session) sendInitiate(ctx context.Context, m wantMember, fellows []stri
 	return fmt.Errorf("initiate %s with %s: %w", s.want.set, m.host, err)
 }
 
+// unreachable says who may not have been reached: the server tells it in words alone.
+func unreachable(m wantMember, fellows []string) string {
+	if len(fellows) == 0 {
+		return "the member cannot reach itself as " + m.host
+	}
+	return fmt.Sprintf("%s does not reach all of itself, %s by their names, or with its key", m.host, strings.Join(fellows, ", "))
+}
+
 // makeRoot makes the administrator where the server has no user at all.
 func (s *session) makeRoot(ctx context.Context) error {
-	m, err := s.primary(ctx)
+	m, err := s.ownPrimary(ctx)
 	if err != nil {
 		return err
 	}
@@ -214,12 +223,13 @@ func (s *session) primary(ctx context.Context) (wantMember, error) {
 	return m, err
 }
 
-// onPrimary does something with the administrator's client of the primary; again when the primary has changed.
+// onPrimary does something with the administrator's client of the primary; again when the primary has changed. One on
+// another host is left to the agent there.
 func (s *session) onPrimary(ctx context.Context, do func(client *driver.Client) error) error {
 	limited, cancel := context.WithTimeout(ctx, primaryLimit)
 	defer cancel()
 	for {
-		m, err := s.primary(limited)
+		m, err := s.ownPrimary(limited)
 		if err != nil {
 			return err
 		}

@@ -130,12 +130,15 @@ func (s *session) backupDue() bool {
 }
 
 // backupFacts tells of backups in the status.
-func (s *session) backupFacts(f *reconcilers.Facts) {
+func (s *session) backupFacts(f *reconcilers.Facts, st status) {
 	b, last := s.want.backup, s.memory.Backup
 	if b == nil {
 		return
 	}
 	told := map[string]any{"folder": b.folder}
+	if m, ok := s.want.backedUp(st); ok && !m.local() {
+		told["madeOn"] = m.on
+	}
 	if schedule, err := cron.ParseStandard(b.schedule); err == nil {
 		from := last.Taken
 		if from.IsZero() {
@@ -214,7 +217,7 @@ func (s *session) makeBackup(ctx context.Context, began time.Time) (file string,
 	return file, size, err
 }
 
-// backupSource is a secondary that is not behind, or the primary of a set of one.
+// backupSource is a secondary of this host that is not behind, or the primary of a set of one.
 func (s *session) backupSource(ctx context.Context) (wantMember, error) {
 	primary, err := s.primary(ctx)
 	if err != nil || len(s.want.members) == 1 {
@@ -228,16 +231,33 @@ func (s *session) backupSource(ctx context.Context) (wantMember, error) {
 	if err != nil {
 		return primary, err
 	}
-	for _, m := range s.want.members {
+	m, ok := s.want.backedUp(st)
+	switch {
+	case !ok:
+		return primary, fmt.Errorf("no secondary of %s has caught up; the primary is not loaded with a backup", s.want.set)
+	case !m.local():
+		return m, fmt.Errorf("it is made beside %s now", m.title())
+	}
+	return m, nil
+}
+
+// backedUp is the secondary that backups are read from: the first one that has caught up and that an agent runs. All
+// agents of a set see the same one, so that one of them makes the backup.
+func (w want) backedUp(st status) (wantMember, bool) {
+	for _, m := range w.members {
 		seen, there := st.member(m.host)
-		if _, err := find(ctx, s.target.Services, m); err != nil {
-			continue // it runs on another host
-		}
-		if there && seen.Health == 1 && seen.State == stateSecondary && m.delay == 0 && newestOptime(st).Sub(seen.Optime) < backupBehind {
-			return m, nil
+		if there && (m.local() || m.on != "") && seen.Health == 1 && seen.State == stateSecondary && m.delay == 0 &&
+			newestOptime(st).Sub(seen.Optime) < backupBehind {
+			return m, true
 		}
 	}
-	return primary, fmt.Errorf("no secondary of %s on this host has caught up; the primary is not loaded with a backup", s.want.set)
+	return wantMember{}, false
+}
+
+// backupIsOurs says whether this agent makes the backups. Where nobody can, the one beside the primary tells of it.
+func (s *session) backupIsOurs(st status, keeper string) bool {
+	m, ok := s.want.backedUp(st)
+	return ok && m.local() || !ok && keeper == ""
 }
 
 // dumpDatabase adds all collections and views of a database.

@@ -212,7 +212,7 @@ func (s *session) refusedRoot(ctx context.Context, m wantMember) error {
 // foreignNameInLog finds the set name that mongod complained of at its start, or "".
 func (s *session) foreignNameInLog(ctx context.Context, m wantMember) string {
 	at, err := find(ctx, s.target.Services, m)
-	if err != nil {
+	if err != nil || !m.local() {
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)

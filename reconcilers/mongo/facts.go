@@ -32,7 +32,8 @@ func (s *session) facts(st status, c config, seen []sighting) reconcilers.Facts 
 	}
 	serving := 0
 	for _, m := range st.Members {
-		fact := reconcilers.MemberFacts{Host: m.Host, State: m.StateName, Health: m.Health == 1, Trouble: s.troubledSince(m)}
+		wanted, _ := s.want.member(m.Host)
+		fact := reconcilers.MemberFacts{Host: m.Host, On: wanted.on, State: m.StateName, Health: m.Health == 1, Trouble: s.troubledSince(m)}
 		if i, there := c.member(m.Host); there {
 			is := c.Members[i].shape()
 			fact.Priority, fact.Votes, fact.Hidden, fact.Arbiter, fact.Delay = is.priority, is.votes, is.hidden, is.arbiter, time.Duration(is.delay)*time.Second
@@ -142,15 +143,15 @@ func (s *session) memberTrouble(st status) error {
 			continue
 		}
 		if m.refusesKey() {
-			refused = append(refused, m.Host)
+			refused = append(refused, s.want.title(m.Host))
 			continue
 		}
 		if m.Health == 1 {
-			syncing = append(syncing, m.Host+" ("+m.StateName+")")
+			syncing = append(syncing, s.want.title(m.Host)+" ("+m.StateName+")")
 			continue
 		}
 		longAway = longAway || s.r.deps.Clock.Now().Sub(s.r.firstSeen(trouble)) > patience
-		away = append(away, m.Host)
+		away = append(away, s.want.title(m.Host))
 	}
 	switch {
 	case len(refused) > 0:

@@ -21,6 +21,7 @@ import (
 // writer inserts one document after the other with majority concern, as an application does.
 type writer struct {
 	s       *set
+	at      func(ctx context.Context, host string) (reconcilers.Container, error)
 	client  *driver.Client
 	stop    context.CancelFunc
 	ended   chan struct{}
@@ -36,7 +37,7 @@ func (w *writer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil {
 		return nil, err
 	}
-	c, err := w.s.lab.Find(ctx, host)
+	c, err := w.at(ctx, host)
 	if err != nil {
 		return nil, err
 	}
@@ -46,11 +47,17 @@ func (w *writer) DialContext(ctx context.Context, network, address string) (net.
 // write starts a writer that goes on until lost is asked, at most until the test ends.
 func (s *set) write() *writer {
 	s.t.Helper()
-	w := &writer{s: s, ended: make(chan struct{})}
 	hosts := make([]string, len(three))
 	for i, name := range three {
 		hosts[i] = name + ":27017"
 	}
+	return s.writeTo(hosts, s.lab.Find)
+}
+
+// writeTo is the same with other host names, each found as at says.
+func (s *set) writeTo(hosts []string, at func(ctx context.Context, host string) (reconcilers.Container, error)) *writer {
+	s.t.Helper()
+	w := &writer{s: s, at: at, ended: make(chan struct{})}
 	var err error
 	w.client, err = driver.Connect(options.Client().SetHosts(hosts).SetReplicaSet("rs0").SetDialer(w).
 		SetWriteConcern(writeconcern.Majority()).SetServerSelectionTimeout(5 * time.Second).

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	driver "go.mongodb.org/mongo-driver/v2/mongo"
@@ -142,8 +143,12 @@ func (s *session) orderedForce(ctx context.Context) (*Force, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.mayForce(s.want.force, list); err != nil {
+	best, err := s.mayForce(s.want.force, list)
+	if err != nil {
 		return nil, err
+	}
+	if keeper := s.want.keeper(best.member); keeper != "" {
+		return nil, fmt.Errorf("the order in the manifest is for %s, beside %s, the newest of the survivors", keeper, best.member.host)
 	}
 	return s.want.force, nil
 }
@@ -172,6 +177,9 @@ func (s *session) forceMajority(ctx context.Context) error {
 	best, err := s.mayForce(order, list)
 	if err != nil {
 		return &reconcilers.BlockedError{Reason: "LostMajority", Message: "a majority is not forced: " + err.Error(), Do: "Merge an order for what the status says now"}
+	}
+	if keeper := s.want.keeper(best.member); keeper != "" {
+		return &reconcilers.WaitError{For: fmt.Sprintf("%s, beside %s, the newest of the survivors, to force a majority", keeper, best.member.host), Again: time.Second}
 	}
 	client, err := s.logInRoot(ctx, best.member)
 	if err != nil {

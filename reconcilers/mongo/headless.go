@@ -56,7 +56,7 @@ func (s *session) observeHeadless(ctx context.Context, o reconcilers.Observed, s
 		if err != nil {
 			return o, err
 		}
-		if heir != "" {
+		if m, ours := s.want.member(heir); ours && m.local() { // another one's agent sees the same
 			o.State = observation{want: s.want, phase: headless, config: c, heir: heir}
 		}
 		break

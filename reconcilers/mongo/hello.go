@@ -59,10 +59,11 @@ type probe struct {
 	id   int32
 }
 
-// openProbe connects to an address (ip:port).
-func openProbe(ctx context.Context, address string) (*probe, error) {
-	dialer := net.Dialer{Timeout: dialLimit}
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+// openProbe connects to an address (ip:port, or name:port of a member elsewhere).
+func openProbe(ctx context.Context, dial dialerFunc, address string) (*probe, error) {
+	limited, cancel := context.WithTimeout(ctx, dialLimit)
+	defer cancel()
+	conn, err := dial(limited, "tcp", address)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package mongo_test
 
 import (
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -28,12 +29,16 @@ func load(database string, files map[string]string) (*desired.Fleet, error) {
 	tree := fstest.MapFS{
 		"fleet.yaml":           {Data: []byte("apiVersion: dive/v1alpha1\nkind: Fleet\nmetadata: {name: test}\n")},
 		"hosts/deu-01.yaml":    {Data: []byte("apiVersion: dive/v1alpha1\nkind: Host\nmetadata: {name: deu-01}\nspec: {}\n")},
+		"hosts/deu-02.yaml":    {Data: []byte("apiVersion: dive/v1alpha1\nkind: Host\nmetadata: {name: deu-02}\nspec: {}\n")},
 		"instances/deu.yaml":   {Data: []byte("apiVersion: dive/v1alpha1\nkind: Instance\nmetadata: {name: deu}\nspec: {blueprint: b, host: deu-01}\n")},
 		"blueprints/b/readme":  {Data: []byte("b")},
 		"blueprints/b/ok.json": {Data: []byte(`[{"_id": 1}]`)},
 	}
 	for name, text := range files {
-		tree["blueprints/b/"+name] = &fstest.MapFile{Data: []byte(text)}
+		if !strings.HasPrefix(name, "instances/") {
+			name = "blueprints/b/" + name
+		}
+		tree[name] = &fstest.MapFile{Data: []byte(text)}
 	}
 	tree["blueprints/b/blueprint.yaml"] = &fstest.MapFile{Data: []byte(`apiVersion: dive/v1alpha1
 kind: Blueprint
@@ -102,6 +107,50 @@ func TestMistakesInManifest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(c.text, map[string]string{"bad.json": `[{"id": 1}]`})
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+// other is an instance of the same blueprint on another host.
+func other(name, host, rest string) map[string]string {
+	return map[string]string{"instances/" + name + ".yaml": "apiVersion: dive/v1alpha1\nkind: Instance\nmetadata: {name: " + name +
+		"}\nspec: {blueprint: b, host: " + host + rest + "}\n"}
+}
+
+func TestMembersOnSeveralHosts(t *testing.T) {
+	const here, there = "{service: mongodb, on: deu-01, host: a.example}", "{service: mongodb, on: deu-02, host: \"b.example:27018\"}"
+	fleet, err := load("      members: ["+here+", "+there+"]\n", other("deu2", "deu-02", ""))
+	require.NoError(t, err)
+	for _, name := range []string{"deu", "deu2"} {
+		for _, node := range fleet.Instances[name].Graph.Nodes {
+			if node.ID == "database" {
+				require.Len(t, node.Needs, 1, "what runs on another host is no service here")
+			}
+		}
+	}
+	own := ", components: {database: {kind: MongoReplicaSet, root: {username: admin, password: x}, members: ["
+	for name, c := range map[string]struct {
+		members string
+		others  map[string]string
+		want    string
+	}{
+		"no instance there": {here + ", " + there, nil, "blueprint.yaml:12:66: member b.example:27018: no instance on host deu-02 runs it"},
+		"another list": {
+			here + ", " + there, other("deu2", "deu-02", own+there+", "+here+"]}}"),
+			"instance deu2 (instances/deu2.yaml) has another rs0: rs0 of a.example:27017 on deu-01, b.example:27018 on deu-02 here, rs0 of b.example:27018 on deu-02, a.example:27017 on deu-01 there",
+		},
+		"no local one":       {there, other("deu2", "deu-02", ""), "no member of rs0 is on this instance's host deu-01"},
+		"no host":            {"{service: mongodb, on: deu-01}, " + there, other("deu2", "deu-02", ""), "member mongodb needs a host (name:port)"},
+		"neither":            {"{service: mongodb}, {priority: 0}", nil, "a member without a service needs a host"},
+		"no service here":    {"{on: deu-01, host: a.example}, " + there, other("deu2", "deu-02", ""), "member a.example is on this instance's host deu-01: name the service"},
+		"nobody initiates":   {"{host: c.example}, " + here, nil, "member c.example is the first that may become primary and no agent runs it"},
+		"a secret":           {"{service: mongodb, on: \"${PASSWORD}\", host: a.example}, " + here, nil, "must be known before anything runs"},
+		"same name on two":   {here + ", {service: mongodb, on: deu-02, host: a.example}", other("deu2", "deu-02", ""), "member a.example:27017 stands twice"},
+		"an unknown service": {"{service: mongo, on: deu-01, host: a.example}, " + there, other("deu2", "deu-02", ""), `no service "mongo"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := load("      members: ["+c.members+"]\n", c.others)
 			require.ErrorContains(t, err, c.want)
 		})
 	}

@@ -226,7 +226,7 @@ func (s *session) rename(ctx context.Context, what step) error {
 // stepDown makes another member primary when host is it. An answer that does not come is an answer: the server closes
 // its connections. Whether it worked shows in who is primary then.
 func (s *session) stepDown(ctx context.Context, host string) error {
-	m, err := s.primary(ctx)
+	m, err := s.ownPrimary(ctx)
 	if err != nil || m.host != host {
 		return err
 	}

@@ -35,6 +35,7 @@ const (
 type observation struct {
 	want    want
 	phase   phase
+	keeper  string // the agent that changes the set; empty: this one
 	config  config
 	root    bool // the administrator is to be made
 	stale   bool // the administrator has a former password
@@ -63,7 +64,7 @@ func (s *session) observe(ctx context.Context) (reconcilers.Observed, error) {
 	seen := s.look(ctx)
 	anyFound := false
 	for _, one := range seen {
-		anyFound = anyFound || one.found
+		anyFound = anyFound || one.found && (one.member.local() || one.hello.SetName == s.want.set)
 	}
 	if !anyFound || s.want.unknown != "" {
 		return s.observeNothing(seen)
@@ -100,12 +101,13 @@ func (s *session) observe(ctx context.Context) (reconcilers.Observed, error) {
 func (s *session) observeNothing(seen []sighting) (reconcilers.Observed, error) {
 	o := reconcilers.Observed{}
 	if s.memory.ReplicaSetID == "" {
-		o.State = observation{want: s.want, phase: absent}
+		o.State = observation{want: s.want, phase: absent, keeper: s.want.keeper(s.want.initial())}
 	}
 	if s.want.unknown != "" {
 		return o, &reconcilers.WaitError{For: s.want.unknown}
 	}
-	return o, fmt.Errorf("observe member %s: %w", seen[0].member.host, seen[0].err)
+	at := max(0, slices.IndexFunc(seen, func(one sighting) bool { return one.member.local() }))
+	return o, fmt.Errorf("observe member %s: %w", seen[at].member.host, seen[at].err)
 }
 
 // settleStart waits for a mongod that is starting: while none answers as one of a replica set, for the first that does;
@@ -184,7 +186,7 @@ func (s *session) observeGhosts(ctx context.Context, seen []sighting) (initiated
 	initial := s.want.initial()
 	for _, one := range seen {
 		if one.member.host == initial.host && one.err != nil {
-			return false, nil, &reconcilers.WaitError{For: initial.host + " to accept connections", Again: time.Second, Err: one.err}
+			return false, nil, &reconcilers.WaitError{For: initial.title() + " to accept connections", Again: time.Second, Err: one.err}
 		}
 	}
 	fresh, isRoot, err := s.isFresh(ctx, initial)
@@ -198,6 +200,9 @@ func (s *session) observeGhosts(ctx context.Context, seen []sighting) (initiated
 	}
 	if err != nil || !fresh {
 		return err == nil, nil, err
+	}
+	if err := s.mayInitiate(s.want.keeper(initial), seen); err != nil {
+		return false, nil, err
 	}
 	return false, observation{want: s.want, phase: empty, root: !isRoot, blank: blank}, nil
 }
@@ -213,7 +218,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if err != nil {
 		return o, err
 	}
-	state := observation{want: s.want, phase: running, root: !isRoot}
+	state := observation{want: s.want, phase: running, keeper: s.want.keeper(primary), root: !isRoot}
 	if isRoot {
 		if state.stale, err = s.rootIsStale(ctx, primary); err != nil {
 			return o, err
@@ -274,15 +279,19 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	}
 	o.Holds = s.holds(state, isRoot && !state.stale)
 	o.Facts.Notes = append(o.Facts.Notes, notes...)
-	s.backupFacts(&o.Facts)
-	state.backup = s.backupDue()
+	s.backupFacts(&o.Facts, st)
+	state.backup = s.backupDue() && s.backupIsOurs(st, state.keeper)
 	if isRoot && !state.lacks(s.want.uriUser) {
 		o.Outputs = s.outputs(state)
 	}
 	trouble := s.memberTrouble(st)
-	if !isBlocked(trouble) {
-		o.State = state
+	if isBlocked(trouble) {
+		return o, trouble
 	}
+	if left := leftToKeeper(state); left != nil {
+		trouble, state.backup = left, false
+	}
+	o.State = state
 	return o, trouble
 }
 

@@ -54,7 +54,8 @@ func (p *planner) add(s step, kind reconcilers.Action, address, reason string, d
 }
 
 // Plan lists every step that is missing: the set first, then users and documents while it is small, then members one
-// at a time. A member is added without a vote and gets it in a step of its own, when it has caught up.
+// at a time. A member is added without a vote and gets it in a step of its own, when it has caught up. Of a set whose
+// primary is on another host only the backup is this agent's.
 func (r *Reconciler) Plan(_ reconcilers.Target, o reconcilers.Observed) (reconcilers.Plan, error) {
 	state, ok := o.State.(observation)
 	if !ok {
@@ -64,11 +65,17 @@ func (r *Reconciler) Plan(_ reconcilers.Target, o reconcilers.Observed) (reconci
 	var err error
 	switch state.phase {
 	case running:
-		err = p.planSet(state)
+		if state.keeper == "" {
+			err = p.planSet(state)
+		} else {
+			p.planBackup(state.backup)
+		}
 	case headless:
 		p.planHeadless(state)
 	case absent, empty:
-		err = p.planNew(state)
+		if state.keeper == "" {
+			err = p.planNew(state)
+		}
 	}
 	if err != nil {
 		return reconcilers.Plan{}, err

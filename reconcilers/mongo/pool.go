@@ -140,8 +140,11 @@ type place struct {
 
 func (p place) identity() string { return p.container.ID + "@" + p.container.StartedAt.String() }
 
-// find asks for the container of a member's service.
+// find asks for the container of a member's service. A member on another host is where its host name leads.
 func find(ctx context.Context, services reconcilers.Services, m wantMember) (place, error) {
+	if !m.local() {
+		return place{address: m.host}, nil
+	}
 	c, err := services.Find(ctx, m.service)
 	if err != nil {
 		return place{}, err

@@ -52,7 +52,7 @@ func (s *session) awaitPrimary(ctx context.Context, limit time.Duration, among [
 	if m, ok := s.writable(s.look(ctx)); ok { // a member that has yet to be renamed
 		return m, nil
 	}
-	stranger, err := s.memberAt(seen.hello.Primary)
+	stranger, err := s.stranger(ctx, seen.hello.Primary)
 	if err != nil {
 		return wantMember{}, err
 	}

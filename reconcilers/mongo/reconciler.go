@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 type Reconciler struct {
 	deps reconcilers.Deps
 	pool *pool
+	dial dialerFunc
 
 	mu       sync.Mutex
 	since    map[string]time.Time // when a trouble was first seen, by component and member
@@ -33,7 +35,11 @@ var (
 
 // New makes the reconciler of kind MongoReplicaSet. It connects to nothing.
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
-	return &Reconciler{deps: deps, pool: newPool(), since: map[string]time.Time{}, verified: map[string]time.Time{}, versions: map[string]version{}}
+	dial := dialerFunc(deps.Dial)
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
+	return &Reconciler{deps: deps, pool: newPool(), dial: dial, since: map[string]time.Time{}, verified: map[string]time.Time{}, versions: map[string]version{}}
 }
 
 // Registration is this kind's line in the program's list of reconcilers.

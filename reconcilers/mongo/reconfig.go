@@ -25,7 +25,7 @@ func (s *session) reconfigure(ctx context.Context, change func(c *config) (bool,
 	limited, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	for {
-		m, err := s.primary(limited)
+		m, err := s.ownPrimary(limited)
 		if err != nil {
 			return err
 		}

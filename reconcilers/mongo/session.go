@@ -36,7 +36,7 @@ type session struct {
 type sighting struct {
 	member wantMember
 	place  place
-	found  bool // its service runs
+	found  bool // its service runs; it answers, where that is on another host
 	hello  hello
 	err    error
 
@@ -46,6 +46,14 @@ type sighting struct {
 }
 
 func (s sighting) answers() bool { return s.err == nil }
+
+// identity tells one start of the member's server from another.
+func (s sighting) identity() string {
+	if !s.member.local() && s.hello.Version != nil {
+		return s.hello.Version.Process.Hex()
+	}
+	return s.place.identity()
+}
 
 func (r *Reconciler) open(t reconcilers.Target) (*session, error) {
 	w, err := resolve(t)
@@ -87,8 +95,8 @@ func (s *session) ask(ctx context.Context, m wantMember) sighting {
 	if err != nil {
 		return sighting{member: m, err: err}
 	}
-	seen := sighting{member: m, place: at, found: true}
-	p, err := openProbe(ctx, at.address)
+	seen := sighting{member: m, place: at, found: m.local()}
+	p, err := openProbe(ctx, s.r.dial, at.address)
 	if err != nil {
 		seen.err = err
 		return seen
@@ -96,9 +104,10 @@ func (s *session) ask(ctx context.Context, m wantMember) sighting {
 	defer p.close()
 	asked := s.r.deps.Clock.Now()
 	if seen.hello, seen.err = p.hello(ctx, nil, 0); seen.err == nil {
+		seen.found = true
 		seen.trip = s.r.deps.Clock.Now().Sub(asked)
 		seen.ahead = seen.hello.LocalTime.Sub(asked.Add(seen.trip / 2))
-		seen.version = s.r.versionOf(s.component+"/"+m.host, at.identity(), func() string { return p.version(ctx) })
+		seen.version = s.r.versionOf(s.component+"/"+m.host, seen.identity(), func() string { return p.version(ctx) })
 	}
 	return seen
 }
@@ -145,7 +154,7 @@ func (s *session) follow(ctx context.Context, m wantMember, hoped func(hello) bo
 			}
 		}
 		if last.found {
-			h, err := listen(ctx, last.place.address, hoped)
+			h, err := listen(ctx, s.r.dial, last.place.address, hoped)
 			if err == nil {
 				last.hello, last.err = h, nil
 				return last
@@ -166,8 +175,8 @@ func (s *session) follow(ctx context.Context, m wantMember, hoped func(hello) bo
 
 // listen hears one member's changes over one connection until it says what is hoped for. The last word is given with
 // the error too.
-func listen(ctx context.Context, address string, hoped func(hello) bool) (hello, error) {
-	p, err := openProbe(ctx, address)
+func listen(ctx context.Context, dial dialerFunc, address string, hoped func(hello) bool) (hello, error) {
+	p, err := openProbe(ctx, dial, address)
 	if err != nil {
 		return hello{}, err
 	}
@@ -200,16 +209,17 @@ func (s *session) client(ctx context.Context, m wantMember, l login, name string
 	})
 }
 
-// dialer reaches the member where its container is at the time of the dial.
+// dialer reaches the member where its container is at the time of the dial, or under its host name on another host.
 func (s *session) dialer(m wantMember) dialerFunc {
-	services := s.target.Services
+	services, dial := s.target.Services, s.r.dial
 	return func(ctx context.Context, network, _ string) (net.Conn, error) {
 		at, err := find(ctx, services, m)
 		if err != nil {
 			return nil, err
 		}
-		dialer := net.Dialer{Timeout: dialLimit}
-		return dialer.DialContext(ctx, network, at.address)
+		limited, cancel := context.WithTimeout(ctx, dialLimit)
+		defer cancel()
+		return dial(limited, network, at.address)
 	}
 }
 

@@ -1,6 +1,7 @@
 package mongo
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -52,9 +53,10 @@ var (
 
 // Member is one mongod of the set.
 type Member struct {
-	Service  string            `yaml:"service" required:"true" doc:"The service that runs it."`
+	Service  string            `yaml:"service" doc:"The service that runs it. Needed for a member on this instance's own host."`
+	On       desired.Expr      `yaml:"on" doc:"Name of the host whose agent runs it, when the members are on several. Default: this instance's host, or, without a service, one that no agent of this fleet runs it on."`
 	Port     int               `yaml:"port" default:"27017" doc:"Port in the container."`
-	Host     desired.Expr      `yaml:"host" doc:"Name and port under which members and clients know it. Default: service:port."`
+	Host     desired.Expr      `yaml:"host" doc:"Name and port under which members and clients know it, on all hosts. Default, where all members are on one host: service:port."`
 	Priority *float64          `yaml:"priority" doc:"How much it should be primary, 0 (never) to 1000. Default 1, or 0 when hidden, delayed, an arbiter or without vote."`
 	Votes    *int              `yaml:"votes" doc:"0 or 1. Default 1."`
 	Hidden   bool              `yaml:"hidden" doc:"Clients do not see it."`
@@ -158,11 +160,11 @@ func (s *Spec) seedDatabase(seed Seed) string {
 
 // Needs asks for each member's service to run. Healthy would be too much: a health check that asks for PRIMARY passes
 // only after this component is done.
-func (s *Spec) Needs(*desired.Check) []desired.Need {
+func (s *Spec) Needs(c *desired.Check) []desired.Need {
 	var needs []desired.Need
 	seen := map[string]bool{}
 	for _, m := range s.Members {
-		if m.Service == "" || seen[m.Service] {
+		if _, elsewhere := m.place(c); elsewhere || seen[m.Service] {
 			continue
 		}
 		seen[m.Service] = true
@@ -177,6 +179,7 @@ func (s *Spec) Needs(*desired.Check) []desired.Need {
 // Validate checks what the types cannot say.
 func (s *Spec) Validate(c *desired.Check) {
 	s.validateMembers(c, c.At("members"))
+	s.validatePlaces(c)
 	names := map[string]bool{}
 	for _, u := range s.Users {
 		id := u.database() + "." + u.Name
@@ -251,14 +254,14 @@ func (s *Spec) validateMembers(c *desired.Check, at desired.Position) {
 	hosts := map[string]bool{}
 	for _, m := range s.Members {
 		if m.votes() < 0 || m.votes() > 1 {
-			c.Errorf(m.Position, "member %s has %d votes: 0 or 1 is possible", m.Service, m.votes())
+			c.Errorf(m.Position, "member %s has %d votes: 0 or 1 is possible", m.title(), m.votes())
 		}
 		voters += m.votes()
 		switch p := m.priority(); {
 		case p < 0 || p > 1000:
-			c.Errorf(m.Position, "member %s has priority %v: 0 to 1000 is possible", m.Service, p)
+			c.Errorf(m.Position, "member %s has priority %v: 0 to 1000 is possible", m.title(), p)
 		case p > 0 && (m.Hidden || m.Delay > 0 || m.Arbiter || m.votes() == 0):
-			c.Errorf(m.Position, "member %s is hidden, delayed, an arbiter or without a vote, so its priority must be 0", m.Service)
+			c.Errorf(m.Position, "member %s is hidden, delayed, an arbiter or without a vote, so its priority must be 0", m.title())
 		case p > 0:
 			electable++
 		}
@@ -267,11 +270,11 @@ func (s *Spec) validateMembers(c *desired.Check, at desired.Position) {
 			arbiters++
 		}
 		if m.port() < 1 || m.port() > 65535 {
-			c.Errorf(m.Position, "member %s: %d is no port", m.Service, m.port())
+			c.Errorf(m.Position, "member %s: %d is no port", m.title(), m.port())
 		}
 		host, err := m.host(c.Scope)
 		if err != nil {
-			c.Errorf(m.Position, "member %s: %v", m.Service, err)
+			c.Errorf(m.Position, "member %s: %v", m.title(), err)
 			continue
 		}
 		if host != "" && hosts[host] {
@@ -294,9 +297,9 @@ func (s *Spec) validateMembers(c *desired.Check, at desired.Position) {
 func (m Member) validateRole(c *desired.Check) {
 	switch delay := m.Delay.Std(); {
 	case m.Arbiter && (m.Hidden || delay > 0 || m.votes() == 0 || len(m.Tags) > 0):
-		c.Errorf(m.Position, "member %s is an arbiter: it has a vote, and cannot be hidden, delayed or tagged", m.Service)
+		c.Errorf(m.Position, "member %s is an arbiter: it has a vote, and cannot be hidden, delayed or tagged", m.title())
 	case delay < 0 || delay%time.Second != 0:
-		c.Errorf(m.Position, "member %s has delay %s: whole seconds from 0 are possible", m.Service, delay)
+		c.Errorf(m.Position, "member %s has delay %s: whole seconds from 0 are possible", m.title(), delay)
 	}
 }
 
@@ -310,6 +313,9 @@ func (m Member) shape() shape {
 // host gives the member's host:port; empty while it is unknown.
 func (m Member) host(scope *desired.Scope) (string, error) {
 	if m.Host.IsZero() {
+		if m.Service == "" {
+			return "", errors.New("a member without a service needs a host")
+		}
 		return net.JoinHostPort(m.Service, strconv.Itoa(m.port())), nil
 	}
 	value, err := m.Host.Eval(scope)

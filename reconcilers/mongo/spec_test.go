@@ -115,9 +115,9 @@ seed: [{collection: coi_definitions, file: coi.json}]
 	require.NoError(t, err)
 	require.Equal(t, "APP", w.unknown)
 	require.Equal(t, []wantMember{
-		{"mongodb-1", "mongodb-1:27017", 27017, shape{votes: 1, priority: 1}},
-		{"mongodb-2", "mongodb-2:27017", 27017, shape{votes: 1, hidden: true}},
-		{"mongodb-3", "mongodb-3:27017", 27017, shape{}},
+		{service: "mongodb-1", host: "mongodb-1:27017", port: 27017, shape: shape{votes: 1, priority: 1}},
+		{service: "mongodb-2", host: "mongodb-2:27017", port: 27017, shape: shape{votes: 1, hidden: true}},
+		{service: "mongodb-3", host: "mongodb-3:27017", port: 27017},
 	}, w.members)
 	require.Equal(t, "admin.app", w.uriUser.id())
 	require.Equal(t, "dive.coi_definitions", w.seeds[0].name())

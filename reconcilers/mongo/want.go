@@ -34,9 +34,10 @@ type want struct {
 }
 
 type wantMember struct {
-	service string
+	service string // empty: it runs on another host, and is dialled by its host name
 	host    string // host:port in the set's configuration
 	port    int    // in the container
+	on      string // the other host; empty where no agent runs it there
 	shape
 }
 
@@ -92,7 +93,7 @@ func resolve(t reconcilers.Target) (want, error) {
 	w.keys = keysOf(eval.text(spec.Keyfile))
 	for _, m := range spec.Members {
 		host := eval.host(m)
-		w.members = append(w.members, wantMember{m.Service, host, m.port(), m.shape()})
+		w.members = append(w.members, eval.member(m, host, t.Instance))
 	}
 	for _, u := range spec.Users {
 		user := wantUser{login: login{name: u.Name, password: eval.text(u.Password), database: u.database()}, mechanisms: u.Mechanisms}

@@ -54,9 +54,15 @@ type set struct {
 // plainSet is a set without services yet.
 func plainSet(t *testing.T, members ...string) *set {
 	t.Helper()
+	return plainSetIn(t, lab.New(t), members...)
+}
+
+// plainSetIn is the same in a lab that is there.
+func plainSetIn(t *testing.T, in *lab.Lab, members ...string) *set {
+	t.Helper()
 	raw := make([]byte, 48)
 	_, _ = rand.Read(raw)
-	s := &set{t: t, lab: lab.New(t), key: base64.StdEncoding.EncodeToString(raw)}
+	s := &set{t: t, lab: in, key: base64.StdEncoding.EncodeToString(raw)}
 	s.spec = &mongo.Spec{
 		Name:     "rs0",
 		Root:     mongo.Root{Username: desired.Literal("admin"), Password: desired.Literal(rootPassword)},

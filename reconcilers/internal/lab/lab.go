@@ -188,6 +188,29 @@ func (l *Lab) Connect(service string) {
 	}
 }
 
+// Network is the name of the lab's network.
+func (l *Lab) Network() string { return l.prefix }
+
+// Attach puts a service of this lab on another one's network too, under a name, until Detach.
+func (l *Lab) Attach(other *Lab, service, alias string) {
+	l.tb.Helper()
+	_, err := l.engine.NetworkConnect(l.tb.Context(), other.prefix, client.NetworkConnectOptions{
+		Container: l.name(service), EndpointConfig: &network.EndpointSettings{Aliases: []string{alias}},
+	})
+	if err != nil {
+		l.tb.Fatalf("connect %s to %s: %v", service, other.prefix, err)
+	}
+}
+
+// Detach undoes Attach.
+func (l *Lab) Detach(other *Lab, service string) {
+	l.tb.Helper()
+	_, err := l.engine.NetworkDisconnect(l.tb.Context(), other.prefix, client.NetworkDisconnectOptions{Container: l.name(service), Force: true})
+	if err != nil {
+		l.tb.Fatalf("disconnect %s from %s: %v", service, other.prefix, err)
+	}
+}
+
 // Pause freezes a service's processes until the test's end or Unpause.
 func (l *Lab) Pause(service string) {
 	l.tb.Helper()
