@@ -41,6 +41,7 @@ func (p *pass) apply(ctx context.Context) {
 		})
 	}
 	all.Wait()
+	p.applyLast(ctx)
 }
 
 var errRejected = errors.New("another part of this revision does not work")
@@ -117,12 +118,16 @@ func (p *pass) step(ctx context.Context, n *nodeRun) error {
 	if err != nil {
 		return err
 	}
+	plan := p.withoutLast(n)
+	if len(plan.Changes) == 0 {
+		return nil
+	}
 	turn, err := p.takeTurn(ctx, n)
 	if err != nil {
 		return err
 	}
 	defer turn.release()
-	applied, err := n.engine.Apply(ctx, n.target, n.plan, &progress{pass: p, node: n})
+	applied, err := n.engine.Apply(ctx, n.target, plan, &progress{pass: p, node: n})
 	p.publish(n, applied.Outputs)
 	p.hold(n, applied.Holds)
 	if err != nil {

@@ -73,6 +73,7 @@ type nodeRun struct {
 	ended    chan struct{} // closed when nothing more happens to it in this pass
 	once     sync.Once
 
+	late   bool          // some changes of it are made last
 	queues bool          // other parts are to be interrupted in this pass, before this one
 	turn   chan struct{} // holds one while a part that this node lives on has its turn (takeTurn)
 }

@@ -104,7 +104,7 @@ func (p *pass) finish(ctx context.Context, n *nodeRun) {
 	p.update(n, func(v *Node) {
 		v.State = stateOf(n.err)
 		v.explain(n.err)
-		if n.err == nil && len(n.plan.Changes) > 0 && !n.touched {
+		if n.err == nil && len(n.plan.Changes) > 0 && !n.touched && !n.late {
 			v.State = NodePending // planned, and not for this pass to apply
 		}
 		if cause := context.Cause(ctx); cause != nil && errors.Is(n.err, cause) {

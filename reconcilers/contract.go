@@ -18,7 +18,7 @@ import (
 // One value serves all components of its kind. In every round the agent calls Observe and Plan, also while what the target
 // needs is not there: then outputs are unknown and services do not run. It calls Apply once the needs are met, with a plan that
 // has changes, no Unknown, and an approval when one of them Destroys; the plan may be some seconds old. Nothing is called for a
-// component that left the manifest: what it made stays.
+// component that left the manifest: what it made stays. A plan may come to Apply without its changes that are Last.
 //
 // All three may be called at any time, again and again, also after a crash between any two changes: applying twice
 // changes nothing the second time. Calls for one (component, part) never overlap; calls for different parts of one
@@ -86,6 +86,7 @@ type Change struct {
 
 	Image      string `json:"-" yaml:"-"` // the container image that the part is to run, where it runs one
 	Interrupts bool   `json:"-" yaml:"-"` // what runs now stops serving for a moment: a Roller gives it its turn
+	Last       bool   `json:"-" yaml:"-"` // what goes may still be used by what a Roller drives: made once all Rollers of the instance are in sync
 }
 
 // Plan is the list of changes that would bring a target to its desired state; empty when in sync.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -206,6 +207,7 @@ func (st *sharedState) steps() []step {
 				Action: reconcilers.Delete, Address: "container " + containerName(c),
 				Reason:   fmt.Sprintf("service %s is not in the Compose file any more; its volumes stay", c.Labels[api.ServiceLabel]),
 				Destroys: !ours, // it was started by hand
+				Last:     ours && !st.inTheWay(c),
 			},
 			do: func(ctx context.Context, r *Reconciler) error { return r.remove(ctx, c.ID) },
 		})
@@ -286,6 +288,9 @@ func (r *Reconciler) applyShared(ctx context.Context, st *sharedState, p reconci
 		return reconcilers.Applied{}, nil
 	}
 	for _, s := range st.steps() {
+		if s.change.Last && !slices.ContainsFunc(p.Changes, func(c reconcilers.Change) bool { return c.Address == s.change.Address }) {
+			continue
+		}
 		if err := progress.Begin(ctx, s.change); err != nil {
 			return reconcilers.Applied{}, err
 		}

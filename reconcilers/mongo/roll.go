@@ -51,7 +51,10 @@ func (r *Reconciler) Turn(ctx context.Context, t reconcilers.Target, turn reconc
 	}
 	limited, cancel := context.WithTimeout(ctx, primaryLimit)
 	defer cancel()
-	client, _, err := s.enter(limited, primary)
+	client, isRoot, err := s.enter(limited, primary)
+	if err == nil && isRoot {
+		err = s.proveRoot(limited, primary)
+	}
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,19 @@ func (s *session) logInRoot(ctx context.Context, m wantMember) (*driver.Client, 
 	return client, err
 }
 
+// proveRoot logs in anew as the administrator, who was let in before: connections outlive the password they were made with.
+func (s *session) proveRoot(ctx context.Context, m wantMember) error {
+	for _, l := range append([]login{s.want.root}, s.want.former...) {
+		key := clientKey{s.component, m.host, s.want.root.id() + ".proof"}
+		_, err := s.logInAs(ctx, m, l, key.user)
+		s.r.pool.forget(key)
+		if err == nil || !isCredentials(err) {
+			return err
+		}
+	}
+	return s.refusedRoot(ctx, m)
+}
+
 // rootIsStale says whether the server, to which logInRoot found a way, has a former password of the administrator.
 func (s *session) rootIsStale(ctx context.Context, m wantMember) (bool, error) {
 	if len(s.want.former) == 0 {
