@@ -200,7 +200,10 @@ func (r *run) settle(failed error) error {
 		return fmt.Errorf("the apply came to its end, but the state's serial went from %d to %d", before, state.Serial)
 	}
 	r.record.take(state, r.work.toolName)
-	r.record.Inputs, r.record.Verified, r.record.Applied, r.record.Stuck = r.in.digest, false, printOf(r.plan.changes), nil
+	if r.record.Inputs != r.in.digest { // else what did not converge before is known already
+		r.record.Stuck = nil
+	}
+	r.record.Inputs, r.record.Verified, r.record.Applied = r.in.digest, false, printOf(r.plan.changes)
 	r.record.Compared = r.deps.Clock.Now()
 	if err := r.work.keep(r.record); err != nil {
 		return err

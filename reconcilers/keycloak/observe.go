@@ -63,6 +63,7 @@ type look struct {
 	server *server
 	state  *tfState // nil when there is none
 	cut    *interruption
+	gone   bool // a realm of the state is not on the server
 	notes  []string
 }
 
@@ -142,6 +143,7 @@ func (l *look) facts() reconcilers.Facts {
 		f.Summary += ", does not converge"
 		f.Notes = append(f.Notes, "the module does not converge: every plan wants these again, whatever is applied: "+strings.Join(r.Stuck, "; "))
 	}
+	l.tellDrift(&f)
 	return f
 }
 
@@ -176,6 +178,7 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if err != nil {
 		return err
 	}
+	l.gone = len(gone) > 0
 	if !l.reason(gone) {
 		return nil
 	}

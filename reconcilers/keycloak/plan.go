@@ -62,6 +62,7 @@ func (l *look) mine() func(string) bool {
 func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 	now := l.deps.Clock.Now()
 	if !p.changes {
+		l.record.Drift = sinceWhen(l.record.Drift, nil, now)
 		return l.inSync(now, nil)
 	}
 	if err := l.foreign(ctx, p); err != nil {
@@ -69,14 +70,22 @@ func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 	}
 	changes := changesOf(p)
 	if len(changes) == 0 {
+		l.record.Drift = sinceWhen(l.record.Drift, nil, now)
 		return l.inSync(now, nil)
 	}
 	print := printOf(changes)
 	if l.record.Inputs == l.in.digest && (!l.record.Verified && equal(print, l.record.Applied) || equal(print, l.record.Stuck)) {
+		l.record.Drift = sinceWhen(l.record.Drift, nil, now)
 		return l.inSync(now, print)
+	}
+	if leave, stuck := l.drift(changes, p.stream.drift, now); leave {
+		return l.inSync(now, stuck)
 	}
 	content, err := contentOf(l.work, l.in, p)
 	if err != nil {
+		return err
+	}
+	if err := l.work.keep(l.record); err != nil {
 		return err
 	}
 	serial := int64(0)

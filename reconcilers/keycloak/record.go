@@ -28,6 +28,7 @@ type record struct {
 	Outputs   map[string]tfOutput `json:"outputs"`
 	Applied   []string            `json:"applied,omitempty"` // what the last apply changed: action, address and attributes
 	Stuck     []string            `json:"stuck,omitempty"`   // what every plan wants to change again, whatever is applied
+	Drift     []drifted           `json:"drift,omitempty"`   // what was changed outside of Terraform, and is not or was lately put back
 }
 
 func (r *record) tool() string {

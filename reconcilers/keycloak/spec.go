@@ -30,7 +30,8 @@ type Spec struct {
 	Module        string                  `yaml:"module" required:"true" doc:"Folder of the Terraform module, beside the manifest."`
 	Variables     map[string]desired.Tree `yaml:"variables" doc:"Variables of the module. keycloak_url is set by itself when the module has it and it stands not here."`
 	OutputNames   []string                `yaml:"outputs" doc:"Outputs of the module that the component publishes."`
-	DriftSchedule string                  `yaml:"driftSchedule" default:"*/30 * * * *" doc:"When the live realm is compared although nothing changed: five fields as in cron, or @every 30m."`
+	DriftSchedule string                  `yaml:"driftSchedule" default:"*/30 * * * *" doc:"When the live realm is compared although nothing changed: five fields as in cron, or @every 30m; the agent wakes for it."`
+	Drift         string                  `yaml:"drift" default:"correct" enum:"correct,report" doc:"What is done about changes that were not made by the module: correct puts them back; report tells of them, until the next change of the manifest or the module. A realm that is gone is never only reported."`
 	Parallelism   int                     `yaml:"parallelism" default:"20" doc:"How many resources Terraform works on at a time."`
 	Adopt         bool                    `yaml:"adopt" doc:"Import what is in the realm under the names that the module declares, when the state is empty. Without it a realm that is there already is Blocked. It signs in with the variables keycloak_admin_user (admin) and keycloak_admin_password."`
 	Timeout       desired.Duration        `yaml:"timeout" default:"20m" doc:"Limit of one apply."`

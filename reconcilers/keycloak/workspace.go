@@ -50,6 +50,9 @@ const self = "/proc/self/exe"
 // variablesFile has the secrets among the variables for as long as a plan is made.
 const variablesFile = "dive-agent.auto.tfvars.json"
 
+// recordName is the file of the record.
+const recordName = "record.json"
+
 // overrideFile puts the state where the agent keeps it, whatever backend the module names.
 const overrideFile = "dive_agent_override.tf"
 
@@ -83,7 +86,7 @@ func (w *workspace) record() (*record, error) {
 	return r, load(w.recordFile(), r)
 }
 
-func (w *workspace) recordFile() string { return filepath.Join(w.dir, "record.json") }
+func (w *workspace) recordFile() string { return filepath.Join(w.dir, recordName) }
 
 func (w *workspace) keep(r *record) error { return store(w.recordFile(), r) }
 
