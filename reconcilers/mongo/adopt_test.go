@@ -88,6 +88,30 @@ func TestHandMadeSetIsRenamed(t *testing.T) {
 	require.Equal(t, before, s.started(three...), "no member was restarted")
 }
 
+// A member that is silent when the plan is made, and answers under its former name when it is carried out, is renamed in
+// the next pass.
+func TestMemberIsRenamedWhenItAnswersAgain(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three...).run(three...)
+	r := reconciler(t)
+	s.settle(r)
+	c, err := s.lab.Find(t.Context(), three[2])
+	require.NoError(t, err)
+	name := c.Name[1:] + ":27017"
+	s.spec.Members[2].Host = desired.Literal(name)
+	s.lab.Pause(three[2])
+	_, plan := s.looks(r)
+	require.Equal(t, "member "+name, plan.Changes[0].Address)
+	require.Equal(t, reconcilers.Create, plan.Changes[0].Action)
+	s.lab.Unpause(three[2])
+	_, err = r.Apply(t.Context(), s.target, plan, &progress{t: t})
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, err, &wait)
+	require.Contains(t, wait.For, "which the set knows as mongodb-3:27017")
+	s.ended = func(c reconcilers.Change) { require.Equal(t, "renamed from mongodb-3:27017", c.Reason) }
+	s.settle(r)
+}
+
 // Two sets of one, both made under localhost: neither is renamed, grown or made anew.
 func TestTwoSetsAreNotMerged(t *testing.T) {
 	t.Parallel()

@@ -55,6 +55,9 @@ func (s *session) mayJoin(ctx context.Context, m wantMember, h hello, c config) 
 		return s.foreignSet(m.host, h.SetName)
 	}
 	if _, there := c.member(h.Me); there && h.SetName != "" {
+		if _, wanted := s.want.member(h.Me); !wanted { // it was silent when the plan was made: it is to be renamed
+			return &reconcilers.WaitError{For: "another look at " + m.host + ", which the set knows as " + h.Me, Again: retryEvery}
+		}
 		return &reconcilers.BlockedError{
 			Reason: "AliasOfMember", Message: fmt.Sprintf("%s is the member that the set knows as %s", m.host, h.Me),
 			Do: "Name each mongod once",
