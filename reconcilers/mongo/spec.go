@@ -91,7 +91,7 @@ type Settings struct {
 	HeartbeatIntervalMillis int    `yaml:"heartbeatIntervalMillis" doc:"How often members ask each other. The server's default is 2000."`
 	HeartbeatTimeoutSecs    int    `yaml:"heartbeatTimeoutSecs" doc:"How long a member may be silent before it counts as away. The server's default is 10."`
 	CatchUpTimeoutMillis    int    `yaml:"catchUpTimeoutMillis" doc:"How long a new primary fetches what others have and it has not. The server's default is -1, no limit."`
-	ChainingAllowed         *bool  `yaml:"chainingAllowed" doc:"Whether a secondary may copy from another secondary. The server's default is true."`
+	ChainingAllowed         *bool  `yaml:"chainingAllowed" doc:"Whether a secondary may copy from another secondary. Without it one that may become primary cannot fetch, when the primary is lost, what only one that may not has: there is none until the lost one is back. The server's default is true."`
 	DefaultWriteConcern     string `yaml:"defaultWriteConcern" doc:"Write concern of clients that name none: majority, or a number of members. Needs server 4.4. Default: as it is; with an arbiter, majority."`
 }
 
