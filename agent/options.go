@@ -46,8 +46,9 @@ type Secrets interface {
 	Peek(ctx context.Context, instance *desired.Instance, dir string) (values map[string]desired.Value, missing, err error)
 	// Former gives values that secrets had before and that may be in use yet, newest first.
 	Former(instance *desired.Instance, dir string) (map[string][]desired.Value, error)
-	// Forget removes the former values of secrets whose given value is in use everywhere.
-	Forget(ctx context.Context, instance *desired.Instance, dir string, inUse map[string]desired.Value) error
+	// Forget removes the former values of secrets whose given value is in use everywhere. Those that it names have another
+	// value now, which is to be taken into use next.
+	Forget(ctx context.Context, instance *desired.Instance, dir string, inUse map[string]desired.Value) (goOn []string, err error)
 }
 
 // Reporter takes the status of an instance; it returns once the report cannot be lost any more.

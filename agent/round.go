@@ -201,6 +201,7 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 	}
 	outcome, message := p.outcome(ctx)
 	rejected := rejection(p)
+	goOn := false // with a secret that has another value now
 	now := r.Clock.Now()
 	r.counters.rounds.WithLabelValues(r.name, string(outcome)).Inc()
 	r.counters.took.WithLabelValues(r.name).Observe(now.Sub(p.began).Seconds())
@@ -210,17 +211,20 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 		r.known.Rejected = &state.Rejection{Revision: r.next.revision.Commit, Reason: rejected.Message, Since: now}
 		r.keepRejection(ctx, rejectionDetail{Digest: r.next.instance.Digest, Logs: rejected.Logs, Node: rejected.ID, Stays: rejected.Stays})
 	case outcome == state.Done && !r.healing:
-		r.forget(ctx, p)
+		goOn = r.forget(ctx, p)
 		r.known.Applied, r.known.AppliedDigest, r.known.Rejected = r.next.revision.Commit, r.next.instance.Digest, nil
 	case outcome == state.Done:
 		outcome, message = state.Failed, r.known.Rejected.Reason
 	}
-	r.see(func(v *view) { v.Nodes, v.Seen, v.State, v.Running = p.views(), now, r.known, false })
+	r.see(func(v *view) { v.Nodes, v.Seen, v.State, v.Running = p.views(), now, r.known, goOn })
 	if r.record.open {
 		r.record.finish(outcome, message)
 	}
 	if interrupted(ctx) && rejected == nil { // a rejection is kept in any case: what was put back is not to be tried again
 		return 0
+	}
+	if goOn {
+		return r.pass(ctx)
 	}
 	r.publish(ctx, p, nil)
 	switch {

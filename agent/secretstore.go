@@ -52,10 +52,10 @@ func (h HostSecrets) Former(instance *desired.Instance, dir string) (map[string]
 }
 
 // Forget is Secrets.
-func (h HostSecrets) Forget(ctx context.Context, instance *desired.Instance, dir string, inUse map[string]desired.Value) error {
+func (h HostSecrets) Forget(ctx context.Context, instance *desired.Instance, dir string, inUse map[string]desired.Value) ([]string, error) {
 	store, err := h.open(instance, dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return store.Forget(ctx, inUse)
 }
@@ -74,21 +74,27 @@ func (a *Agent) scopeOf(instance *desired.Instance, folders places, values map[s
 }
 
 // forget removes the former values of secrets after a pass that left everything in sync: whatever uses a secret has
-// the present value, and whatever sets it was seen to take that.
-func (r *round) forget(ctx context.Context, p *pass) {
+// the present value, and whatever sets it, or shares it as its servers' key, was seen to take that. Secrets that have another
+// value from now on make another pass due at once.
+func (r *round) forget(ctx context.Context, p *pass) (goOn bool) {
 	inUse := map[string]desired.Value{}
 	for name := range p.scope.FormerNames() {
 		held := func(node string) bool { return p.isHeld(desired.Edge{On: node, Secret: name}) }
-		if !slices.ContainsFunc(p.instance.Graph.Setters[name], func(node string) bool { return !held(node) }) {
+		if !slices.ContainsFunc(p.instance.Graph.Holders[name], func(node string) bool { return !held(node) }) {
 			inUse[name] = p.secrets[name]
 		}
 	}
 	if len(inUse) == 0 {
-		return
+		return false
 	}
-	if err := r.Secrets.Forget(ctx, p.instance, p.places.secrets, inUse); err != nil {
+	next, err := r.Secrets.Forget(ctx, p.instance, p.places.secrets, inUse)
+	if err != nil {
 		r.log.Warn("former values of secrets are kept", "error", err)
 	}
+	for _, name := range next {
+		r.emit(Event{Kind: "secrets", Message: name + ": all servers that share it know the new key; the former one is taken away", Run: r.record.id})
+	}
+	return len(next) > 0
 }
 
 // blockedBySecrets turns what only a person can mend into a BlockedError with every way out.

@@ -12,7 +12,7 @@ import (
 func TestDecode(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"unknown field", "service: a\nserivce: b", `2:1: unknown field "serivce", did you mean "service"?`},
-		{"unknown field, nothing near", "service: a\nzzz: b", `2:1: unknown field "zzz" (known: service, members, password, options, extra, ratio, hidden)`},
+		{"unknown field, nothing near", "service: a\nzzz: b", `2:1: unknown field "zzz" (known: service, members, password, key, options, extra, ratio, hidden)`},
 		{"missing", "members: 1", `1:1: this needs the field "service"`},
 		{"text for number", "service: a\nmembers: many", `2:10: members must be a whole number, not "many"`},
 		{"fraction for whole number", "service: a\nmembers: 1.5", `2:10: members must be a whole number, not the number 1.5`},

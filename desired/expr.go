@@ -100,6 +100,14 @@ func (e Expr) References() []Reference {
 	return refs
 }
 
+// Name is the name of the value or secret that the text is, when it is nothing else: ${NAME}. Empty otherwise.
+func (e Expr) Name() string {
+	if len(e.uses) != 1 || len(e.uses[0].path) != 1 || strings.Join(strings.Fields(e.source), "") != "${"+e.uses[0].path[0]+"}" {
+		return ""
+	}
+	return e.uses[0].path[0]
+}
+
 func pathOf(traversal hcl.Traversal) []string {
 	var path []string
 	for _, step := range traversal {

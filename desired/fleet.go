@@ -78,6 +78,7 @@ type SecretSpec struct {
 	Generate *Generate
 	Provide  bool // an operator puts it on the host
 	File     *SecretFile
+	Keyfile  bool // it is the content of a key file that servers share (see KeySharer)
 	Position Position
 
 	Certificate *Certificate // what is generated, when that is a certificate or an authority
@@ -122,7 +123,7 @@ func (c *Check) report(at Position, format string, args ...any) {
 // Graph is the order of an instance: nodes are components, or parts of components; edges are needs.
 type Graph struct {
 	Nodes   []*Node             // in an order in which every node stands after what it needs
-	Setters map[string][]string // secret to the IDs of the nodes that set it
+	Holders map[string][]string // secret to the IDs of the nodes whose Holds tell that its present value is in use: those that set it, and those whose servers share it
 }
 
 // Node is one piece of work. Its ID is "component" or "component/part".

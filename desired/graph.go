@@ -15,6 +15,7 @@ type grapher struct {
 	parts    map[string][]*Node // component -> its nodes
 	services map[string][]*Node // part -> its nodes
 	setters  map[string][]*Node // secret -> the nodes that set it
+	sharers  map[string][]*Node // secret -> the nodes whose servers share it as their key
 	blind    bool               // a component's parts are not known (Light)
 	pending  []pending
 	reported map[string]bool
@@ -29,9 +30,10 @@ type pending struct {
 func (g *grapher) add(c *Component, check *Check) {
 	if g.index == nil {
 		g.index, g.parts, g.services = map[string]*Node{}, map[string][]*Node{}, map[string][]*Node{}
-		g.setters = map[string][]*Node{}
+		g.setters, g.sharers = map[string][]*Node{}, map[string][]*Node{}
 	}
 	defer g.sets(c, check)
+	defer g.shares(c)
 	parter, ok := c.Spec.(Parter)
 	if !ok {
 		n := g.node(c, Part{Needs: referenced(c)})
@@ -61,6 +63,20 @@ func (g *grapher) sets(c *Component, check *Check) {
 	for _, secret := range setter.Sets(check) {
 		if g.b.secret[secret] {
 			g.setters[secret] = append(g.setters[secret], g.parts[c.Name]...)
+		}
+	}
+}
+
+// shares remembers which secrets are the key of the component's servers.
+func (g *grapher) shares(c *Component) {
+	sharer, ok := c.Spec.(KeySharer)
+	if !ok {
+		return
+	}
+	for _, name := range sharer.SharedKeys() {
+		if secret := g.b.instance.Secret(name); secret != nil {
+			secret.Keyfile = true
+			g.sharers[name] = append(g.sharers[name], g.parts[c.Name]...)
 		}
 	}
 }
@@ -241,10 +257,12 @@ func (g *grapher) partNames(component string) []string {
 // reported; their nodes come last.
 func (g *grapher) order() *Graph {
 	g.cycles()
-	out := &Graph{Setters: map[string][]string{}}
-	for secret, nodes := range g.setters {
-		for _, n := range nodes {
-			out.Setters[secret] = append(out.Setters[secret], n.ID)
+	out := &Graph{Holders: map[string][]string{}}
+	for _, holders := range []map[string][]*Node{g.setters, g.sharers} {
+		for secret, nodes := range holders {
+			for _, n := range nodes {
+				out.Holders[secret] = append(out.Holders[secret], n.ID)
+			}
 		}
 	}
 	done := map[string]bool{}

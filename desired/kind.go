@@ -49,7 +49,7 @@ type Claim struct {
 }
 
 // Abilities of a spec, each optional, found by type assertion on the pointer that Kind.New gave. Load calls them for every
-// component, in this order: Outputs, then, with c, Validate, Parts, Needs (once per part), Sets and Claims. All must cope with
+// component, in this order: Outputs, then, with c, Validate, Parts, Needs (once per part), Sets and Claims; SharedKeys at any time. All must cope with
 // a spec in which fields are missing or wrong, change nothing, and not reach beyond c: they also run in CI, without a host.
 // Outputs is called in rounds too.
 type (
@@ -66,6 +66,10 @@ type (
 	// uses one of them comes after the component, so that a changed one is used only where it works. What the component
 	// itself needs is left out: there the order is the other way round.
 	Setter interface{ Sets(c *Check) []string }
+	// KeySharer names the secrets that are the content of a key file which several servers share. A changed one reaches them
+	// in two steps, so that any two of them have a key in common at any time: first the former key beside the new one, then,
+	// once Holds names the secret, the new one alone.
+	KeySharer interface{ SharedKeys() []string }
 	// Claimer lists what the component takes on its host.
 	Claimer interface{ Claims(c *Check) []Claim }
 )

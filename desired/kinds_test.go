@@ -73,6 +73,7 @@ type databaseSpec struct {
 	Service  string         `yaml:"service" required:"true" doc:"Its service."`
 	Members  int            `yaml:"members" default:"1" doc:"How many."`
 	Password desired.Expr   `yaml:"password" doc:"Password."`
+	Key      desired.Expr   `yaml:"key" doc:"What its servers share."`
 	Options  any            `yaml:"options" doc:"Anything."`
 	Extra    map[string]any `yaml:"extra" doc:"Anything by name."`
 	Ratio    *float64       `yaml:"ratio" doc:"A number."`
@@ -86,6 +87,8 @@ func (s *databaseSpec) Sets(*desired.Check) []string {
 	}
 	return names
 }
+
+func (s *databaseSpec) SharedKeys() []string { return []string{s.Key.Name()} }
 
 func (s *databaseSpec) Outputs() []desired.Output {
 	return []desired.Output{{Name: "uri", Secret: true, Doc: "Where it is."}, {Name: "members", Doc: "Who they are."}}

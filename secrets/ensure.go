@@ -151,16 +151,17 @@ func (e *ensuring) adopt(spec desired.SecretSpec, value []byte) error {
 	switch {
 	case !ok:
 		known = entry{Made: e.now().UTC()}
-	case known.Fingerprint == now:
+	case known.Fingerprint == now && known.Keyfile == spec.Keyfile:
 		e.values[spec.Name] = value
 		return nil
+	case known.Fingerprint == now || known.Next == now:
 	case isIssued(spec): // one that does not fit is issued anew
-	case known.Fingerprint != "" && !spec.Provide:
+	case known.Fingerprint != "" && (!spec.Provide || spec.Keyfile):
 		return &ChangedError{Instance: e.instance, Name: spec.Name, Path: e.valuePath(spec.Name)}
 	case known.Fingerprint != "":
 		known.Made = e.now().UTC() // an operator rotated what is his
 	}
-	known.Kind, known.Fingerprint = kindOf(spec), now
+	known.Kind, known.Fingerprint, known.Next, known.Keyfile = kindOf(spec), now, "", spec.Keyfile
 	e.manifest.Secrets[spec.Name] = known
 	e.dirty = true
 	e.values[spec.Name] = value
@@ -256,7 +257,9 @@ func (e *ensuring) keep(name, kind string, value []byte) error {
 	if _, err := atomicfile.Write(e.valuePath(name), value, atomicfile.Options{}); err != nil {
 		return fmt.Errorf("keep secret %s of %s: %w", name, e.instance, err)
 	}
-	e.manifest.Secrets[name] = entry{Kind: kind, Made: e.now().UTC(), Fingerprint: fingerprint(e.key, name, value)}
+	e.manifest.Secrets[name] = entry{
+		Kind: kind, Made: e.now().UTC(), Fingerprint: fingerprint(e.key, name, value), Keyfile: e.manifest.Secrets[name].Keyfile,
+	}
 	e.values[name] = value
 	e.dirty = true
 	return nil

@@ -94,6 +94,18 @@ func (e *EndedError) Do() string {
 	return fmt.Sprintf("Set another one, key and certificate in PEM, with: %s --replace", setCommand(e.Instance, e.Name))
 }
 
+// RotatingError says that a key which servers share is being replaced, and cannot be replaced again before all have followed.
+type RotatingError struct {
+	Instance string
+	Name     string
+	Step     string // how far it is, for people
+}
+
+func (e *RotatingError) Error() string {
+	return fmt.Sprintf("secret %s of %s is being rotated: %s. Another key would shut out a server that has not followed yet; nothing was changed. See dive-agent status %s, and rotate it again when that is over",
+		e.Name, e.Instance, e.Step, e.Instance)
+}
+
 // Resolvable is an error of this package with a way out for people.
 type Resolvable interface {
 	error

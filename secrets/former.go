@@ -2,12 +2,10 @@ package secrets
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -82,27 +80,4 @@ func Former(dir string, specs []desired.SecretSpec) (map[string][]desired.Value,
 		}
 	}
 	return former, nil
-}
-
-// Forget removes the former values of the named secrets, as their present ones are in use everywhere. A secret that has
-// another value by now than the one given keeps them.
-func (s *Store) Forget(ctx context.Context, inUse map[string]desired.Value) error {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	for name, value := range inUse {
-		if err := checkName(name); err != nil {
-			return err
-		}
-		present, err := readFile(s.valuePath(name))
-		if err != nil || string(present) != value.Text() {
-			continue
-		}
-		if err := os.Remove(filepath.Join(s.formerDir(), name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("forget the former value of secret %s of %s: %w", name, s.instance, err)
-		}
-	}
-	return nil
 }

@@ -25,6 +25,10 @@ type entry struct {
 	Made time.Time `json:"made"`
 	// Fingerprint is a keyed hash of name and value; the key never leaves the host.
 	Fingerprint string `json:"fingerprint"`
+	// Next is the fingerprint of a value that is about to take its place: after a crash either may be there.
+	Next string `json:"next,omitempty"`
+	// Keyfile says that it is the content of a key file which servers share: it is replaced in two steps.
+	Keyfile bool `json:"keyfile,omitempty"`
 }
 
 // readManifest returns false when there is none.

@@ -27,7 +27,7 @@ func forms(v string) []string {
 	out = append(out, base64Forms(v)...)
 	// A text of several lines is logged line by line.
 	for line := range strings.Lines(v) {
-		line = strings.TrimSpace(line)
+		line = strings.TrimPrefix(strings.TrimSpace(line), "- ") // of a YAML list
 		if len(line) >= 16 && !strings.HasPrefix(line, "-----") {
 			out = append(out, line)
 		}

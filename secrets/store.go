@@ -133,45 +133,6 @@ func kindOf(spec desired.SecretSpec) string {
 	return spec.Generate.Kind
 }
 
-// Set keeps a value that an operator gives: of a provided secret, or of one
-// that was made elsewhere and belongs to data that exists. The next Ensure uses
-// it. What was there before is replaced, and kept as a former value until Forget. The line break that ends a single line
-// is not part of the value: editors and echo put it there.
-func (s *Store) Set(ctx context.Context, name string, value []byte) error {
-	value = oneLine(value)
-	if err := checkName(name); err != nil {
-		return err
-	}
-	if len(value) < minHidden {
-		return fmt.Errorf("secret %s of %s: a value of %d bytes is too short to be kept out of logs; at least %d", name, s.instance, len(value), minHidden)
-	}
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	e := &ensuring{Store: s, values: map[string][]byte{}}
-	if err := e.prepare(); err != nil {
-		return err
-	}
-	kind := "provided"
-	if known, ok := e.manifest.Secrets[name]; ok {
-		kind = known.Kind
-	}
-	if err := s.retire(name, value); err != nil {
-		return err
-	}
-	if err := e.keep(name, kind, value); err != nil {
-		return err
-	}
-	if !e.known {
-		// A manifest would say that all other secrets are new ones; while
-		// there is none, the value alone is kept, and Ensure adopts it.
-		return nil
-	}
-	return s.writeManifest(e.manifest)
-}
-
 func oneLine(value []byte) []byte {
 	line := bytes.TrimSuffix(bytes.TrimSuffix(value, []byte("\n")), []byte("\r"))
 	if bytes.ContainsAny(line, "\r\n") {
@@ -187,6 +148,8 @@ type Info struct {
 	Made    time.Time `json:"made"`
 	Present bool      `json:"present"`
 	Ends    time.Time `json:"ends,omitzero"` // of a certificate or an authority: until when it is valid
+	// Replaced says how far a new value is in taking the former one's place, for people; empty when nothing of the kind goes on.
+	Replaced string `json:"replaced,omitempty"`
 }
 
 // List tells names, kinds and ages of all secrets that were ever made or set
@@ -218,6 +181,9 @@ func (s *Store) List() ([]Info, error) {
 		info.Present = true
 		if info.Kind == desired.AuthorityKind || info.Kind == desired.CertificateKind {
 			info.Ends = s.endOf(info.Name)
+		}
+		if info.Replaced, err = s.replaced(m.Secrets[info.Name], info.Name); err != nil {
+			return nil, err
 		}
 		all[info.Name] = info
 	}

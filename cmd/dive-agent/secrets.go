@@ -21,7 +21,7 @@ import (
 
 func newSecrets(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "secrets", Short: "Secrets of this host's instances: names and ages, never values"}
-	cmd.AddCommand(newSecretsList(g), newSecretsSet(g))
+	cmd.AddCommand(newSecretsList(g), newSecretsSet(g), newSecretsRotate(g))
 	return cmd
 }
 
@@ -69,6 +69,9 @@ func writeSecrets(g *globals, names []string, all map[string][]secrets.Info) err
 			if !info.Ends.IsZero() {
 				more = "   valid until " + info.Ends.Format(time.DateTime)
 			}
+			if info.Replaced != "" {
+				more += "   " + info.Replaced
+			}
 			if !info.Present {
 				more = "   MISSING"
 			}
@@ -85,7 +88,8 @@ func newSecretsSet(g *globals) *cobra.Command {
 		Long: `Keeps a secret that the manifest wants provided, or puts back one that was lost. The value is read from standard input;
 a line break that ends a single line is no part of it. A secret that the agent made, and that is there, is replaced only
 with --replace: what was set up with the former value (a realm, a database) must know the new one first. Passwords of a
-MongoReplicaSet need no first step: the agent sets the new one in the server, proving the former one. A name that the
+MongoReplicaSet need no first step: the agent sets the new one in the server, proving the former one; nor does the key file
+that its members share, which they get beside the former one first (see rotate). A name that the
 revision in force does not declare for an instance of this host is taken only with --force: for a merge that is to come.`,
 		Example: "  dive-agent secrets set usa HUB_TLS_KEY < key.pem",
 		Args:    cobra.ExactArgs(2),
@@ -125,35 +129,48 @@ revision in force does not declare for an instance of this host is taken only wi
 // declared refuses a name that the revision in force does not declare: nothing would ever use what is kept under it. On a
 // host that has taken no revision yet, or cannot read it, every name is taken.
 func declared(g *globals, c *config.Config, instance, name string) error {
-	h := &host{config: c, log: newLogger(g.streams, c.LogLevel, secrets.NewRedactor())}
-	defer h.close()
-	if err := h.openSource(); err != nil {
-		return nil //nolint:nilerr // how Git is reached is no matter of this command
-	}
-	revision, ok := h.source.Current()
-	if !ok {
+	revision, fleet := inForce(g, c)
+	if fleet == nil {
 		return nil
 	}
-	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: all.Registry.Kinds()})
-	if err != nil {
-		return nil //nolint:nilerr // the agent tells of it
+	return declaredIn(fleet, revision, c.Host, instance, name, "; if a merge that is to come declares it, say --force")
+}
+
+// inForce loads the revision in force; nil when there is none, or it cannot be read, of which the agent tells.
+func inForce(g *globals, c *config.Config) (revision string, fleet *desired.Fleet) {
+	h := &host{config: c, log: newLogger(g.streams, c.LogLevel, secrets.NewRedactor())}
+	defer h.close()
+	if h.openSource() != nil {
+		return "", nil // how Git is reached is no matter of these commands
 	}
+	current, ok := h.source.Current()
+	if !ok {
+		return "", nil
+	}
+	fleet, err := desired.Load(current.Dir, desired.Options{Kinds: all.Registry.Kinds()})
+	if err != nil {
+		return "", nil
+	}
+	return current.Short(), fleet
+}
+
+// declaredIn refuses an instance that is not bound to this host, and a secret that it does not declare. way is added.
+func declaredIn(fleet *desired.Fleet, revision, host, instance, name, way string) error {
 	var here []string
 	for _, one := range fleet.Instances {
-		if one.Host == c.Host {
+		if one.Host == host {
 			here = append(here, one.Name)
 		}
 	}
-	const way = "; if a merge that is to come declares it, say --force"
 	if !slices.Contains(here, instance) {
-		return fmt.Errorf("%s binds no instance %q to this host%s%s", revision.Short(), instance, desired.HintOr(instance, here), way)
+		return fmt.Errorf("%s binds no instance %q to this host%s%s", revision, instance, desired.HintOr(instance, here), way)
 	}
 	var names []string
 	for _, spec := range fleet.Instances[instance].Secrets {
 		names = append(names, spec.Name)
 	}
 	if !slices.Contains(names, name) {
-		return fmt.Errorf("%s declares no secret %q of %s%s%s", revision.Short(), name, instance, desired.HintOr(name, names), way)
+		return fmt.Errorf("%s declares no secret %q of %s%s%s", revision, name, instance, desired.HintOr(name, names), way)
 	}
 	return nil
 }
@@ -167,7 +184,7 @@ func mayReplace(store *secrets.Store, instance, name string, replace bool) error
 	for _, info := range all {
 		if info.Name == name && info.Present && info.Kind != "provided" {
 			return fmt.Errorf("%s of %s was made by the agent and is there: what was set up with it would not open with another value. "+
-				"Change it there first (a MongoReplicaSet's users need no such step), then set it with --replace", name, instance)
+				"Change it there first (a MongoReplicaSet's users and key file need no such step), then set it with --replace", name, instance)
 		}
 	}
 	return nil
