@@ -74,7 +74,7 @@ func (s *session) awaitOthers(ctx context.Context, first wantMember, progress re
 // visit logs in to a member that may not be one of the set yet, as whoever it knows.
 func (s *session) visit(ctx context.Context, m wantMember) (*driver.Client, error) {
 	logins := append([]login{s.want.root}, s.want.former...)
-	for _, key := range s.want.keys {
+	for _, key := range s.want.keys.all() {
 		logins = append(logins, keyLogin(key))
 	}
 	var err error

@@ -68,7 +68,7 @@ func arbiterInPlace(host string, arbiter bool) error {
 func (s *session) wrongPassword(host string) error {
 	do := "The volume was made with another password, and MONGO_INITDB_ROOT_PASSWORD counts only for an empty volume. " +
 		"Put the former secret back, or set this password in the server with updateUser"
-	if len(s.want.keys) == 0 {
+	if len(s.want.keys.file) == 0 {
 		do += ". If the server has no user at all, name the members' key (keyfile) in the manifest, so that the first one can be made"
 	}
 	return &reconcilers.BlockedError{
@@ -156,7 +156,7 @@ func (s *session) enter(ctx context.Context, m wantMember) (client *driver.Clien
 
 // enterEmpty logs in where no administrator can exist yet.
 func (s *session) enterEmpty(ctx context.Context, m wantMember) (*driver.Client, error) {
-	for i, key := range s.want.keys {
+	for i, key := range s.want.keys.all() {
 		l := keyLogin(key)
 		client, err := s.logInAs(ctx, m, l, fmt.Sprintf("%s.%d", l.id(), i))
 		if err == nil || !isCredentials(err) {

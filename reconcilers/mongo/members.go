@@ -111,14 +111,14 @@ func (s *session) mayBeEmptied(ctx context.Context, client *driver.Client, m wan
 
 // checkKey finds out whether the candidate takes one of the keys that the manifest names, if it names any.
 func (s *session) checkKey(ctx context.Context, m wantMember) error {
-	for i, key := range s.want.keys {
+	for i, key := range s.want.keys.file {
 		l := keyLogin(key)
 		_, err := s.logInAs(ctx, m, l, l.id()+".join")
 		s.r.pool.forget(clientKey{s.component, m.host, l.id() + ".join"})
 		if err == nil || !isCredentials(err) {
 			return err
 		}
-		if i == len(s.want.keys)-1 {
+		if i == len(s.want.keys.file)-1 {
 			return s.wrongKey(m.host)
 		}
 	}

@@ -278,13 +278,23 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 		o.Facts.Set.FCV = state.fcv.String()
 	}
 	o.Holds = s.holds(state, isRoot && !state.stale)
-	o.Facts.Notes = append(o.Facts.Notes, notes...)
+	shared := s.share(ctx)
+	if shared.words != "" {
+		o.Facts.Summary += ", key being rotated"
+	}
+	if len(shared.pending) == 0 {
+		o.Holds = append(o.Holds, s.spec().SharedKeys()...)
+	}
+	o.Facts.Notes = slices.Concat(shared.notes(), o.Facts.Notes, notes)
 	s.backupFacts(&o.Facts, st)
 	state.backup = s.backupDue() && s.backupIsOurs(st, state.keeper)
 	if isRoot && !state.lacks(s.want.uriUser) {
 		o.Outputs = s.outputs(state)
 	}
 	trouble := s.memberTrouble(st)
+	if trouble == nil {
+		trouble = shared.trouble()
+	}
 	if isBlocked(trouble) {
 		return o, trouble
 	}

@@ -65,6 +65,9 @@ func (r *Reconciler) Turn(ctx context.Context, t reconcilers.Target, turn reconc
 	if err != nil {
 		return err
 	}
+	if err := s.keepsKey(limited, m); err != nil {
+		return err
+	}
 	if primary.host == m.host && others > 0 {
 		if waiting := s.serving(limited, turn.Others); len(waiting) > 0 {
 			return &reconcilers.WaitError{For: strings.Join(waiting, ", ") + " to go first: " + m.host + " is the primary", Again: rollAgain}
@@ -107,7 +110,7 @@ func (r *Reconciler) Back(ctx context.Context, t reconcilers.Target, turn reconc
 	for {
 		seen, err := s.await(limited, backSlice, []wantMember{m}, serves)
 		if err == nil {
-			return s.caughtUp(limited, m)
+			return s.settled(limited, m, progress)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -121,6 +124,15 @@ func (r *Reconciler) Back(ctx context.Context, t reconcilers.Target, turn reconc
 		}
 		progress.Say("%s is back for %.0f s and does not serve yet (the primary says %s)", m.host, r.deps.Clock.Now().Sub(began).Seconds(), state)
 	}
+}
+
+// settled waits until a member that serves again has caught up, and tells of what its restart was for.
+func (s *session) settled(ctx context.Context, m wantMember, progress reconcilers.Progress) error {
+	err := s.caughtUp(ctx, m)
+	if shared := s.share(ctx); err == nil && shared.words != "" {
+		progress.Say("%s", shared.words)
+	}
+	return err
 }
 
 func (s *session) delay(host string) int {

@@ -71,6 +71,9 @@ func (r *Reconciler) open(t reconcilers.Target) (*session, error) {
 	return &session{r: r, target: t, want: w, memory: m, component: name}, nil
 }
 
+// spec is the target's, which resolve has found to be one.
+func (s *session) spec() *Spec { return s.target.Component.Spec.(*Spec) }
+
 // look asks every member once, all at the same time. When the primary has answered the others get little more time: a
 // frozen member must not hold up the rest.
 func (s *session) look(ctx context.Context) []sighting {

@@ -31,7 +31,7 @@ type Spec struct {
 	Name     string       `yaml:"name" default:"rs0" doc:"Name of the replica set, the same as in mongod's --replSet."`
 	Members  []Member     `yaml:"members" required:"true" doc:"The members. The first one that may become primary is initiated, the others are added one at a time."`
 	Root     Root         `yaml:"root" required:"true" doc:"The administrator, as the image's entrypoint makes it. It is made here when the server has no user yet and the keyfile is given."`
-	Keyfile  desired.Expr `yaml:"keyfile" doc:"Content of the members' key file. Needed only where the first user is not made by the image."`
+	Keyfile  desired.Expr `yaml:"keyfile" doc:"Content of the members' key file, as ${NAME} of a secret: that one is rotated member by member. Needed beside that only where the first user is not made by the image."`
 	Roles    []Role       `yaml:"roles" doc:"Roles beside those that the server has. They are made before the users, and never dropped."`
 	Users    []User       `yaml:"users" doc:"Users beside the administrator. They are updated in place; a password is set again only when it changed or no longer works. Users that are not declared are left alone."`
 	User     string       `yaml:"user" doc:"Whose login the output uri carries. Default: the first of users, else root."`
@@ -49,6 +49,7 @@ var (
 	_ desired.Outputter = (*Spec)(nil)
 	_ desired.Needer    = (*Spec)(nil)
 	_ desired.Setter    = (*Spec)(nil)
+	_ desired.KeySharer = (*Spec)(nil)
 )
 
 // Member is one mongod of the set.

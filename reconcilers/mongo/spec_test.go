@@ -12,20 +12,6 @@ import (
 	"dive-agent/reconcilers"
 )
 
-func TestKeysOf(t *testing.T) {
-	for name, c := range map[string]struct {
-		text string
-		keys []string
-	}{
-		"one":                    {"abcdefgh\n", []string{"abcdefgh"}},
-		"line breaks are no end": {"abcd\nefgh\n", []string{"abcdefgh"}},
-		"a list":                 {"- abcdef\n- \"ghijkl\"\n", []string{"abcdef", "ghijkl"}},
-		"nothing":                {"", nil},
-	} {
-		t.Run(name, func(t *testing.T) { require.Equal(t, c.keys, keysOf(c.text)) })
-	}
-}
-
 func TestReadSeed(t *testing.T) {
 	documents, err := readSeed(strings.NewReader(`[{"coiId": "A", "n": 1}, {"coiId": "B", "at": {"$date": "2026-01-02T03:04:05Z"}}]`), "coi.json", "coiId")
 	require.NoError(t, err)

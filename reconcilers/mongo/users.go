@@ -326,7 +326,7 @@ func namesIn(x desired.Expr) []string {
 
 // holds are the secrets that the server takes for all users that they belong to.
 func (s *session) holds(o observation, isRoot bool) []string {
-	spec, _ := s.target.Component.Spec.(*Spec)
+	spec := s.spec()
 	pending := map[string]bool{}
 	for _, gap := range o.users {
 		if gap.missing || gap.password {

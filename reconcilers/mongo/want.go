@@ -2,7 +2,6 @@ package mongo
 
 import (
 	"fmt"
-	"strings"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
@@ -18,8 +17,8 @@ type want struct {
 	set      string
 	members  []wantMember
 	root     login
-	former   []login    // the administrator with passwords that it had, newest first
-	keys     []string   // of the keyfile, without white space
+	former   []login // the administrator with passwords that it had, newest first
+	keys     keyring
 	roles    []wantRole // each after those it inherits from
 	users    []wantUser
 	settings Settings
@@ -90,7 +89,7 @@ func resolve(t reconcilers.Target) (want, error) {
 		w.fcv = eval.text(spec.FCV)
 	}
 	w.former = formerLogins(spec.Root.Password, t.Scope, w.root)
-	w.keys = keysOf(eval.text(spec.Keyfile))
+	w.keys = keyringOf(spec.Keyfile, eval.text(spec.Keyfile), t.Scope)
 	for _, m := range spec.Members {
 		host := eval.host(m)
 		w.members = append(w.members, eval.member(m, host, t.Instance))
@@ -166,24 +165,6 @@ func (w want) pickURIUser(name string) login {
 		}
 	}
 	return w.root
-}
-
-// keysOf reads a key file: one key, or a YAML list of at most two. The server ignores white space within a key.
-func keysOf(text string) []string {
-	var keys []string
-	plain := ""
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if rest, item := strings.CutPrefix(line, "-"); item {
-			keys = append(keys, strings.Trim(strings.Join(strings.Fields(rest), ""), `"'`))
-			continue
-		}
-		plain += strings.Join(strings.Fields(line), "")
-	}
-	if len(keys) == 0 && plain != "" {
-		keys = []string{plain}
-	}
-	return keys
 }
 
 // initial is the member that is initiated: the first that may become primary.
