@@ -90,10 +90,21 @@ func (s *session) mayJoin(ctx context.Context, m wantMember, h hello, c config) 
 		return s.foreignSet(m.host, own.Name)
 	case own.setID() != c.setID():
 		return s.foreignSet(m.host, own.Name+" (another set of that name)")
-	case m.arbiter: // an arbiter of before has no users: nobody logs in
-		return arbiterInPlace(m.host, true)
 	}
-	return nil
+	hasData, err := hasOplog(ctx, client)
+	if err == nil && hasData == m.arbiter {
+		err = arbiterInPlace(m.host, m.arbiter)
+	}
+	return err
+}
+
+// hasOplog tells a member with data, or what is left of one, from an arbiter.
+func hasOplog(ctx context.Context, client *driver.Client) (bool, error) {
+	names, err := client.Database("local").ListCollectionNames(undated{ctx}, bson.D{{Key: "name", Value: "oplog.rs"}})
+	if err != nil {
+		return false, fmt.Errorf("list the collections of database local: %w", err)
+	}
+	return len(names) > 0, nil
 }
 
 // mayBeEmptied refuses a member that was never in a set and has somebody's data: the initial sync would wipe it.

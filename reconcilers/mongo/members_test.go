@@ -369,10 +369,12 @@ func TestArbiterBeginsWithoutData(t *testing.T) {
 		s.spec.Members = without
 		s.settle(r)
 		s.spec.Members = wanted
-		if wanted[1].Arbiter {
-			require.Equal(t, "ArbiterInPlace", s.blocked(r).Reason, "it still has the data")
-		}
+		require.Equal(t, "ArbiterInPlace", s.blocked(r).Reason, "it still is what it was")
 		s.run(three[1])
 		require.Equal(t, "rs0 PRIMARY, 2 members", s.settle(r).Facts.Summary)
+		s.spec.Members = without
+		s.settle(r)
+		s.spec.Members = wanted
+		require.Equal(t, "rs0 PRIMARY, 2 members", s.settle(r).Facts.Summary, "what it was before it may be again")
 	}
 }
