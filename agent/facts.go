@@ -9,12 +9,13 @@ func fillFacts(st *report.Status, n Node) {
 		st.Services = append(st.Services, report.Service(*f.Service))
 	}
 	if v := f.Set; v != nil {
-		st.Sets = append(st.Sets, report.Set{Component: n.Component, Name: v.Name, FCV: v.FCV, Term: v.Term, Elected: v.Elected, Reason: v.Reason, Oplog: v.Oplog})
+		st.Sets = append(st.Sets, report.Set{Component: n.Component, Name: v.Name, FCV: v.FCV, Term: v.Term, Elected: v.Elected, Reason: v.Reason, Oplog: v.Oplog, TLS: v.TLS})
 	}
 	for _, m := range f.Members {
 		st.Members = append(st.Members, report.Member{
 			Component: n.Component, Host: m.Host, On: m.On, State: m.State, Health: m.Health, Lag: m.Lag, Priority: m.Priority, Votes: m.Votes,
 			Hidden: m.Hidden, Arbiter: m.Arbiter, Delay: m.Delay, Version: m.Version, Started: m.Started, Trouble: m.Trouble,
+			Certificate: m.Certificate,
 		})
 	}
 	for _, c := range f.Checks {

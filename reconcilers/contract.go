@@ -84,9 +84,10 @@ type Change struct {
 	Details  []string `json:"details,omitempty" yaml:"details,omitempty"`
 	Destroys bool     `json:"destroys,omitempty" yaml:"destroys,omitempty"` // data or identity is lost: waits for approval
 
-	Image      string `json:"-" yaml:"-"` // the container image that the part is to run, where it runs one
-	Interrupts bool   `json:"-" yaml:"-"` // what runs now stops serving for a moment: a Roller gives it its turn
-	Last       bool   `json:"-" yaml:"-"` // what goes may still be used by what a Roller drives: made once all Rollers of the instance are in sync
+	Image      string   `json:"-" yaml:"-"` // the container image that the part is to run, where it runs one
+	Command    []string `json:"-" yaml:"-"` // what it is to run in it; empty: what the image says
+	Interrupts bool     `json:"-" yaml:"-"` // what runs now stops serving for a moment: a Roller gives it its turn
+	Last       bool     `json:"-" yaml:"-"` // what goes may still be used by what a Roller drives: made once all Rollers of the instance are in sync
 }
 
 // Plan is the list of changes that would bring a target to its desired state; empty when in sync.
@@ -167,6 +168,8 @@ type MemberFacts struct {
 	Version  string        `json:"version,omitempty" yaml:"version,omitempty"` // of its server; empty: not known
 	Started  time.Time     `json:"started,omitzero" yaml:"started,omitempty"`  // its server
 	Trouble  time.Time     `json:"trouble,omitzero" yaml:"trouble,omitempty"`  // since when it does not serve; zero: it does
+
+	Certificate time.Time `json:"certificate,omitzero" yaml:"certificate,omitempty"` // until when its certificate is valid; zero: it was not heard to speak TLS
 }
 
 // SetFacts is what holds for a replica set as a whole.
@@ -177,6 +180,8 @@ type SetFacts struct {
 	Elected time.Time     `json:"elected,omitzero" yaml:"elected,omitempty"` // the primary
 	Reason  string        `json:"reason,omitempty" yaml:"reason,omitempty"`  // of that election, the server's word: electionTimeout, priorityTakeover, ...
 	Oplog   time.Duration `json:"oplog,omitempty" yaml:"oplog,omitempty"`    // its window: how long a member may be away and still catch up
+
+	TLS string `json:"tls,omitempty" yaml:"tls,omitempty"` // modes of TLS and of authentication among members, as the primary runs: "requireTLS, x509"
 }
 
 // CheckFacts is the last result of one declared check.

@@ -19,6 +19,8 @@ type Set struct {
 	Reason  string    `json:"reason,omitempty" yaml:"reason,omitempty"`
 	// Oplog is its window: how long a member may be away and still catch up. No news by itself.
 	Oplog time.Duration `json:"oplogNs,omitempty" yaml:"oplog,omitempty"`
+	// TLS is how the primary takes connections and logins of members, the server's words; empty where the manifest has no TLS.
+	TLS string `json:"tls,omitempty" yaml:"tls,omitempty"`
 }
 
 // Member is one member of a replica set.
@@ -40,6 +42,8 @@ type Member struct {
 	Started  time.Time     `json:"started,omitzero" yaml:"started,omitempty"`
 	// Trouble is since when it does not serve; zero: it does.
 	Trouble time.Time `json:"trouble,omitzero" yaml:"trouble,omitempty"`
+	// Certificate is until when the member's is valid; zero without TLS.
+	Certificate time.Time `json:"certificate,omitzero" yaml:"certificate,omitempty"`
 }
 
 // Serves says whether the member does what it is for.
@@ -86,10 +90,23 @@ var electionReasons = map[string]string{
 	"stepUpRequest": "handed over", "stepUpRequestSkipDryRun": "handed over", "singleNodePromptElection": "alone in the set",
 }
 
-// Words tell the set in parts: version, last election, oplog. elected says when that was.
+// certificatesEnd is when the first of the members' certificates ends; zero without TLS.
+func certificatesEnd(members []Member) (first time.Time) {
+	for _, m := range members {
+		if !m.Certificate.IsZero() && (first.IsZero() || m.Certificate.Before(first)) {
+			first = m.Certificate
+		}
+	}
+	return first
+}
+
+// Words tell the set in parts: version, TLS, last election, oplog. elected says when that was.
 func (v Set) Words(elected string) (parts []string) {
 	if v.FCV != "" {
 		parts = append(parts, "compatibility "+clean(v.FCV))
+	}
+	if v.TLS != "" {
+		parts = append(parts, clean(v.TLS))
 	}
 	if v.Term > 0 {
 		parts = append(parts, fmt.Sprintf("term %d", v.Term))
@@ -147,6 +164,9 @@ func (s *Status) textSet(b *strings.Builder, component string, members []Member,
 	b.WriteString("\n")
 	for _, v := range s.Sets {
 		if words := v.Words(age(o.Now.Sub(v.Elected)) + " ago"); v.Component == component && len(words) > 0 {
+			if end := certificatesEnd(members); !end.IsZero() {
+				words = append(words, "certificates until "+end.UTC().Format(time.DateOnly))
+			}
 			head := clean(component) + ", " + clean(v.Name) + ": " + strings.Join(words, ", ")
 			for _, part := range broken(head, o.Width-2) {
 				b.WriteString("  " + part + "\n")
@@ -215,6 +235,9 @@ func (s *Status) pageMembers(b *strings.Builder) {
 		notes := m.Traits()
 		if !m.Trouble.IsZero() {
 			notes = append(notes, "in trouble since "+moment(m.Trouble))
+		}
+		if !m.Certificate.IsZero() {
+			notes = append(notes, "certificate until "+moment(m.Certificate))
 		}
 		started := ""
 		if !m.Started.IsZero() {

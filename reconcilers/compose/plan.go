@@ -186,7 +186,7 @@ func (st *serviceState) plan() reconcilers.Plan {
 		change.Action, change.Reason = st.planRunning(c)
 	}
 	if change.Action != "" {
-		change.Image = st.service.Image
+		change.Image, change.Command = st.service.Image, st.service.Command
 		change.Interrupts = st.serves() && (change.Action == reconcilers.Replace || st.restarts())
 		p.Changes = []reconcilers.Change{change}
 	}

@@ -82,7 +82,8 @@ func (s *session) wrongKey(hosts string) error {
 	return &reconcilers.BlockedError{
 		Reason:  "WrongKeyfile",
 		Message: fmt.Sprintf("%s and the other members of %s do not accept each other's key (status says authenticated: false)", hosts, s.want.set),
-		Do:      "Give all members' services the same key file and restart the one that differs",
+		Do: "Give all members' services the same key file and restart the one that differs; with x.509, certificates whose organization, unit and " +
+			"domain are equal, by one authority",
 	}
 }
 
@@ -156,14 +157,11 @@ func (s *session) enter(ctx context.Context, m wantMember) (client *driver.Clien
 
 // enterEmpty logs in where no administrator can exist yet.
 func (s *session) enterEmpty(ctx context.Context, m wantMember) (*driver.Client, error) {
-	for i, key := range s.want.keys.all() {
-		l := keyLogin(key)
-		client, err := s.logInAs(ctx, m, l, fmt.Sprintf("%s.%d", l.id(), i))
-		if err == nil || !isCredentials(err) {
-			return client, err
-		}
+	client, err := s.logInMember(ctx, m)
+	if err != nil || client != nil {
+		return client, err
 	}
-	client, err := s.logIn(ctx, m, login{})
+	client, err = s.logIn(ctx, m, login{})
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +169,56 @@ func (s *session) enterEmpty(ctx context.Context, m wantMember) (*driver.Client,
 		return nil, s.refusedRoot(ctx, m)
 	}
 	return client, nil
+}
+
+// logInMember logs in as the members do among themselves; nil where the server takes neither key nor certificate for one
+// of a member.
+func (s *session) logInMember(ctx context.Context, m wantMember) (*driver.Client, error) {
+	for i, key := range s.want.keys.all() {
+		l := keyLogin(key)
+		client, err := s.logInAs(ctx, m, l, fmt.Sprintf("%s.%d", l.id(), i))
+		if err == nil || !isCredentials(err) {
+			return client, err
+		}
+	}
+	return s.logInX509(ctx, m)
+}
+
+// logInX509 is logInMember by the agent's certificate.
+func (s *session) logInX509(ctx context.Context, m wantMember) (*driver.Client, error) {
+	if s.want.tls == nil || len(s.want.tls.own) == 0 {
+		return nil, nil
+	}
+	at, err := find(ctx, s.target.Services, m)
+	if err != nil {
+		return nil, err
+	}
+	if heard, _ := s.r.heard(s.component+"/"+m.host, at.identity()); !heard.tls {
+		return nil, nil
+	}
+	client, err := s.logInAs(ctx, m, x509Login(), x509Login().id())
+	if isCredentials(err) || hasCode(err, codeUserNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := countUsers(ctx, client); isCredentials(err) { // the certificate of a client
+		return nil, nil
+	}
+	return client, nil
+}
+
+// anyLogin gives a client that may ask a member for its parameters; an arbiter knows no user.
+func (s *session) anyLogin(ctx context.Context, m wantMember) (*driver.Client, error) {
+	client, err := s.logInRoot(ctx, m)
+	if !isCredentials(err) {
+		return client, err
+	}
+	if client, memberErr := s.logInMember(ctx, m); client != nil {
+		return client, memberErr
+	}
+	return nil, err
 }
 
 func (s *session) logIn(ctx context.Context, m wantMember, l login) (*driver.Client, error) {

@@ -32,6 +32,7 @@ const (
 	codeNoSuchNode                  = 110
 	codeCommandNotFound             = 59
 	codeBadValue                    = 2
+	codeUserNotFound                = 11
 	codeFailedToParse               = 9
 	codeTypeMismatch                = 14
 	codeNamespaceNotFound           = 26

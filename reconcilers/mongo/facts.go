@@ -45,6 +45,10 @@ func (s *session) facts(st status, c config, seen []sighting) reconcilers.Facts 
 			fact.Started = s.r.deps.Clock.Now().Add(-time.Duration(m.Uptime) * time.Second).Truncate(time.Minute)
 		}
 		for _, one := range seen {
+			if one.member.host == m.Host && one.tls {
+				heard, _ := s.r.heard(s.component+"/"+m.Host, one.place.identity())
+				fact.Certificate = heard.ends
+			}
 			if one.member.host == m.Host && one.answers() {
 				fact.Version, fact.Started = one.version, one.place.container.StartedAt.Truncate(time.Second)
 			}

@@ -32,7 +32,7 @@ type writer struct {
 }
 
 // DialContext reaches a member by its host name, where its container is now.
-func (w *writer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+func (w *writer) DialContext(ctx context.Context, _, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (w *writer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil {
 		return nil, err
 	}
-	return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, net.JoinHostPort(c.Addr().String(), port))
+	return w.s.connect(ctx, host, net.JoinHostPort(c.Addr().String(), port))
 }
 
 // write starts a writer that goes on until lost is asked, at most until the test ends.

@@ -55,15 +55,14 @@ type topologyVersion struct {
 // probe is a connection without login that asks hello. The driver is not used for this: its clients log in before
 // anything else, and wait half a second after a refused connection.
 type probe struct {
-	conn net.Conn
-	id   int32
+	conn    net.Conn
+	id      int32
+	answers int
 }
 
-// openProbe connects to an address (ip:port, or name:port of a member elsewhere).
-func openProbe(ctx context.Context, dial dialerFunc, address string) (*probe, error) {
-	limited, cancel := context.WithTimeout(ctx, dialLimit)
-	defer cancel()
-	conn, err := dial(limited, "tcp", address)
+// openProbe connects to a member.
+func (s *session) openProbe(ctx context.Context, m wantMember, at place) (*probe, error) {
+	conn, err := s.dial(ctx, m, at)
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +140,7 @@ func (p *probe) roundTrip(command bson.D) (bson.Raw, error) {
 	if binary.LittleEndian.Uint32(header[12:]) != opMsg || length < 26 || length > maxHelloBytes || header[20] != 0 {
 		return nil, errors.New("what listens there does not speak MongoDB's protocol")
 	}
+	p.answers++
 	answer := make([]byte, length-21)
 	if _, err := io.ReadFull(p.conn, answer); err != nil {
 		return nil, err

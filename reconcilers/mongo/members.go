@@ -129,8 +129,11 @@ func (s *session) checkKey(ctx context.Context, m wantMember) error {
 		if err == nil || !isCredentials(err) {
 			return err
 		}
-		if i == len(s.want.keys.file)-1 {
-			return s.wrongKey(m.host)
+		if i < len(s.want.keys.file)-1 {
+			continue
+		}
+		if client, err := s.logInX509(ctx, m); client == nil {
+			return errors.Join(err, s.wrongKey(m.host))
 		}
 	}
 	return nil

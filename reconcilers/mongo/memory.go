@@ -30,6 +30,8 @@ type memory struct {
 	HashKey      []byte               `json:"hashKey,omitempty"`
 	Passwords    map[string]string    `json:"passwords,omitempty"` // keyed hash by user id
 
+	TLS string `json:"tls,omitempty"` // whether clients were last told to speak TLS: yes or no
+
 	Backup backupRecord `json:"backup,omitzero"`
 
 	Refused map[string]refusal `json:"refused,omitempty"` // passwords that stopped working, by user id

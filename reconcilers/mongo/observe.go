@@ -69,6 +69,19 @@ func (s *session) observe(ctx context.Context) (reconcilers.Observed, error) {
 	if !anyFound || s.want.unknown != "" {
 		return s.observeNothing(seen)
 	}
+	trouble := connectionTrouble(seen)
+	if trouble != nil && !slices.ContainsFunc(seen, sighting.answers) {
+		return reconcilers.Observed{Started: true}, trouble
+	}
+	o, err := s.observeAnswers(ctx, seen)
+	if trouble != nil && !isBlocked(err) && ctx.Err() == nil {
+		o.State, err = nil, trouble
+	}
+	return o, err
+}
+
+// observeAnswers goes on where at least one service runs.
+func (s *session) observeAnswers(ctx context.Context, seen []sighting) (reconcilers.Observed, error) {
 	seen, err := s.settleStart(ctx, seen)
 	o := reconcilers.Observed{}
 	for _, one := range seen {
@@ -269,6 +282,9 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 			return o, err
 		}
 	}
+	if err := s.tellClients(seen); err != nil {
+		return o, err
+	}
 	s.keepClients(seen, primary.host)
 	o.Facts = s.facts(st, state.config, seen)
 	o.Facts.Notes = append(s.ailing(ctx, st, seen), s.want.force.note(s.memory)...)
@@ -276,6 +292,14 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	o.Facts.Set.Oplog = oplogWindow(ctx, client, newestOptime(st))
 	if state.fcv != (series{}) {
 		o.Facts.Set.FCV = state.fcv.String()
+	}
+	if s.want.tls != nil {
+		runs, err := getModes(ctx, client)
+		if err != nil {
+			return o, err
+		}
+		o.Facts.Set.TLS = runs.String()
+		o.Facts.Notes = append(o.Facts.Notes, s.endings(seen)...)
 	}
 	o.Holds = s.holds(state, isRoot && !state.stale)
 	shared := s.share(ctx)

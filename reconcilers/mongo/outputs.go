@@ -18,7 +18,7 @@ func uriOutput(user string) string { return "uri_" + noName.ReplaceAllString(use
 // Outputs are what other components may refer to.
 func (s *Spec) Outputs() []desired.Output {
 	list := []desired.Output{
-		{Name: "uri", Secret: true, Doc: "Connection string with login, all members that clients see, replicaSet and authSource. Each of users has one of its own too, uri_NAME; what cannot stand in a name is _ there."},
+		{Name: "uri", Secret: true, Doc: "Connection string with login, all members that clients see, replicaSet and authSource, and tls once all members speak it. Each of users has one of its own too, uri_NAME; what cannot stand in a name is _ there."},
 		{Name: "members", Doc: "host:port of the members that clients see, separated by commas."},
 		{Name: "primary", Doc: "host:port of the primary."},
 		{Name: "version", Doc: "Version of the primary's mongod."},
@@ -35,8 +35,9 @@ func (s *Spec) Outputs() []desired.Output {
 
 // outputs are published as soon as there is a primary; a connection string as soon as its login works.
 func (s *session) outputs(o observation) map[string]desired.Value {
+	secure := s.want.tls != nil && s.memory.TLS == "yes"
 	known := map[string]desired.Value{
-		"uri":     desired.Secret(s.want.uriOf(s.want.uriUser)),
+		"uri":     desired.Secret(s.want.uriOf(s.want.uriUser, secure)),
 		"members": desired.String(s.want.visible()),
 		"primary": desired.String(o.primary),
 		"version": desired.String(o.version),
@@ -47,7 +48,7 @@ func (s *session) outputs(o observation) map[string]desired.Value {
 	for _, u := range s.want.users {
 		name := uriOutput(u.name)
 		if _, taken := known[name]; !taken && !o.lacks(u.login) {
-			known[name] = desired.Secret(s.want.uriOf(u.login))
+			known[name] = desired.Secret(s.want.uriOf(u.login, secure))
 		}
 	}
 	return known
@@ -73,8 +74,19 @@ func (w want) visible() string {
 
 // uriOf is the connection string for applications that log in so. It never asks for a direct connection: a client that
 // talks to one member only does not find the next primary.
-func (w want) uriOf(l login) string {
+func (w want) uriOf(l login, secure bool) string {
 	escape := func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
-	return fmt.Sprintf("mongodb://%s:%s@%s/%s?replicaSet=%s&authSource=%s", escape(l.name), escape(l.password),
+	uri := fmt.Sprintf("mongodb://%s:%s@%s/%s?replicaSet=%s&authSource=%s", escape(l.name), escape(l.password),
 		w.visible(), escape(w.database), escape(w.set), escape(l.database))
+	if !secure {
+		return uri
+	}
+	uri += "&tls=true"
+	if w.tls.caFile != "" {
+		uri += "&tlsCAFile=" + escape(w.tls.caFile)
+	}
+	if w.tls.keyFile != "" {
+		uri += "&tlsCertificateKeyFile=" + escape(w.tls.keyFile)
+	}
+	return uri
 }

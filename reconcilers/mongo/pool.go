@@ -120,7 +120,7 @@ func openClient(host string, l login, dial dialerFunc) (*driver.Client, error) {
 	o := options.Client().SetHosts([]string{host}).SetDirect(true).SetDialer(dial).SetAppName("dive-agent").
 		SetServerSelectionTimeout(selectionLimit).SetConnectTimeout(selectionLimit).SetMaxPoolSize(4).
 		SetServerMonitoringMode("poll").SetHeartbeatInterval(time.Minute).SetWriteConcern(writeconcern.Majority())
-	if l.name != "" {
+	if l.name != "" || l.mechanism != "" {
 		o.SetAuth(options.Credential{
 			AuthMechanism: l.mechanism, AuthSource: l.database, Username: l.name, Password: l.password,
 		})

@@ -22,6 +22,7 @@ type Reconciler struct {
 	since    map[string]time.Time // when a trouble was first seen, by component and member
 	verified map[string]time.Time // when a user's login last worked
 	versions map[string]version   // of the members' servers
+	speeches map[string]speech    // of the members' servers
 }
 
 // version is what the server in a container said of itself, which holds as long as that one runs.
@@ -39,7 +40,10 @@ func New(deps reconcilers.Deps) reconcilers.Reconciler {
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
-	return &Reconciler{deps: deps, pool: newPool(), dial: dial, since: map[string]time.Time{}, verified: map[string]time.Time{}, versions: map[string]version{}}
+	return &Reconciler{
+		deps: deps, pool: newPool(), dial: dial,
+		since: map[string]time.Time{}, verified: map[string]time.Time{}, versions: map[string]version{}, speeches: map[string]speech{},
+	}
 }
 
 // Registration is this kind's line in the program's list of reconcilers.

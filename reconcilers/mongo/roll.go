@@ -61,6 +61,9 @@ func (r *Reconciler) Turn(ctx context.Context, t reconcilers.Target, turn reconc
 	if err := s.mayRunAll(limited, client, m, turn.Changes); err != nil {
 		return err
 	}
+	if err := s.mayConnectAll(limited, m, turn.Changes); err != nil {
+		return err
+	}
 	others, err := s.othersReady(limited, client, m)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package mongo
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -41,6 +42,7 @@ type sighting struct {
 	err    error
 
 	version string        // of its server
+	tls     bool          // it was spoken to by TLS
 	ahead   time.Duration // its clock, of this host's
 	trip    time.Duration // of the question and its answer
 }
@@ -99,18 +101,23 @@ func (s *session) ask(ctx context.Context, m wantMember) sighting {
 		return sighting{member: m, err: err}
 	}
 	seen := sighting{member: m, place: at, found: m.local()}
-	p, err := openProbe(ctx, s.r.dial, at.address)
+	p, err := s.openProbe(ctx, m, at)
 	if err != nil {
 		seen.err = err
 		return seen
 	}
 	defer p.close()
 	asked := s.r.deps.Clock.Now()
-	if seen.hello, seen.err = p.hello(ctx, nil, 0); seen.err == nil {
+	if seen.hello, seen.err = p.hello(ctx, nil, 0); seen.err != nil {
+		seen.err = s.explainSilence(ctx, m, at, p, seen.err)
+	} else {
 		seen.found = true
 		seen.trip = s.r.deps.Clock.Now().Sub(asked)
 		seen.ahead = seen.hello.LocalTime.Sub(asked.Add(seen.trip / 2))
 		seen.version = s.r.versionOf(s.component+"/"+m.host, seen.identity(), func() string { return p.version(ctx) })
+		if _, seen.tls = p.conn.(*tls.Conn); !seen.tls && s.want.tls != nil && m.local() {
+			s.r.hear(s.component+"/"+m.host, speech{container: at.identity()})
+		}
 	}
 	return seen
 }
@@ -157,9 +164,13 @@ func (s *session) follow(ctx context.Context, m wantMember, hoped func(hello) bo
 			}
 		}
 		if last.found {
-			h, err := listen(ctx, s.r.dial, last.place.address, hoped)
+			h, err := s.listen(ctx, m, last.place, hoped)
 			if err == nil {
 				last.hello, last.err = h, nil
+				return last
+			}
+			if isBlocked(err) {
+				last.err = err
 				return last
 			}
 			if ctx.Err() == nil {
@@ -178,8 +189,8 @@ func (s *session) follow(ctx context.Context, m wantMember, hoped func(hello) bo
 
 // listen hears one member's changes over one connection until it says what is hoped for. The last word is given with
 // the error too.
-func listen(ctx context.Context, dial dialerFunc, address string, hoped func(hello) bool) (hello, error) {
-	p, err := openProbe(ctx, dial, address)
+func (s *session) listen(ctx context.Context, m wantMember, at place, hoped func(hello) bool) (hello, error) {
+	p, err := s.openProbe(ctx, m, at)
 	if err != nil {
 		return hello{}, err
 	}
@@ -207,22 +218,19 @@ func (s *session) client(ctx context.Context, m wantMember, l login, name string
 		return nil, err
 	}
 	key := clientKey{s.component, m.host, name}
-	return s.r.pool.get(key, l, at.identity(), s.r.deps.Clock.Now(), func() (*driver.Client, error) {
+	return s.r.pool.get(key, l, at.identity()+s.want.tls.fingerprint(), s.r.deps.Clock.Now(), func() (*driver.Client, error) {
 		return openClient(m.host, l, s.dialer(m))
 	})
 }
 
 // dialer reaches the member where its container is at the time of the dial, or under its host name on another host.
 func (s *session) dialer(m wantMember) dialerFunc {
-	services, dial := s.target.Services, s.r.dial
-	return func(ctx context.Context, network, _ string) (net.Conn, error) {
-		at, err := find(ctx, services, m)
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		at, err := find(ctx, s.target.Services, m)
 		if err != nil {
 			return nil, err
 		}
-		limited, cancel := context.WithTimeout(ctx, dialLimit)
-		defer cancel()
-		return dial(limited, network, at.address)
+		return s.dial(ctx, m, at)
 	}
 }
 

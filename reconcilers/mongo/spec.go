@@ -32,6 +32,7 @@ type Spec struct {
 	Members  []Member     `yaml:"members" required:"true" doc:"The members. The first one that may become primary is initiated, the others are added one at a time."`
 	Root     Root         `yaml:"root" required:"true" doc:"The administrator, as the image's entrypoint makes it. It is made here when the server has no user yet and the keyfile is given."`
 	Keyfile  desired.Expr `yaml:"keyfile" doc:"Content of the members' key file, as ${NAME} of a secret: that one is rotated member by member. Needed beside that only where the first user is not made by the image."`
+	TLS      *TLS         `yaml:"tls" doc:"How the agent and clients speak TLS to the members. Whether a member does is said by its --tlsMode; the agent speaks TLS to those that do."`
 	Roles    []Role       `yaml:"roles" doc:"Roles beside those that the server has. They are made before the users, and never dropped."`
 	Users    []User       `yaml:"users" doc:"Users beside the administrator. They are updated in place; a password is set again only when it changed or no longer works. Users that are not declared are left alone."`
 	User     string       `yaml:"user" doc:"Whose login the output uri carries. Default: the first of users, else root."`
@@ -72,6 +73,14 @@ type Member struct {
 type Root struct {
 	Username desired.Expr `yaml:"username" required:"true" doc:"Name of the administrator in database admin."`
 	Password desired.Expr `yaml:"password" required:"true" doc:"Its password."`
+}
+
+// TLS is how members are trusted.
+type TLS struct {
+	CA                 desired.Expr `yaml:"ca" required:"true" doc:"Authorities of the members' certificates, in PEM, such as a secret of kind ca. A member's certificate must be for its host name."`
+	Certificate        desired.Expr `yaml:"certificate" doc:"Key and certificate, in PEM, that the agent shows to the members. They want one unless they run with --tlsAllowConnectionsWithoutCertificates. With one of the members' own, under x.509 cluster authentication, the agent gets in where no user exists yet."`
+	CAFile             string       `yaml:"caFile" doc:"Where the containers of clients have the authorities: goes into the output uri, as tlsCAFile."`
+	CertificateKeyFile string       `yaml:"certificateKeyFile" doc:"Where they have key and certificate of their own: goes into the output uri, as tlsCertificateKeyFile."`
 }
 
 // User is a database user.

@@ -76,7 +76,7 @@ func TestURIEscapes(t *testing.T) {
 	}
 	w, err := resolve(reconcilers.Target{Component: &desired.Component{Name: "database", Spec: spec}, Scope: desired.NewScope(nil)})
 	require.NoError(t, err)
-	require.Equal(t, "mongodb://admin:p%20w%2F%40%3A%2B%25@mongodb:27017/dive?replicaSet=rs0&authSource=admin", w.uriOf(w.uriUser))
+	require.Equal(t, "mongodb://admin:p%20w%2F%40%3A%2B%25@mongodb:27017/dive?replicaSet=rs0&authSource=admin", w.uriOf(w.uriUser, false))
 }
 
 func TestSpecFromManifest(t *testing.T) {

@@ -8,8 +8,10 @@ import (
 )
 
 const (
-	adminDatabase = "admin"
-	idField       = "_id"
+	adminDatabase    = "admin"
+	externalDatabase = "$external" // of users that a certificate names
+	x509Mechanism    = "MONGODB-X509"
+	idField          = "_id"
 )
 
 // want is the spec with every expression evaluated.
@@ -29,7 +31,8 @@ type want struct {
 	force    *Force // nil: none
 	fcv      string // empty: stays as it is
 	uriUser  login
-	unknown  string // name of a value that does not exist yet; empty when all are known
+	tls      *wantTLS // nil: the members are spoken to without
+	unknown  string   // name of a value that does not exist yet; empty when all are known
 }
 
 type wantMember struct {
@@ -69,6 +72,9 @@ func keyLogin(key string) login {
 	return login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"}
 }
 
+// x509Login is whom the certificate is for that the connection shows. A member's is __system.
+func x509Login() login { return login{database: externalDatabase, mechanism: x509Mechanism} }
+
 func (l login) id() string { return l.database + "." + l.name }
 
 func (s wantSeed) name() string { return s.database + "." + s.collection }
@@ -90,6 +96,10 @@ func resolve(t reconcilers.Target) (want, error) {
 	}
 	w.former = formerLogins(spec.Root.Password, t.Scope, w.root)
 	w.keys = keyringOf(spec.Keyfile, eval.text(spec.Keyfile), t.Scope)
+	var err error
+	if w.tls, err = spec.TLS.resolve(&eval); err != nil {
+		return want{}, err
+	}
 	for _, m := range spec.Members {
 		host := eval.host(m)
 		w.members = append(w.members, eval.member(m, host, t.Instance))

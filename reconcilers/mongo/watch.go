@@ -40,7 +40,7 @@ func (s *session) watchMember(ctx context.Context, m wantMember, wake func()) {
 	var last word
 	for ctx.Err() == nil {
 		if at, err := find(ctx, s.target.Services, m); err == nil {
-			_, _ = listen(ctx, s.r.dial, at.address, func(h hello) bool {
+			_, _ = s.listen(ctx, m, at, func(h hello) bool {
 				if now := (word{h.SetName, h.Primary, h.IsWritablePrimary, h.Secondary}); now != last {
 					last = now
 					wake()

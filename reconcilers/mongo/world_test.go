@@ -3,11 +3,13 @@ package mongo_test
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sort"
@@ -48,6 +50,7 @@ type set struct {
 	target reconcilers.Target
 	spec   *mongo.Spec
 	key    string
+	tls    *tls.Config              // of the test's own clients; nil: none
 	ended  func(reconcilers.Change) // after each change of a pass; nil: nobody asks
 }
 
@@ -213,10 +216,35 @@ func (s *set) login(service string, as options.Credential) *driver.Client {
 	c, err := s.lab.Find(s.t.Context(), service)
 	require.NoError(s.t, err)
 	client, err := driver.Connect(options.Client().SetHosts([]string{c.Addr().String() + ":27017"}).SetDirect(true).
-		SetServerSelectionTimeout(20 * time.Second).SetAuth(as))
+		SetServerSelectionTimeout(20 * time.Second).SetAuth(as).SetDialer(dialer(func(ctx context.Context, _, address string) (net.Conn, error) {
+		return s.connect(ctx, service, address)
+	})))
 	require.NoError(s.t, err)
 	s.t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
 	return client
+}
+
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return d(ctx, network, address)
+}
+
+// connect is how clients of a test reach a member: by TLS where the set has it and the member speaks it.
+func (s *set) connect(ctx context.Context, host, address string) (net.Conn, error) {
+	plain := net.Dialer{Timeout: 2 * time.Second}
+	conn, err := plain.DialContext(ctx, "tcp", address)
+	if err != nil || s.tls == nil {
+		return conn, err
+	}
+	config := s.tls.Clone()
+	config.ServerName = host
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err == nil {
+		return secure, nil
+	}
+	_ = conn.Close()
+	return plain.DialContext(ctx, "tcp", address)
 }
 
 func (s *set) command(service string, command bson.D) bson.M {

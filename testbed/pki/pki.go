@@ -104,17 +104,34 @@ func (ca *CA) Issue(hosts ...string) (certPEM, keyPEM []byte, err error) {
 	if len(hosts) == 0 {
 		return nil, nil, errors.New("issue a certificate: no host named")
 	}
+	return ca.IssueAs(Certificate{Subject: subject(hosts[0]), Hosts: hosts})
+}
+
+// Certificate is what IssueAs makes. Without an end it is valid for Lifetime.
+type Certificate struct {
+	Subject  pkix.Name
+	Hosts    []string
+	NotAfter time.Time
+}
+
+// IssueAs makes a certificate that servers and clients may show.
+func (ca *CA) IssueAs(c Certificate) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the key of %s: %w", hosts[0], err)
+		return nil, nil, fmt.Errorf("make the key of %s: %w", c.Subject, err)
 	}
-	template, err := template(hosts[0])
+	template, err := template(c.Subject.CommonName)
 	if err != nil {
 		return nil, nil, err
 	}
+	template.Subject = c.Subject
+	if !c.NotAfter.IsZero() {
+		template.NotAfter = c.NotAfter
+		template.NotBefore = c.NotAfter.Add(-Lifetime)
+	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	for _, host := range hosts {
+	for _, host := range c.Hosts {
 		if ip := net.ParseIP(host); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
 		} else {
@@ -123,13 +140,17 @@ func (ca *CA) Issue(hosts ...string) (certPEM, keyPEM []byte, err error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, &key.PublicKey, ca.key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("sign the certificate of %s: %w", hosts[0], err)
+		return nil, nil, fmt.Errorf("sign the certificate of %s: %w", c.Subject, err)
 	}
 	keyDER, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("encode the key of %s: %w", hosts[0], err)
+		return nil, nil, fmt.Errorf("encode the key of %s: %w", c.Subject, err)
 	}
 	return append(block("CERTIFICATE", der), ca.PEM()...), block("EC PRIVATE KEY", keyDER), nil
+}
+
+func subject(name string) pkix.Name {
+	return pkix.Name{CommonName: name, Organization: []string{"dive-agent test bed"}}
 }
 
 // Server is a TLS configuration with a fresh certificate for the hosts.
@@ -152,7 +173,7 @@ func template(name string) (*x509.Certificate, error) {
 	}
 	return &x509.Certificate{
 		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: name, Organization: []string{"dive-agent test bed"}},
+		Subject:      subject(name),
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(Lifetime),
 	}, nil
