@@ -257,7 +257,7 @@ func (s *session) shortenQuiesce(ctx context.Context, m wantMember) error {
 	err = run(ctx, client, adminDatabase, bson.D{
 		{Key: "setParameter", Value: 1}, {Key: "shutdownTimeoutMillisForSignaledShutdown", Value: quiesceTime.Milliseconds()},
 	}, nil)
-	if hasCode(err, codeInvalidOptions, codeBadValue) {
+	if isRefusal(err) { // 4.4 knows no such time, and needs none
 		return nil
 	}
 	return err
