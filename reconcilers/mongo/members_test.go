@@ -378,3 +378,19 @@ func TestArbiterBeginsWithoutData(t *testing.T) {
 		require.Equal(t, "rs0 PRIMARY, 2 members", s.settle(r).Facts.Summary, "what it was before it may be again")
 	}
 }
+
+// The server refuses to make a second member with data beside an arbiter voter and electable in one step.
+func TestGrowsBesideAnArbiter(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three[0]).run(three...)
+	s.spec.Members = append(s.spec.Members, mongo.Member{Service: three[2], Arbiter: true})
+	r := reconciler(t)
+	s.settle(r)
+	s.spec.Members = append(s.spec.Members, mongo.Member{Service: three[1]})
+	require.Equal(t, []string{
+		"create member mongodb-2:27017: add to rs0, without a vote until it has caught up",
+		"update member mongodb-2:27017: when it is SECONDARY: votes 0 -> 1",
+		"update member mongodb-2:27017: when it is SECONDARY: priority 0 -> 1",
+	}, s.planned(r))
+	require.Equal(t, "rs0 PRIMARY, 3 members", s.settle(r).Facts.Summary)
+}

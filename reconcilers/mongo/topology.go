@@ -127,13 +127,19 @@ func (t *topology) join() bool {
 	return false
 }
 
-// gain gives a member that should vote its vote, while there is room for it: those that may be primary first.
+// gain gives a member that should vote its vote, while there is room for it: those that may be primary first. The second
+// one with data beside an arbiter gets its priority in a step of its own: the server takes both at once for a risk (manual,
+// "rs.reconfigForPSASet").
 func (t *topology) gain() bool {
 	for _, electable := range []bool{true, false} {
 		for _, m := range t.want {
 			i := t.find(m.host)
 			if i >= 0 && m.electable() == electable && m.votes > t.members[i].shape.votes && t.voters() < maxVoters {
-				return t.change(i, m.shape)
+				to := m.shape
+				if t.voters() == 2 && t.hasArbiter() {
+					to.priority = 0
+				}
+				return t.change(i, to)
 			}
 		}
 	}

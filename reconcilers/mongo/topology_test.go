@@ -85,6 +85,17 @@ func seatsOf(set []wantMember) []seat {
 	return seats
 }
 
+// votersOf counts those that vote, and those of them that have data.
+func votersOf(set map[string]shape) (all, writable int) {
+	for _, s := range set {
+		all += s.votes
+		if !s.arbiter {
+			writable += s.votes
+		}
+	}
+	return all, writable
+}
+
 // walk makes the moves one by one and says which rule one of them breaks. It shares nothing with the planner.
 func walk(have, want []wantMember, moves []move) error {
 	now := map[string]shape{}
@@ -103,7 +114,11 @@ func walk(have, want []wantMember, moves []move) error {
 		case m.action == changeMember && before.arbiter != m.to.arbiter:
 			return fmt.Errorf("move %d makes %s another kind of member in place", i, m.host)
 		}
+		_, writable := votersOf(now)
 		now[m.host] = m.to
+		if all, w := votersOf(now); all == 3 && w == 2 && writable == 1 && m.to.electable() {
+			return fmt.Errorf("move %d gives %s vote and priority at once, beside one member with data and an arbiter", i, m.host)
+		}
 		if m.action == removeMember {
 			delete(now, m.host)
 		}
