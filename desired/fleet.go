@@ -94,7 +94,7 @@ type Generate struct {
 	Subject  Subject  `yaml:"subject" doc:"Of a ca or certificate: whom it is for."`
 	Names    []Expr   `yaml:"names" doc:"Of a certificate: DNS names and IP addresses of the servers that show it."`
 	Usages   []string `yaml:"usages" doc:"Of a certificate: server, client. Default: both."`
-	Lifetime Duration `yaml:"lifetime" doc:"Of a ca or certificate: how long it is valid. A certificate is made anew when two thirds are over, and when something of it is to change. Default: 2160h (90 days), of a ca 87600h (10 years)."`
+	Lifetime Duration `yaml:"lifetime" doc:"Of a ca or certificate: how long it is valid. It is made anew when two thirds are over, a certificate also when something of it is to change. Default: 2160h (90 days), of a ca 87600h (10 years)."`
 }
 
 // SecretFile says where containers find a secret as a file, under the instance's secrets folder.

@@ -1,6 +1,7 @@
 package secrets
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -59,15 +60,7 @@ func withoutContent(error) error {
 }
 
 // certificates gives the certificates of a PEM, without anything else that is in it.
-func certificates(value []byte) []byte {
-	var out []byte
-	for block, rest := pem.Decode(value); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "CERTIFICATE" {
-			out = append(out, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
-		}
-	}
-	return out
-}
+func certificates(value []byte) []byte { return bytes.Join(bundleOf(value).certs, nil) }
 
 // issue makes a certificate and its key. It does not outlive its authority.
 func (a authority) issue(c desired.Certificate, random io.Reader, now time.Time) ([]byte, error) {
@@ -191,9 +184,9 @@ func isIssued(spec desired.SecretSpec) bool {
 	return spec.Certificate != nil && spec.Certificate.Authority != ""
 }
 
-// shown is what containers and expressions get of a secret: the key of an authority never leaves the store.
-func shown(spec desired.SecretSpec, value []byte) []byte {
-	if isAuthority(spec) {
+// seenOf is what containers and expressions get of a secret: the key of an authority never leaves the store.
+func seenOf(kind string, value []byte) []byte {
+	if kind == desired.AuthorityKind {
 		return certificates(value)
 	}
 	return value

@@ -7,6 +7,8 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -137,11 +139,70 @@ func TestACertificateFollowsItsManifestAndAuthority(t *testing.T) {
 		at(t, other, made, chain()...)
 		raw, err := os.ReadFile(valuePath(other, "CA"))
 		require.NoError(t, err)
-		require.NoError(t, open(t, dir, rand.Reader).Set(t.Context(), "CA", raw))
-		require.Equal(t, []string{"MEMBER", "CLIENT"}, at(t, dir, made, chain()...).Made)
-		require.NoError(t, open(t, dir, rand.Reader).Set(t.Context(), "CA", []byte("no PEM at all")))
-		_, err = open(t, dir, rand.Reader).Ensure(t.Context(), chain(), secrets.EnsureOptions{})
-		require.ErrorContains(t, err, "secret CA of deu cannot sign certificates")
+		s := open(t, dir, rand.Reader)
+		require.NoError(t, s.Set(t.Context(), "CA", raw))
+		require.ErrorContains(t, s.Set(t.Context(), "CA", raw), "is being replaced already")
+		followed(t, dir, made)
+		require.ErrorContains(t, s.Set(t.Context(), "CA", []byte("no PEM at all")), "secret CA of deu is an authority: it is no key and certificate in PEM")
+		require.NoError(t, os.WriteFile(valuePath(dir, "CA"), []byte("no PEM at all"), 0o600))
+		_, err = s.Ensure(t.Context(), chain(), secrets.EnsureOptions{})
+		var changed *secrets.ChangedError
+		require.ErrorAs(t, err, &changed)
+	})
+}
+
+// followed lets everything follow the three steps in which an authority is replaced. After each, whoever trusts what was
+// shown before or after it trusts the certificate of a member.
+func followed(t *testing.T, dir string, now time.Time) {
+	t.Helper()
+	trusts := func(ca, member desired.Value) bool {
+		roots := x509.NewCertPool()
+		require.True(t, roots.AppendCertsFromPEM([]byte(ca.Text())))
+		_, err := leafOf(t, member).Verify(x509.VerifyOptions{Roots: roots, DNSName: "mongodb-1", CurrentTime: now})
+		return err == nil
+	}
+	var before secrets.Result
+	for step, count := range []int{2, 2, 1, 1} {
+		after := at(t, dir, now, chain()...)
+		require.Equal(t, count, strings.Count(after.Values["CA"].Text(), "BEGIN CERTIFICATE"), step)
+		require.NotContains(t, after.Values["CA"].Text(), "KEY")
+		for _, other := range []secrets.Result{before, after} {
+			if other.Values != nil {
+				require.True(t, trusts(other.Values["CA"], after.Values["MEMBER"]), step)
+				require.True(t, trusts(after.Values["CA"], other.Values["MEMBER"]), step)
+			}
+		}
+		require.Equal(t, step == 1, slices.Contains(after.Made, "MEMBER"), "made anew once the new one is trusted")
+		s := open(t, dir, rand.Reader)
+		goOn, err := s.Forget(t.Context(), map[string]desired.Value{"CA": desired.String("another value")})
+		require.NoError(t, err)
+		require.Empty(t, goOn, "not everything has the value that is there")
+		goOn, err = s.Forget(t.Context(), map[string]desired.Value{"CA": after.Values["CA"]})
+		require.NoError(t, err)
+		require.Equal(t, step < 2, len(goOn) > 0)
+		before = after
+	}
+	former, err := secrets.Former(dir, chain())
+	require.NoError(t, err)
+	require.Empty(t, former)
+}
+
+// An authority is replaced long before its end, by itself or when somebody asks.
+func TestAnAuthorityIsReplacedInThreeSteps(t *testing.T) {
+	t.Run("two thirds of its life are over", func(t *testing.T) {
+		dir := t.TempDir()
+		at(t, dir, made, chain()...)
+		due := made.Add(3650 * day * 2 / 3)
+		at(t, dir, due.Add(-time.Minute), chain()...)
+		require.Empty(t, at(t, dir, due.Add(-time.Minute), chain()...).Made)
+		require.Equal(t, []string{"CA"}, at(t, dir, due.Add(time.Minute), chain()...).Made)
+		followed(t, dir, due.Add(time.Minute))
+	})
+	t.Run("somebody asks", func(t *testing.T) {
+		dir := t.TempDir()
+		at(t, dir, made, chain()...)
+		require.NoError(t, open(t, dir, rand.Reader).Rotate(t.Context(), chain()[1]))
+		followed(t, dir, made)
 	})
 }
 
@@ -164,14 +225,15 @@ func TestNoCertificateOutlivesItsAuthority(t *testing.T) {
 	dir := t.TempDir()
 	end := made.Add(3650 * day)
 	at(t, dir, made, chain()...)
-	late := at(t, dir, end.Add(-10*day), chain()...)
+	specs := chain()
+	specs[1].Certificate.CommonName = "of an operator"
+	late := at(t, dir, end.Add(-10*day), specs...)
 	require.Equal(t, []string{"MEMBER", "CLIENT"}, late.Made)
 	require.Equal(t, end, leafOf(t, late.Values["MEMBER"]).NotAfter)
-	require.Empty(t, at(t, dir, end.Add(-time.Hour), chain()...).Made, "another one would not be valid for longer")
+	require.Empty(t, at(t, dir, end.Add(-time.Hour), specs...).Made, "another one would not be valid for longer")
 
 	s, err := secrets.Open(secrets.Options{Instance: "deu", Dir: dir, Random: rand.Reader, Now: func() time.Time { return end }})
 	require.NoError(t, err)
-	specs := chain()
 	specs[0].Certificate.Unit = "changed"
 	_, err = s.Ensure(t.Context(), specs, secrets.EnsureOptions{})
 	var ended *secrets.EndedError

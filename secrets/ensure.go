@@ -65,7 +65,7 @@ func (s *Store) Ensure(ctx context.Context, specs []desired.SecretSpec, opts Ens
 // give adds a secret to the values, and its public half if it has one.
 func (s *Store) give(values map[string]desired.Value, spec desired.SecretSpec, value []byte) error {
 	if values[spec.Name] = desired.Secret(string(value)); isAuthority(spec) {
-		values[spec.Name] = desired.String(string(shown(spec, value)))
+		values[spec.Name] = desired.String(string(certificates(value)))
 	}
 	if !hasPublic(spec) {
 		return nil
@@ -216,11 +216,13 @@ func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 		}
 		out.Made = append(out.Made, spec.Name)
 	}
-	issued, err := e.issueAll(specs)
-	if err != nil {
-		return Result{}, err
+	for _, renew := range []func([]desired.SecretSpec) ([]string, error){e.renewAuthorities, e.issueAll} {
+		made, err := renew(specs)
+		if err != nil {
+			return Result{}, err
+		}
+		out.Made = append(out.Made, made...)
 	}
-	out.Made = append(out.Made, issued...)
 	if e.dirty || !e.known {
 		if err := e.writeManifest(e.manifest); err != nil {
 			return Result{}, err
@@ -234,7 +236,7 @@ func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 		if spec.File == nil {
 			continue
 		}
-		changed, err := e.render(*spec.File, shown(spec, value))
+		changed, err := e.render(*spec.File, seenOf(kindOf(spec), value))
 		if err != nil {
 			return Result{}, fmt.Errorf("render secret %s of %s: %w", spec.Name, e.instance, err)
 		}

@@ -91,7 +91,8 @@ func (e *EndedError) Reason() string { return "AuthorityEnded" }
 
 // Do is the way out.
 func (e *EndedError) Do() string {
-	return fmt.Sprintf("Set another one, key and certificate in PEM, with: %s --replace", setCommand(e.Instance, e.Name))
+	return fmt.Sprintf("Make another one with: dive-agent secrets rotate %s %s, or give one, key and certificate in PEM, with: %s --replace",
+		e.Instance, e.Name, setCommand(e.Instance, e.Name))
 }
 
 // RotatingError says that a key which servers share is being replaced, and cannot be replaced again before all have followed.

@@ -14,7 +14,7 @@ import (
 // Set keeps a value that an operator gives: of a provided secret, or of one that was made elsewhere and belongs to data that
 // exists. The next Ensure uses it. What was there before is replaced, and kept as a former value until Forget. The line break
 // that ends a single line is not part of the value: editors and echo put it there. A key that servers share is given to them
-// beside the former one at first, see bothKeys.
+// beside the former one at first, see bothKeys; so is an authority, see bothAuthorities.
 func (s *Store) Set(ctx context.Context, name string, value []byte) error {
 	value = oneLine(value)
 	if err := checkName(name); err != nil {
@@ -32,7 +32,7 @@ func (s *Store) Rotate(ctx context.Context, spec desired.SecretSpec) error {
 		return err
 	}
 	switch {
-	case spec.Certificate != nil:
+	case isIssued(spec):
 		return fmt.Errorf("secret %s of %s is a certificate: it is made anew in time, and when its authority or its names change", spec.Name, s.instance)
 	case spec.Provide:
 		return fmt.Errorf("secret %s of %s is provided: give the new value with %s", spec.Name, s.instance, setCommand(s.instance, spec.Name))
@@ -50,7 +50,7 @@ func (s *Store) Rotate(ctx context.Context, spec desired.SecretSpec) error {
 		case ok && known.Fingerprint != "" && !known.is(fingerprint(e.key, spec.Name, present)):
 			return &ChangedError{Instance: s.instance, Name: spec.Name, Path: e.valuePath(spec.Name)}
 		}
-		value, err := generate(*spec.Generate, e.random)
+		value, err := e.generate(spec)
 		if err != nil {
 			return fmt.Errorf("make secret %s of %s: %w", spec.Name, s.instance, err)
 		}
@@ -61,8 +61,8 @@ func (s *Store) Rotate(ctx context.Context, spec desired.SecretSpec) error {
 }
 
 // Forget removes the former values of the named secrets, as their present ones are in use everywhere. A secret that has
-// another value by now than the one given keeps them. A key file that all have with both keys loses the former one instead:
-// those are named, and are yet to be taken into use.
+// another value by now than the one given keeps them. A key file that all have with both keys loses the former one instead,
+// an authority goes on to its next step: those are named, and are yet to be taken into use.
 func (s *Store) Forget(ctx context.Context, inUse map[string]desired.Value) (goOn []string, err error) {
 	err = s.change(ctx, func(e *ensuring) error {
 		for name, value := range inUse {
@@ -70,14 +70,19 @@ func (s *Store) Forget(ctx context.Context, inUse map[string]desired.Value) (goO
 				return err
 			}
 			present, err := readFile(s.valuePath(name))
-			if err != nil || string(present) != value.Text() {
+			known := e.manifest.Secrets[name]
+			if err != nil || string(seenOf(known.Kind, present)) != value.Text() {
 				continue
 			}
 			former, err := s.readFormer(name)
 			if err != nil {
 				return err
 			}
-			if next := newKey(e.manifest.Secrets[name], present, former); next != nil {
+			next := newKey(known, present, former)
+			if next == nil {
+				next = nextAuthority(known, present, former)
+			}
+			if next != nil {
 				if err := e.swap(name, next); err != nil {
 					return err
 				}
@@ -112,6 +117,11 @@ func (e *ensuring) replace(name string, value []byte) error {
 	if known := e.manifest.Secrets[name]; known.Keyfile {
 		var err error
 		if value, err = e.bothKeys(name, value); err != nil {
+			return err
+		}
+	} else if known.Kind == desired.AuthorityKind {
+		var err error
+		if value, err = e.bothAuthorities(name, value); err != nil {
 			return err
 		}
 	}

@@ -16,7 +16,8 @@ func newSecretsRotate(g *globals) *cobra.Command {
 		Long: `Makes a new value for a secret that the agent made, and has the agent bring it into use: passwords of a MongoReplicaSet,
 which the servers get from the agent before whatever uses them follows, and the key file that its members share. That one is
 rotated in two rolls over the members, one at a time and the primary last: at first all get the new key beside the former one;
-when every member was seen to know it, the former one is taken away. Until that is over it is not rotated again. How far it is:
+when every member was seen to know it, the former one is taken away. A certificate authority goes in three steps: trusted beside
+the former one, then certificates by it, then the former one dropped. Until that is over neither is rotated again. How far it is:
 dive-agent status INSTANCE, dive-agent secrets list INSTANCE. It goes on where it was after whatever stopped the agent.`,
 		Example: "  dive-agent secrets rotate usa MONGO_KEYFILE",
 		Args:    cobra.ExactArgs(2),
@@ -40,6 +41,8 @@ dive-agent status INSTANCE, dive-agent secrets list INSTANCE. It goes on where i
 			g.printf("%s of %s has a new value", name, instance)
 			if spec.Keyfile {
 				g.printf(": its servers get it beside the former one, then the former one is taken away")
+			} else if spec.Certificate != nil {
+				g.printf(": it is trusted beside the former one, then certificates are made by it, then the former one is dropped")
 			}
 			g.printf(".\n")
 			agent, err := newClient(g)

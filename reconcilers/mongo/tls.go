@@ -320,7 +320,7 @@ func (s *session) endings(seen []sighting) []string {
 	}
 	for _, ca := range s.want.tls.authorities {
 		if note, near := left(fmt.Sprintf("the authority %q of the members' certificates", ca.Subject), ca.NotBefore, ca.NotAfter); near {
-			notes = append(notes, note+": see 'A new authority' in docs/operations.md")
+			notes = append(notes, note+": give the secret another one, or rotate it: dive-agent secrets rotate")
 		}
 	}
 	return notes

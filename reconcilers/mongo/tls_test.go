@@ -103,6 +103,7 @@ func TestTheWayFromKeyfileToTLSAndX509(t *testing.T) {
 	for _, name := range three {
 		s.lab.Run(name, s.secure(name, "disabled", "", ""))
 	}
+	s.spec.Keyfile = desired.Literal(s.key)
 	r := reconciler(t)
 	o := s.settle(r)
 	require.Equal(t, "disabled, keyFile", o.Facts.Set.TLS)
