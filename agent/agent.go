@@ -92,13 +92,24 @@ func (a *Agent) workedOn(ctx context.Context) (names []string, err error) {
 	return names, err
 }
 
+// load reads a revision's fleet. What only a host can allow is judged for the instances of this one: each of the others
+// judges its own.
+func (a *Agent) load(revision Revision) (*desired.Fleet, error) {
+	return desired.Load(revision.Dir, desired.Options{Kinds: a.Kinds, Allow: func(host string) []string {
+		if host != a.Host {
+			return []string{desired.AllowAll}
+		}
+		return a.Allow
+	}})
+}
+
 // Take makes a revision the one in force, when its tree is a valid fleet. A Problems error means that it was refused as
 // a whole and the one before stays in force. Revisions are taken one at a time.
 func (a *Agent) Take(revision Revision) error {
 	if a.inForce(revision) {
 		return nil
 	}
-	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: a.Kinds})
+	fleet, err := a.load(revision)
 	if err != nil {
 		err = bounded(err)
 		a.refuse(revision, err)

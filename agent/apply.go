@@ -66,7 +66,9 @@ func (p *pass) work(ctx context.Context, n *nodeRun, slots chan struct{}) {
 		}
 		p.update(n, func(v *Node) { v.State = NodeWaiting; v.explain(n.err) })
 		var wait *reconcilers.WaitError
-		if errors.As(n.err, &wait) && wait.Again > 0 {
+		if errors.As(n.err, &wait) && !wait.Until.IsZero() {
+			return // this pass does not wait for it
+		} else if wait != nil && wait.Again > 0 {
 			pause = wait.Again
 		}
 		interrupt := p.interrupt
@@ -113,9 +115,7 @@ func (p *pass) step(ctx context.Context, n *nodeRun) error {
 	if p.mayApply != nil && !p.mayApply(n.node) {
 		return nil
 	}
-	digest, err := gate(p.instance, n.node.ID, n.plan)
-	p.update(n, func(v *Node) { v.Digest = digest })
-	if err != nil {
+	if err := p.barred(n); err != nil {
 		return err
 	}
 	plan := p.withoutLast(n)

@@ -4,10 +4,16 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
 )
+
+// reasonApproval is the gate's own reason to block.
+const reasonApproval = "ApprovalRequired"
 
 // PlanDigest is what an approval names: 16 hexadecimal digits over the plan's content, never over a commit.
 func PlanDigest(node string, plan reconcilers.Plan) string {
@@ -23,20 +29,87 @@ func PlanDigest(node string, plan reconcilers.Plan) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// gate lets a plan through unless it destroys and its digest is not approved in the manifest.
+// gate lets a plan through unless something of it waits for approval and its digest is not approved in the manifest, or its
+// reconciler holds it. The digest is empty for a plan that needs no approval.
 func gate(inst *desired.Instance, node string, plan reconcilers.Plan) (digest string, err error) {
-	var destroys []string
+	if digest, err = approval(inst, node, plan); err != nil {
+		return digest, err
+	}
+	return digest, plan.Held
+}
+
+// approval says whether a plan is approved, or needs no approval.
+func approval(inst *desired.Instance, node string, plan reconcilers.Plan) (digest string, err error) {
+	var destroys, asks []string
 	for _, change := range plan.Changes {
-		if change.Destroys {
+		switch {
+		case change.Destroys:
 			destroys = append(destroys, change.Address)
+		case change.Asks != "":
+			asks = append(asks, change.Address)
 		}
 	}
-	if len(destroys) == 0 {
+	if len(destroys)+len(asks)+len(plan.Asks) == 0 {
 		return "", nil
 	}
 	digest = PlanDigest(node, plan)
 	if inst.Approve[node] == digest {
 		return digest, nil
 	}
-	return digest, approvalError(inst, node, digest, destroys)
+	var of []string
+	if n := len(destroys); n > 0 {
+		of = append(of, fmt.Sprintf("%d %s", n, plural(n, "destroy", "destroys")))
+	}
+	if n := len(asks); n > 0 {
+		of = append(of, fmt.Sprintf("%d %s", n, plural(n, "change", "changes")))
+	}
+	if len(of) == 0 {
+		of = []string{"the plan"}
+	}
+	message := fmt.Sprintf("waits for approval of %s (%s)", strings.Join(of, " and "), digest)
+	if named := append(destroys, asks...); len(named) > 0 {
+		message += ": " + strings.Join(named[:min(3, len(named))], ", ")
+		if more := len(named) - 3; more > 0 {
+			message += fmt.Sprintf(" and %d more", more)
+		}
+	}
+	for _, ask := range plan.Asks {
+		message += "; " + ask
+	}
+	if plan.Held != nil {
+		message += "; once approved, it " + heldWords(plan.Held)
+	}
+	return digest, &reconcilers.BlockedError{
+		Reason: reasonApproval, Message: message,
+		Do: fmt.Sprintf("To let exactly this plan through, merge into %s: %s", inst.Position.File, approveLine(node, digest)),
+	}
+}
+
+// approveLine is what to merge into the instance's manifest.
+func approveLine(node, digest string) string {
+	return fmt.Sprintf("spec: {approve: {%s: %s}}", node, digest)
+}
+
+// heldWords tells what holds a plan, without the way out.
+func heldWords(held error) string {
+	var blocked *reconcilers.BlockedError
+	if errors.As(held, &blocked) {
+		return blocked.Message
+	}
+	return held.Error()
+}
+
+// heldWay is the way out of what holds a plan.
+func heldWay(held error) string {
+	var (
+		blocked *reconcilers.BlockedError
+		wait    *reconcilers.WaitError
+	)
+	switch {
+	case errors.As(held, &blocked):
+		return blocked.Do
+	case errors.As(held, &wait):
+		return wait.Do
+	}
+	return ""
 }

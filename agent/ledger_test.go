@@ -25,12 +25,14 @@ type ledger struct {
 	hook    map[string]func(context.Context, reconcilers.Progress) error // during a change, by address
 	errs    map[string]error                                             // what keeps an entry from being ready
 	looks   map[string]int                                               // observations, by address
+	asks    map[string]string                                            // why changes wait for approval, by address
+	held    map[string]error                                             // what holds plans, by address
 	health  string                                                       // of the service behind each entry; empty: there is none
 	looked  func(address string, times int)                              // after each of them; nil: not told
 }
 
 func newLedger() *ledger {
-	return &ledger{entries: map[string]string{}, hook: map[string]func(context.Context, reconcilers.Progress) error{}, errs: map[string]error{}, looks: map[string]int{}}
+	return &ledger{entries: map[string]string{}, hook: map[string]func(context.Context, reconcilers.Progress) error{}, errs: map[string]error{}, looks: map[string]int{}, asks: map[string]string{}, held: map[string]error{}}
 }
 
 // entry is the spec of one entry of the ledger.
@@ -85,7 +87,8 @@ func (l *ledger) Plan(t reconcilers.Target, o reconcilers.Observed) (reconcilers
 	if have != "" {
 		change.Action, change.Destroys = reconcilers.Update, spec.Destroys
 	}
-	p := reconcilers.Plan{Changes: []reconcilers.Change{change}, State: want.Text()}
+	change.Asks = l.asks[t.ID()]
+	p := reconcilers.Plan{Changes: []reconcilers.Change{change}, State: want.Text(), Held: l.held[t.ID()]}
 	if !want.Known() {
 		p.Unknown = []string{spec.Value.References()[0].String()}
 	}

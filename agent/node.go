@@ -2,7 +2,6 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -47,10 +46,11 @@ type Node struct {
 	Needs     []desired.Edge
 
 	State    NodeState
-	Message  string // what it does, waits for, or why it failed
-	Waits    string // what it waits for, by name, when it waits
-	Do       string // the ways out, a line each, when blocked, or when something that everything needs is away
-	Reason   string // CamelCase, when blocked or away
+	Message  string    // what it does, waits for, or why it failed
+	Waits    string    // what it waits for, by name, when it waits
+	Until    time.Time // of a wait for a time that was chosen: nothing is wrong with it
+	Do       string    // the ways out, a line each, when it waits, is blocked, or when something that everything needs is away
+	Reason   string    // CamelCase, when blocked or away
 	Logs     []string
 	Stays    bool // it was rejected, and left running
 	Facts    reconcilers.Facts
@@ -86,7 +86,7 @@ func stateOf(err error) NodeState {
 
 // explain fills the node's words from an error.
 func (n *Node) explain(err error) {
-	n.Message, n.Do, n.Reason, n.Waits, n.Logs, n.Stays = "", "", "", "", nil, false
+	n.Message, n.Do, n.Reason, n.Waits, n.Until, n.Logs, n.Stays = "", "", "", "", time.Time{}, nil, false
 	var (
 		wait     *reconcilers.WaitError
 		blocked  *reconcilers.BlockedError
@@ -103,7 +103,7 @@ func (n *Node) explain(err error) {
 		n.Reason, n.Do = blocked.Reason, blocked.Do
 		n.Message = (&reconcilers.BlockedError{Message: blocked.Message, Err: blocked.Err}).Error()
 	case errors.As(err, &wait):
-		n.Message, n.Waits = wait.Error(), wait.For
+		n.Message, n.Waits, n.Do, n.Until = wait.Error(), wait.For, wait.Do, wait.Until
 	default:
 		n.Message = err.Error()
 	}
@@ -140,7 +140,7 @@ func (n *Node) clean(redact func(string) string) {
 }
 
 func cleanChange(c reconcilers.Change, redact func(string) string) reconcilers.Change {
-	c.Address, c.Reason, c.Details = redact(c.Address), redact(c.Reason), cleanTexts(c.Details, redact)
+	c.Address, c.Reason, c.Asks, c.Details = redact(c.Address), redact(c.Reason), redact(c.Asks), cleanTexts(c.Details, redact)
 	return c
 }
 
@@ -164,7 +164,6 @@ func cleanTexts(texts []string, redact func(string) string) []string {
 // Reasons that the status tells apart.
 const (
 	reasonAway      = "Away"
-	reasonApproval  = "ApprovalRequired"
 	reasonRewritten = "GitRewritten" // of the source: source.Rewritten
 )
 
@@ -194,20 +193,6 @@ var (
 	errDraining   = errors.New("the agent stops")
 	errSuspended  = errors.New("the instance is suspended")
 )
-
-// approvalError is the gate's answer to a plan that destroys.
-func approvalError(inst *desired.Instance, node, digest string, destroys []string) error {
-	named := strings.Join(destroys[:min(3, len(destroys))], ", ")
-	if more := len(destroys) - 3; more > 0 {
-		named += fmt.Sprintf(" and %d more", more)
-	}
-	return &reconcilers.BlockedError{
-		Reason:  reasonApproval,
-		Message: fmt.Sprintf("waits for approval of %d %s (%s): %s", len(destroys), plural(len(destroys), "destroy", "destroys"), digest, named),
-		Do: fmt.Sprintf("To let exactly this plan through, merge into %s: spec: {approve: {%s: %s}}",
-			inst.Position.File, node, digest),
-	}
-}
 
 func plural(n int, one, many string) string {
 	if n == 1 {

@@ -23,6 +23,7 @@ type Options struct {
 	Store       state.Store
 	IDs         *state.IDs
 	Kinds       []desired.Kind
+	Allow       []string // what this host allows in manifests beyond the usual: see desired.Options
 	Reconcilers map[string]reconcilers.Reconciler
 	Secrets     Secrets
 	Redactor    *secrets.Redactor // knows every secret value of this host

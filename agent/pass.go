@@ -216,8 +216,15 @@ func (p *pass) again() time.Duration {
 	var soonest time.Duration
 	for _, n := range p.nodes {
 		var wait *reconcilers.WaitError
-		if errors.As(n.err, &wait) && wait.Again > 0 && (soonest == 0 || wait.Again < soonest) {
-			soonest = wait.Again
+		if !errors.As(n.err, &wait) {
+			continue
+		}
+		again := wait.Again
+		if !wait.Until.IsZero() {
+			again = max(wait.Until.Sub(p.clock.Now()), time.Second)
+		}
+		if again > 0 && (soonest == 0 || again < soonest) {
+			soonest = again
 		}
 	}
 	return soonest

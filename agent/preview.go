@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"dive-agent/desired"
 	"dive-agent/reconcilers"
 	"dive-agent/state"
 )
@@ -40,6 +39,9 @@ type PreviewNode struct {
 	Waits     string          `json:"waits,omitempty"`  // what it will wait for before it can be planned further
 	Digest    string          `json:"digest,omitempty"` // of a plan that waits for approval
 	Approve   string          `json:"approve,omitempty"`
+	Asks      []string        `json:"asks,omitempty"` // why the plan as a whole waits for approval
+	Held      string          `json:"held,omitempty"` // what keeps the plan from being applied now, approved or not
+	Do        string          `json:"do,omitempty"`   // the way out of that
 	Error     string          `json:"error,omitempty"`
 	Note      string          `json:"note,omitempty"` // how the plan came about, where that limits it
 }
@@ -79,7 +81,7 @@ func (p *Preview) Counts() (changes, destroys, waiting int) {
 // Preview makes the plan of every instance of this host (of one, when named) at a revision, with the live state, and
 // changes nothing: reconcilers work on copies of their folders. The decision is the one an apply takes.
 func (a *Agent) Preview(ctx context.Context, revision Revision, name string) ([]Preview, error) {
-	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: a.Kinds})
+	fleet, err := a.load(revision)
 	if err != nil {
 		return nil, err
 	}
@@ -171,8 +173,11 @@ func (p *pass) previewNode(n *nodeRun) PreviewNode {
 	default:
 		told.Error = p.redact(n.err.Error())
 	}
-	if digest, err := gate(p.instance, n.node.ID, n.plan); err != nil {
-		told.Digest, told.Approve = digest, fmt.Sprintf("spec: {approve: {%s: %s}}", n.node.ID, digest)
+	if digest, err := approval(p.instance, n.node.ID, n.plan); err != nil {
+		told.Digest, told.Approve, told.Asks = digest, approveLine(n.node.ID, digest), cleanTexts(n.plan.Asks, p.redact)
+	}
+	if held := n.plan.Held; held != nil {
+		told.Held, told.Do = p.redact(heldWords(held)), p.redact(heldWay(held))
 	}
 	return told
 }

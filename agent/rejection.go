@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"dive-agent/desired"
 	"dive-agent/state"
 )
 
@@ -81,7 +80,7 @@ func (r *round) lastApplied() (*assignment, error) {
 		return r.next, nil
 	}
 	revision := Revision{Commit: r.known.Applied, Branch: r.next.revision.Branch, Dir: r.snapshotDir(r.known.Applied)}
-	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: r.Kinds})
+	fleet, err := r.load(revision)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the applied revision %s again: %w", revision.Short(), err)
 	}

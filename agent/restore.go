@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	"dive-agent/desired"
 	"dive-agent/reconcilers"
 )
 
@@ -16,7 +15,7 @@ import (
 // instance first.
 func (a *Agent) Restorer(ctx context.Context, revision Revision, instance, component string) (reconcilers.Restorer, reconcilers.Target, error) {
 	none := reconcilers.Target{}
-	fleet, err := desired.Load(revision.Dir, desired.Options{Kinds: a.Kinds})
+	fleet, err := a.load(revision)
 	if err != nil {
 		return nil, none, err
 	}

@@ -242,7 +242,7 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 	case outcome == state.Waiting:
 		r.backoff.reset()
 		if again := p.again(); again > 0 {
-			return again
+			return min(again, r.resync())
 		}
 	}
 	return r.backoff.next()

@@ -94,7 +94,7 @@ func (s situation) phase(st *report.Status) {
 			st.Next = add(st.Next, "merge components into "+s.next.instance.Position.File+" or its blueprint")
 		}
 	default:
-		st.Phase = troublePhase(worst.State, s.known.Applied != "")
+		st.Phase = troublePhase(worst.State, s.known.Applied != "" && worst.Until.IsZero())
 		st.News = worst.told()
 		if worst.Reason == reasonApproval {
 			st.News = worst.Message // the news are the phase
@@ -139,13 +139,13 @@ func (s situation) explainNodes(st *report.Status) {
 			if s.known.Rejected == nil || s.known.Rejected.Reason != n.Message {
 				st.Why = add(st.Why, n.told())
 			}
-			st.Why, st.Next = add(st.Why, n.destroys()...), add(st.Next, n.ways()...)
+			st.Why, st.Next = add(st.Why, n.askedFor()...), add(st.Next, n.ways()...)
 			if s.known.Rejected == nil {
 				st.Logs = append(st.Logs, n.Logs...)
 			}
 		case NodeWaiting:
 			if !s.explained(n) {
-				st.Why = add(st.Why, n.told())
+				st.Why, st.Next = add(st.Why, n.told()), add(st.Next, n.ways()...)
 			}
 		}
 	}
@@ -270,13 +270,13 @@ func merge(c *report.Component, n Node) {
 	}
 }
 
-// destroys tells why a plan that waits for approval would destroy what it names.
-func (n *Node) destroys() (lines []string) {
+// askedFor tells of a plan that waits for approval why its changes do.
+func (n *Node) askedFor() (lines []string) {
 	if n.Reason != reasonApproval {
 		return nil
 	}
 	for _, change := range n.Plan {
-		if change.Destroys && len(lines) < 3 {
+		if (change.Destroys || change.Asks != "") && len(lines) < 3 {
 			lines = append(lines, changeLine(change))
 		}
 	}
@@ -287,6 +287,8 @@ func changeLine(c reconcilers.Change) string {
 	line := fmt.Sprintf("%s %s: %s", c.Action, c.Address, c.Reason)
 	if c.Destroys {
 		line += " (destroys)"
+	} else if c.Asks != "" {
+		line += " (" + c.Asks + ")"
 	}
 	return strings.TrimSuffix(line, ": ")
 }

@@ -34,11 +34,20 @@ func (p *pass) survey(ctx context.Context) (work bool) {
 	}
 	all.Wait()
 	for _, n := range p.nodes {
-		if len(n.plan.Changes) > 0 {
-			work = true
-		}
+		work = work || len(n.plan.Changes) > 0 && (len(n.plan.Unknown) > 0 || p.barred(n) == nil)
 	}
 	return work
+}
+
+// barred says why a plan is not applied by this pass however often it is tried: what is to be done about that is
+// nothing that a pass does.
+func (p *pass) barred(n *nodeRun) error {
+	if p.mayApply != nil && !p.mayApply(n.node) {
+		return nil
+	}
+	digest, err := gate(p.instance, n.node.ID, n.plan)
+	p.update(n, func(v *Node) { v.Digest = digest })
+	return err
 }
 
 // look observes and plans one node.
@@ -89,8 +98,10 @@ func (p *pass) observeAndPlan(ctx context.Context, n *nodeRun) error {
 func (p *pass) settle(ctx context.Context) {
 	for _, node := range p.instance.Graph.Nodes {
 		n := p.nodes[node.ID]
-		if err := p.heldUp(n); n.err == nil && err != nil && len(n.plan.Changes) > 0 {
-			n.err = err
+		if n.err == nil && len(n.plan.Changes) > 0 {
+			if n.err = p.heldUp(n); n.err == nil && len(n.plan.Unknown) == 0 {
+				n.err = p.barred(n)
+			}
 		}
 		p.finish(ctx, n)
 	}

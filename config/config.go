@@ -62,10 +62,11 @@ type Remote struct {
 	AllowLoopbackHTTP bool   `yaml:"allowLoopbackHTTP"`
 }
 
-// Terraform says where the tool, or OpenTofu in its place, is.
+// Terraform says where the tool, or OpenTofu in its place, is, and what modules may do.
 type Terraform struct {
-	Path      string `yaml:"path"`      // default: terraform, or tofu, in PATH
-	CLIConfig string `yaml:"cliConfig"` // TF_CLI_CONFIG_FILE for hosts with a provider mirror
+	Path      string   `yaml:"path"`      // default: terraform, or tofu, in PATH
+	CLIConfig string   `yaml:"cliConfig"` // TF_CLI_CONFIG_FILE for hosts with a provider mirror
+	Allow     []string `yaml:"allow"`     // for both tools, under terraform: provisioners, external, provider:NAMESPACE/NAME, module:PREFIX
 }
 
 // Report says where status goes.
@@ -229,7 +230,23 @@ func (c *Config) problems() (problems []string) {
 			problems = append(problems, fmt.Sprintf("report.webhooks[%d] needs url and one or two secretFiles", i))
 		}
 	}
+	problems = append(problems, CheckAllow("terraform.allow", c.Terraform.Allow)...)
+	if len(c.OpenTofu.Allow) > 0 {
+		problems = append(problems, "allow stands under terraform, and holds for OpenTofu too")
+	}
 	return append(problems, c.Listen.problems()...)
+}
+
+var allowWord = regexp.MustCompile(`^(provisioners|external|provider:([a-z0-9.-]+/)?[a-z0-9-]+/[a-z0-9-]+|module:.+)$`)
+
+// CheckAllow says what is wrong with words of terraform.allow; field is where they stand.
+func CheckAllow(field string, words []string) (problems []string) {
+	for _, word := range words {
+		if !allowWord.MatchString(word) {
+			problems = append(problems, fmt.Sprintf("%s: %q is none of provisioners, external, provider:NAMESPACE/NAME, module:PREFIX", field, word))
+		}
+	}
+	return problems
 }
 
 func (l Listen) problems() []string {

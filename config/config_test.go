@@ -41,6 +41,7 @@ func TestLoadNamesEveryProblem(t *testing.T) {
 		"duration": {"host: a\nsource: {url: /x, interval: fast}\n", []string{`line 2: "fast" is no duration`}},
 		"listen":   {"host: a\nsource: {url: /x}\nlisten: {address: '0.0.0.0:80'}\n", []string{"public: true"}},
 		"webhook":  {"host: a\nsource: {url: /x}\nreport: {webhooks: [{url: 'https://x'}]}\nlogLevel: loud\n", []string{"report.webhooks[0]", `logLevel "loud"`}},
+		"allow":    {"host: a\nsource: {url: /x}\nterraform: {allow: [provisioners, external, 'module:git::https://x', 'provider:a/b', 'provider:a', all]}\nopentofu: {allow: [external]}\n", []string{"allow stands under terraform", `"provider:a" is none of`, `"all" is none of`}},
 		"broken":   {"host: [", []string{"line 1"}},
 	} {
 		t.Run(name, func(t *testing.T) {

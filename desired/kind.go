@@ -79,10 +79,11 @@ type Check struct {
 	Fleet     *Fleet
 	Instance  *Instance
 	Component *Component
-	Files     fs.FS  // the instance's source folder (its blueprint's folder, or its own)
-	SourceDir string // the same as a folder on disk; empty when the repository is not on disk
-	Scope     *Scope // values known; secrets and outputs unknown
-	Light     bool   // leave out what must read Compose files and other big content
+	Files     fs.FS    // the instance's source folder (its blueprint's folder, or its own)
+	SourceDir string   // the same as a folder on disk; empty when the repository is not on disk
+	Scope     *Scope   // values known; secrets and outputs unknown
+	Light     bool     // leave out what must read Compose files and other big content
+	Allow     []string // what the instance's host allows: see Options.Allow
 	problems  *Problems
 	memo      *memo
 }

@@ -21,7 +21,13 @@ import (
 type Options struct {
 	Kinds []Kind
 	Light bool // leave out what must read Compose files and other big content: quicker, but parts and their needs stay unknown
+	// Allow gives what a host's own configuration allows beyond what any fleet may ask for, in words that the kinds know;
+	// nil: nothing. Whoever cannot know it, since the instance is another host's, gives AllowAll.
+	Allow func(host string) []string
 }
+
+// AllowAll stands for every word of Options.Allow.
+const AllowAll = "*"
 
 // Load reads and validates the fleet repository in a folder. The error is a Problems with all that is wrong in it, in the
 // order of files and lines; then no fleet is given. Nothing outside the folder is read: a symlink that leaves it is a

@@ -82,11 +82,15 @@ func (b *builder) validate() {
 		return
 	}
 	var problems Problems
+	var allow []string
+	if b.l.options.Allow != nil {
+		allow = b.l.options.Allow(b.instance.Host)
+	}
 	g := &grapher{b: b, blind: len(b.broken) > 0}
 	for _, c := range b.instance.Components {
 		check := &Check{
 			Fleet: b.l.fleet, Instance: b.instance, Component: c, Files: files, SourceDir: b.l.sourceDir(b.instance.Source),
-			Scope: scope, Light: b.l.options.Light, problems: &problems, memo: b.l.memoOf(b.instance.Source),
+			Scope: scope, Light: b.l.options.Light, Allow: allow, problems: &problems, memo: b.l.memoOf(b.instance.Source),
 		}
 		if v, ok := c.Spec.(Validator); ok {
 			v.Validate(check)

@@ -17,7 +17,7 @@ import (
 //
 // One value serves all components of its kind. In every round the agent calls Observe and Plan, also while what the target
 // needs is not there: then outputs are unknown and services do not run. It calls Apply once the needs are met, with a plan that
-// has changes, no Unknown, and an approval when one of them Destroys; the plan may be some seconds old. Nothing is called for a
+// has changes, no Unknown, nothing Held, and an approval when it Destroys or Asks; the plan may be some seconds old. Nothing is called for a
 // component that left the manifest: what it made stays. A plan may come to Apply without its changes that are Last.
 //
 // All three may be called at any time, again and again, also after a crash between any two changes: applying twice
@@ -83,6 +83,7 @@ type Change struct {
 	Reason   string   `json:"reason" yaml:"reason"`   // for people, never a secret: "image 2.0.4 -> 2.1.0", "environment KAS_AUDIT added"
 	Details  []string `json:"details,omitempty" yaml:"details,omitempty"`
 	Destroys bool     `json:"destroys,omitempty" yaml:"destroys,omitempty"` // data or identity is lost: waits for approval
+	Asks     string   `json:"asks,omitempty" yaml:"asks,omitempty"`         // why it waits for approval though nothing is lost, such as "keycloak_realm is protected"; empty: it does not
 
 	Image      string   `json:"-" yaml:"-"` // the container image that the part is to run, where it runs one
 	Command    []string `json:"-" yaml:"-"` // what it is to run in it; empty: what the image says
@@ -94,6 +95,8 @@ type Change struct {
 type Plan struct {
 	Changes []Change
 	Unknown []string // inputs that are not known yet, such as "registration.token": waited for; until then the plan is shown only
+	Asks    []string // why the plan as a whole waits for approval, whatever its changes are, such as "31 changes, and maxChanges is 20"
+	Held    error    // a WaitError or BlockedError: what keeps it from being applied now, approved or not, such as a window that is closed
 	Content string   // what an approval binds to beyond the changes, such as a hash of the Terraform plan's content; no secret
 	State   any      // the reconciler's own, for Apply
 

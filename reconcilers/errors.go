@@ -10,6 +10,8 @@ import (
 type WaitError struct {
 	For   string        // what is waited for, by name: "approval by the hub", "stack/keycloak"
 	Again time.Duration // when to look again, unless something wakes the node before; zero: the agent's own backoff
+	Until time.Time     // of a wait for a time that was chosen: nothing is wrong meanwhile; Again is not looked at then
+	Do    string        // the way out for who cannot wait; may be empty
 	Err   error         // why, when there is a cause
 }
 

@@ -29,8 +29,9 @@ type Deps struct {
 
 // Terraform says where the tool, or OpenTofu in its place, is on this host.
 type Terraform struct {
-	Path      string // executable; empty: terraform, or tofu, in PATH
-	CLIConfig string // TF_CLI_CONFIG_FILE, for hosts with a mirror; may be empty
+	Path      string   // executable; empty: terraform, or tofu, in PATH
+	CLIConfig string   // TF_CLI_CONFIG_FILE, for hosts with a mirror; may be empty
+	Allow     []string // of Deps.Terraform, for both: what modules may do on this host beyond the usual (keycloak/policy.go has the words)
 }
 
 // Clock is time as it comes in from outside.

@@ -49,7 +49,7 @@ func readGraph(cmd *cobra.Command, g *globals, dir, name string) (graph report.G
 		status, err := c.status(cmd.Context(), name)
 		return status.Graph(), status.Headline(), err
 	}
-	fleet, err := desired.Load(dir, desired.Options{Kinds: all.Registry.Kinds()})
+	fleet, err := desired.Load(dir, desired.Options{Kinds: all.Registry.Kinds(), Allow: allowAll})
 	if err != nil {
 		return nil, "", err
 	}

@@ -74,7 +74,7 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 	h.closers = append(h.closers, h.engine.Close)
 	engines, err := all.Registry.Make(reconcilers.Deps{
 		Engine: h.engine, Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: h.log, Redact: h.redactor.String,
-		Terraform: reconcilers.Terraform{Path: c.Terraform.Path, CLIConfig: c.Terraform.CLIConfig},
+		Terraform: reconcilers.Terraform{Path: c.Terraform.Path, CLIConfig: c.Terraform.CLIConfig, Allow: c.Terraform.Allow},
 		OpenTofu:  reconcilers.Terraform{Path: c.OpenTofu.Path, CLIConfig: c.OpenTofu.CLIConfig},
 	})
 	if err != nil {
@@ -90,7 +90,7 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 		lifetime = ctx
 	}
 	options := agent.Options{
-		Host: c.Host, MachineID: machineID(c), Dir: c.StateDir, Store: h.store, Kinds: all.Registry.Kinds(), Reconcilers: engines,
+		Host: c.Host, MachineID: machineID(c), Dir: c.StateDir, Store: h.store, Kinds: all.Registry.Kinds(), Allow: c.Terraform.Allow, Reconcilers: engines,
 		IDs: state.NewIDs(time.Now, rand.Reader), Secrets: agent.HostSecrets{Random: rand.Reader, Now: time.Now},
 		Redactor: h.redactor, Clock: reconcilers.SystemClock{}, Random: rand.Reader, Log: h.log,
 		Resync: time.Duration(c.Resync), Failpoint: o.failpoint,

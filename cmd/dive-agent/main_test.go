@@ -104,6 +104,22 @@ func TestInitNewValidate(t *testing.T) {
 	require.NotEmpty(t, result.Problems)
 }
 
+func TestValidateRefusesModulesThatRunCommands(t *testing.T) {
+	dir := example(t)
+	module := filepath.Join(dir, "blueprints", "hub", "terraform", "more.tf")
+	require.NoError(t, os.WriteFile(module, []byte("resource \"terraform_data\" \"x\" {\n  provisioner \"local-exec\" {}\n}\n"), 0o600))
+	code, out, _ := do(t, "validate", dir)
+	require.Equal(t, exitData, code)
+	require.Contains(t, out, `blueprints/hub/terraform/more.tf:2:3  terraform_data.x has a provisioner "local-exec"`)
+	code, _, _ = do(t, "validate", dir, "--allow", "provisioners")
+	require.Equal(t, exitDone, code)
+	code, _, errs := do(t, "validate", dir, "--allow", "everything")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, `"everything" is none of provisioners`)
+	code, _, errs = do(t, "new", "spoke", "DEU", "Germany", "--dir", dir)
+	require.Equal(t, exitDone, code, errs)
+}
+
 func TestGraphOfAFolder(t *testing.T) {
 	dir := example(t)
 	code, out, errs := do(t, "graph", "usa", "--dir", dir)
@@ -254,6 +270,25 @@ Plan: 1 to change, 1 to destroy (waits). Expected time: about 20 s, by earlier r
 
 `, planText(preview(), noInstance("deu-01")))
 	require.Equal(t, "No instance is bound to host deu-01.\n", planText(nil, noInstance("deu-01")))
+}
+
+func TestPlanTellsWhatHoldsIt(t *testing.T) {
+	held := preview()
+	n := &held[0].Nodes[3]
+	n.Changes = []agent.PreviewChange{{Change: reconcilers.Change{Action: reconcilers.Update, Address: "keycloak_realm.this", Reason: "display_name", Asks: "keycloak_realm is protected"}}}
+	n.Asks, n.Held, n.Do = []string{"9 changes, and maxChanges is 8"}, "waits for its window, which opens Sun 2026-03-08 02:00 UTC", "To have it applied before, merge that"
+	require.Contains(t, planText(held, "deu-01"), `
+  identity         1 change
+    ~ keycloak_realm.this            update    display_name (keycloak_realm is protected: waits)
+    ! waits for approval: 9 changes, and maxChanges is 8. To let exactly this plan through, merge into the instance's manifest:
+        spec: {approve: {identity: 8c1f02b7d9e4a610}}
+    ! waits for its window, which opens Sun 2026-03-08 02:00 UTC
+        To have it applied before, merge that
+`)
+	require.Contains(t, planText(held, "deu-01"), "Plan: 2 to change (waits).")
+	require.Contains(t, planMarkdown(held, "deu-01"), "| ~ | `identity` `keycloak_realm.this` | update | display\\_name (keycloak\\_realm is protected: waits) |")
+	require.Contains(t, planMarkdown(held, "deu-01"), "> **`identity`: waits for its window, which opens Sun 2026-03-08 02:00 UTC.** `To have it applied before, merge that`\n")
+	require.Contains(t, planMarkdown(held, "deu-01"), "**`identity` waits for approval: 9 changes, and maxChanges is 8.**")
 }
 
 func TestPlanOfWhatIsBlockedOrInSync(t *testing.T) {

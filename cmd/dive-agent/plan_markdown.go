@@ -48,7 +48,10 @@ func planComment(previews []agent.Preview, none string, d detail) string {
 		writeComponents(&b, p, d)
 		for _, n := range p.Nodes {
 			if n.Approve != "" {
-				fmt.Fprintf(&b, "\n> **`%s` waits for approval.** To let exactly this plan through, merge into the instance's manifest: `%s`\n", n.ID, n.Approve)
+				fmt.Fprintf(&b, "\n> **`%s` waits for approval%s.** To let exactly this plan through, merge into the instance's manifest: `%s`\n", n.ID, report.Escape(asked(n)), n.Approve)
+			}
+			if n.Held != "" {
+				fmt.Fprintf(&b, "\n> **`%s`: %s.** %s\n", n.ID, report.Escape(n.Held), report.Code(n.Do))
 			}
 		}
 		for _, g := range groups(p) {
@@ -99,7 +102,7 @@ func writeTable(b *strings.Builder, nodes []agent.PreviewNode, d detail) {
 	}
 	for _, n := range nodes {
 		for _, c := range n.Changes {
-			row("| %s | `%s` %s | %s | %s |\n", actionSigns[c.Action], n.ID, report.Code(c.Address), verb(c.Change), report.Escape(c.Reason))
+			row("| %s | `%s` %s | %s | %s |\n", actionSigns[c.Action], n.ID, report.Code(c.Address), verb(c.Change), report.Escape(reason(c.Change)))
 		}
 		if n.Error != "" {
 			row("| ! | `%s` | error | %s |\n", n.ID, report.Escape(n.Error))

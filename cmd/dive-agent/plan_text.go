@@ -72,7 +72,7 @@ func planRevisions(p *agent.Preview) string {
 
 func writeNodePlan(b *strings.Builder, n agent.PreviewNode) {
 	for _, c := range n.Changes {
-		fmt.Fprintf(b, "    %s %-30s %-9s %s\n", actionSigns[c.Action], c.Address, verb(c.Change), c.Reason)
+		fmt.Fprintf(b, "    %s %-30s %-9s %s\n", actionSigns[c.Action], c.Address, verb(c.Change), reason(c.Change))
 		for _, d := range c.Differences {
 			fmt.Fprintf(b, "        %s\n", differenceText(d))
 		}
@@ -86,8 +86,27 @@ func writeNodePlan(b *strings.Builder, n agent.PreviewNode) {
 		fmt.Fprintf(b, "    ! %s\n", n.Error)
 	}
 	if n.Approve != "" {
-		fmt.Fprintf(b, "    ! waits for approval. To let exactly this plan through, merge into the instance's manifest:\n        %s\n", n.Approve)
+		fmt.Fprintf(b, "    ! waits for approval%s. To let exactly this plan through, merge into the instance's manifest:\n        %s\n", asked(n), n.Approve)
 	}
+	if n.Held != "" {
+		fmt.Fprintf(b, "    ! %s\n%s\n", n.Held, indent(n.Do, "        "))
+	}
+}
+
+// asked is why a plan as a whole waits for approval.
+func asked(n agent.PreviewNode) string {
+	if len(n.Asks) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(n.Asks, "; ")
+}
+
+// reason is why a change is made, and why it waits for approval though it destroys nothing.
+func reason(c reconcilers.Change) string {
+	if c.Asks == "" {
+		return c.Reason
+	}
+	return c.Reason + " (" + c.Asks + ": waits)"
 }
 
 // differenceText is what a change sets, in a line.
@@ -130,9 +149,9 @@ func planSummary(p *agent.Preview) string {
 	text := fmt.Sprintf("Plan: %d to change", changes)
 	if destroys > 0 {
 		text += fmt.Sprintf(", %d to destroy", destroys)
-		if waiting > 0 {
-			text += " (waits)"
-		}
+	}
+	if waiting > 0 {
+		text += " (waits)"
 	}
 	if p.Expected > 0 {
 		text += fmt.Sprintf(". Expected time: about %d s, by earlier runs", int(p.Expected.Round(time.Second).Seconds()))

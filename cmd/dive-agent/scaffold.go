@@ -57,7 +57,7 @@ func newInstanceCommand(g *globals, role string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: role + " CODE COUNTRY", Short: "Write the manifest of a new " + role + ", such as: new " + role + " DEU Germany", Args: cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			files, err := desired.NewInstanceFile(dir, desired.Options{Kinds: all.Registry.Kinds()},
+			files, err := desired.NewInstanceFile(dir, desired.Options{Kinds: all.Registry.Kinds(), Allow: allowAll},
 				desired.NewInstance{Role: role, Code: args[0], Country: args[1], Host: host, Name: name})
 			if err != nil {
 				return err

@@ -147,7 +147,7 @@ func inForce(g *globals, c *config.Config) (revision string, fleet *desired.Flee
 	if !ok {
 		return "", nil
 	}
-	fleet, err := desired.Load(current.Dir, desired.Options{Kinds: all.Registry.Kinds()})
+	fleet, err := desired.Load(current.Dir, desired.Options{Kinds: all.Registry.Kinds(), Allow: allowAll})
 	if err != nil {
 		return "", nil
 	}

@@ -4,15 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"dive-agent/config"
 	"dive-agent/desired"
 	"dive-agent/reconcilers/all"
 )
 
 func newValidate(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var allow []string
+	cmd := &cobra.Command{
 		Use: "validate [DIR]", Short: "Check a fleet repository without a host: schema, references, collisions",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -23,7 +26,10 @@ func newValidate(g *globals) *cobra.Command {
 			if _, err := os.Stat(dir); err != nil {
 				return fmt.Errorf("cannot read the fleet repository: %w", err)
 			}
-			fleet, err := desired.Load(dir, desired.Options{Kinds: all.Registry.Kinds()})
+			if problems := config.CheckAllow("--allow", allow); len(problems) > 0 {
+				return &exitError{code: exitUsage, err: errors.New(strings.Join(problems, "; "))}
+			}
+			fleet, err := desired.Load(dir, desired.Options{Kinds: all.Registry.Kinds(), Allow: func(string) []string { return allow }})
 			var problems desired.Problems
 			if err != nil && !errors.As(err, &problems) {
 				return err
@@ -31,7 +37,12 @@ func newValidate(g *globals) *cobra.Command {
 			return writeValidation(g, fleet, problems)
 		},
 	}
+	cmd.Flags().StringArrayVar(&allow, "allow", nil, "what the hosts allow Terraform modules in terraform.allow of their agent.yaml, a word each")
+	return cmd
 }
+
+// allowAll is for commands that read a repository and judge no module.
+func allowAll(string) []string { return []string{desired.AllowAll} }
 
 // writeValidation shows all problems; any makes the exit code exitData. JSON has a list also when it is empty.
 func writeValidation(g *globals, fleet *desired.Fleet, problems desired.Problems) error {

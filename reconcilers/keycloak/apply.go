@@ -176,6 +176,10 @@ func (r *run) terraform(ctx context.Context) error {
 	if err := r.work.keepBegun(r.cut); err != nil {
 		return err
 	}
+	r.record.Begun = r.in.digest
+	if err := r.work.keep(r.record); err != nil {
+		return err
+	}
 	tf := r.plan.apply
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.spec.Timeout.Std())
 	defer cancel()
@@ -203,7 +207,7 @@ func (r *run) settle(failed error) error {
 	if r.record.Inputs != r.in.digest { // else what did not converge before is known already
 		r.record.Stuck = nil
 	}
-	r.record.Inputs, r.record.Verified, r.record.Applied = r.in.digest, false, printOf(r.plan.changes)
+	r.record.Inputs, r.record.Verified, r.record.Applied, r.record.Begun = r.in.digest, false, printOf(r.plan.changes), ""
 	r.record.Compared = r.deps.Clock.Now()
 	if err := r.work.keep(r.record); err != nil {
 		return err

@@ -14,10 +14,11 @@ import (
 )
 
 // changesOf lists what a Terraform plan would do. It has addresses and names of attributes, and no value.
-func changesOf(p *planned) []reconcilers.Change {
+func changesOf(p *planned, s *Spec) []reconcilers.Change {
 	var changes []reconcilers.Change
 	for _, rc := range p.plan.ResourceChanges {
 		if c, ok := changeOf(rc, p.stream.drift[rc.Address]); ok {
+			s.guard(rc, &c)
 			changes = append(changes, c)
 		}
 	}

@@ -141,7 +141,7 @@ func (w *world) destroy() {
 	l, err := w.reconciler().open(w.target)
 	require.NoError(w.t, err)
 	require.NoError(w.t, l.in.locate(w.t.Context(), w.target, w.spec))
-	require.NoError(w.t, l.in.tell(l.source))
+	l.in.tell(l.module)
 	require.NoError(w.t, l.work.prepare(w.t.Context(), l.source))
 	data, err := json.Marshal(l.in.variables)
 	require.NoError(w.t, err)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -95,16 +93,11 @@ func (in *inputs) locate(ctx context.Context, t reconcilers.Target, s *Spec) err
 }
 
 // tell gives the module the server's address, where it has the variable and the manifest leaves it out.
-func (in *inputs) tell(source string) error {
+func (in *inputs) tell(module moduleFiles) {
 	if _, given := in.variables[urlVariable]; given {
-		return nil
-	}
-	module, err := readModule(os.DirFS(filepath.Dir(source)), filepath.Base(source))
-	if err != nil {
-		return fmt.Errorf("read Terraform module %s: %w", filepath.Base(source), err)
+		return
 	}
 	if _, has := module.variables[urlVariable]; has {
 		in.variables[urlVariable] = in.url
 	}
-	return nil
 }

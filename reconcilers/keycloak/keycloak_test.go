@@ -47,6 +47,9 @@ func TestKeycloak(t *testing.T) {
 		"a module that does not converge is told once":    notConverging,
 		"a realm stays with its tool":                     ofOneTool,
 		"an unknown input needs no process":               unknownInput,
+		"types that are protected or allowed":             typesOfTheirOwn,
+		"changes wait for their window":                   window,
+		"plan-only is never applied":                      planOnly,
 		"a token that ended is asked for anew":            renewedToken,
 	} {
 		t.Run(name, func(t *testing.T) {

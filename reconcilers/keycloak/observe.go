@@ -39,6 +39,8 @@ type observation struct {
 	differences map[string][]reconcilers.Difference
 	unknown     []string
 	content     string
+	asks        []string
+	held        error
 	saved       *saved
 }
 
@@ -59,6 +61,7 @@ type look struct {
 	source string
 	work   *workspace
 	record *record
+	module moduleFiles
 	in     *inputs
 	server *server
 	state  *tfState // nil when there is none
@@ -83,6 +86,9 @@ func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
 			return nil, err
 		}
 		l.record = &record{}
+	}
+	if l.module, err = readModule(os.DirFS(t.SourceDir), path.Clean(spec.Module)); err != nil {
+		return nil, fmt.Errorf("read Terraform module %s: %w", spec.Module, err)
 	}
 	l.in, err = gather(t, spec, l.work)
 	return l, err
@@ -152,6 +158,9 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if err := l.underWay(); err != nil {
 		return err
 	}
+	if err := l.lawful(); err != nil {
+		return err
+	}
 	// A crash may have left the variables behind.
 	if err := removeIfThere(filepath.Join(l.work.module, variablesFile)); err != nil {
 		return err
@@ -188,9 +197,7 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if err := l.server.ready(ctx); err != nil {
 		return err
 	}
-	if err := l.in.tell(l.source); err != nil {
-		return err
-	}
+	l.in.tell(l.module)
 	if err := l.work.prepare(ctx, l.source); err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 	if err := l.foreign(ctx, p); err != nil {
 		return err
 	}
-	changes := changesOf(p)
+	changes := changesOf(p, l.spec)
 	if len(changes) == 0 {
 		l.record.Drift = sinceWhen(l.record.Drift, nil, now)
 		return l.inSync(now, nil)
@@ -93,6 +93,7 @@ func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 		serial = l.state.Serial
 	}
 	seen.changes, seen.content, seen.differences = changes, content, differencesOf(p, l.deps.Redact)
+	seen.asks, seen.held = l.asks(changes), l.held(changes)
 	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, apply: l.work.apply, changes: changes}
 	return nil
 }
@@ -124,7 +125,7 @@ func (l *look) inSync(now time.Time, stuck []string) error {
 	if l.state != nil {
 		l.record.take(l.state, l.work.toolName)
 	}
-	l.record.Inputs, l.record.Verified, l.record.Compared, l.record.Stuck, l.record.Applied = l.in.digest, true, now, stuck, nil
+	l.record.Inputs, l.record.Verified, l.record.Compared, l.record.Stuck, l.record.Applied, l.record.Begun = l.in.digest, true, now, stuck, nil, ""
 	if err := l.work.keep(l.record); err != nil {
 		return err
 	}
@@ -151,7 +152,7 @@ func (r *Reconciler) Plan(t reconcilers.Target, o reconcilers.Observed) (reconci
 			Changes: []reconcilers.Change{{Action: reconcilers.Run, Address: "module " + t.Component.Spec.(*Spec).Module, Reason: "known after apply: " + strings.Join(seen.unknown, ", ")}},
 		}, nil
 	}
-	plan := reconcilers.Plan{Changes: seen.changes, Content: seen.content, Differences: seen.differences}
+	plan := reconcilers.Plan{Changes: seen.changes, Content: seen.content, Differences: seen.differences, Asks: seen.asks, Held: seen.held}
 	if seen.saved != nil {
 		plan.State = seen.saved
 	}

@@ -1,18 +1,12 @@
 package keycloak
 
 import (
-	"crypto/sha256"
-	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/robfig/cron/v3"
 
 	"dive-agent/desired"
@@ -35,6 +29,11 @@ type Spec struct {
 	Parallelism   int                     `yaml:"parallelism" default:"20" doc:"How many resources Terraform works on at a time."`
 	Adopt         bool                    `yaml:"adopt" doc:"Import what is in the realm under the names that the module declares, when the state is empty. Without it a realm that is there already is Blocked. It signs in with the variables keycloak_admin_user (admin) and keycloak_admin_password."`
 	Timeout       desired.Duration        `yaml:"timeout" default:"20m" doc:"Limit of one apply."`
+	Protect       []string                `yaml:"protect" doc:"Types of resources, such as keycloak_realm, of which every change but a creation waits for the approval of exactly that plan: updates in place and corrections of drift too. What destroys or replaces waits in any case."`
+	Allow         []string                `yaml:"allow" doc:"Types of resources, such as keycloak_role, that may be destroyed, replaced, and made anew without approval."`
+	MaxChanges    int                     `yaml:"maxChanges" doc:"A plan that changes more resources waits for approval. 0: any number. A first apply, which only creates, does not count."`
+	ApplyWindow   *Window                 `yaml:"applyWindow" doc:"When changes may be applied, those of a first apply too. Outside of it a plan waits, approved or not."`
+	Mode          string                  `yaml:"mode" default:"apply" enum:"apply,plan-only" doc:"plan-only: what is planned is shown and never applied."`
 
 	Position desired.Position
 }
@@ -108,7 +107,14 @@ func (s *Spec) Validate(c *desired.Check) {
 		c.Errorf(s.Position, "module %q: %v", s.Module, read.err)
 		return
 	}
+	for _, f := range read.module.findings {
+		if !allowance(c.Allow).passes(f) {
+			f.at.File = path.Join(c.Instance.Source, f.at.File)
+			c.Errorf(f.at, "%s", f.told())
+		}
+	}
 	s.validateAgainst(c, read.module)
+	s.validateGates(c, read.module)
 }
 
 // readResult is what readModule gives; instances of one blueprint share it.
@@ -132,70 +138,6 @@ func (s *Spec) validateAgainst(c *desired.Check, module moduleFiles) {
 		if !slices.Contains(module.outputs, name) {
 			c.Errorf(s.Position, "module %s has no output %q (has: %s)", s.Module, name, strings.Join(module.outputs, ", "))
 		}
-	}
-}
-
-// moduleFiles is what a module declares towards the outside.
-type moduleFiles struct {
-	variables map[string]bool // whether it must be given
-	outputs   []string
-}
-
-// modules keeps what was read by content: a fleet's thousand instances share a handful of modules.
-var modules sync.Map // [sha256.Size]byte -> moduleFiles
-
-// readModule finds a module's variables and outputs without Terraform. Subfolders are left to it.
-func readModule(files fs.FS, folder string) (moduleFiles, error) {
-	m := moduleFiles{variables: map[string]bool{}}
-	entries, err := fs.ReadDir(files, folder)
-	if err != nil {
-		return m, err
-	}
-	sum := sha256.New()
-	texts := map[string][]byte{}
-	for _, entry := range entries {
-		if entry.IsDir() || !strings.HasSuffix(entry.Name(), ".tf") {
-			continue
-		}
-		name := path.Join(folder, entry.Name())
-		if texts[name], err = fs.ReadFile(files, name); err != nil {
-			return m, err
-		}
-		fmt.Fprintf(sum, "%d %s %d\n", len(name), name, len(texts[name]))
-		sum.Write(texts[name])
-	}
-	if len(texts) == 0 {
-		return m, errors.New("it has no .tf file")
-	}
-	key := [sha256.Size]byte(sum.Sum(nil))
-	if known, ok := modules.Load(key); ok {
-		return known.(moduleFiles), nil
-	}
-	parser := hclparse.NewParser()
-	for _, name := range sortedKeys(texts) {
-		file, diags := parser.ParseHCL(texts[name], name)
-		if diags.HasErrors() {
-			return m, diags
-		}
-		m.collect(file.Body)
-	}
-	slices.Sort(m.outputs)
-	modules.Store(key, m)
-	return m, nil
-}
-
-func (m *moduleFiles) collect(body hcl.Body) {
-	content, _, _ := body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
-		{Type: "variable", LabelNames: []string{"name"}}, {Type: "output", LabelNames: []string{"name"}},
-	}})
-	for _, block := range content.Blocks {
-		if block.Type == "output" {
-			m.outputs = append(m.outputs, block.Labels[0])
-			continue
-		}
-		attributes, _, _ := block.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "default"}}})
-		_, preset := attributes.Attributes["default"]
-		m.variables[block.Labels[0]] = !preset
 	}
 }
 

@@ -25,7 +25,13 @@ spec:
       url: https://keycloak.example
 `
 
-func loadFleet(t *testing.T, component string) error {
+const goodComponent = `      module: realm
+      variables: {realm: a, client_secret: b, keycloak_admin_password: "${ADMIN_PASSWORD}"}
+      outputs: [realm]
+`
+
+// loadFleet loads a fleet with the small module, to which files may be added by their names in it.
+func loadFleet(t *testing.T, component string, module map[string]string, allow ...string) error {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -38,16 +44,20 @@ func loadFleet(t *testing.T, component string) error {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	require.NoError(t, os.CopyFS(filepath.Join(dir, "blueprints/spoke/realm"), os.DirFS("testdata/realm")))
-	_, err := desired.Load(dir, desired.Options{Kinds: []desired.Kind{Kind}})
+	for name, text := range module {
+		at := filepath.Join(dir, "blueprints/spoke/realm", name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(at), 0o755))
+		require.NoError(t, os.WriteFile(at, []byte(text), 0o600))
+	}
+	_, err := desired.Load(dir, desired.Options{Kinds: []desired.Kind{Kind}, Allow: func(string) []string { return allow }})
 	return err
 }
 
 func TestSpecIsCheckedAgainstItsModule(t *testing.T) {
-	good := `      module: realm
-      variables: {realm: a, client_secret: b, keycloak_admin_password: "${ADMIN_PASSWORD}"}
-      outputs: [realm]
-`
-	require.NoError(t, loadFleet(t, good))
+	good := goodComponent
+	require.NoError(t, loadFleet(t, good, nil))
+	rules := "protect: [keycloak_realm, keycloak_group]\n      allow: [keycloak_role]\n      maxChanges: 5\n      mode: plan-only\n      applyWindow: {schedule: CRON_TZ=Europe/Brussels 0 2 * * 0}\n      outputs:"
+	require.NoError(t, loadFleet(t, strings.Replace(good, "outputs:", rules, 1), nil))
 	for name, c := range map[string]struct{ change, into, want string }{
 		"unknown variable":   {"realm: a", "realm: a, relam: c", `blueprint.yaml:13:36: module realm has no variable "relam"`},
 		"missing variable":   {", client_secret: b", "", `variable "client_secret" of module realm has no default and is not given`},
@@ -58,9 +68,18 @@ func TestSpecIsCheckedAgainstItsModule(t *testing.T) {
 		"unknown tool":       {"outputs:", "tool: pulumi\n      outputs:", `blueprint.yaml:14:13: tool "pulumi": terraform and opentofu are possible`},
 		"bad tool version":   {"outputs:", "toolVersion: newest\n      outputs:", `toolVersion "newest": not a list of comparisons`},
 		"bad parallelism":    {"outputs:", "parallelism: 0\n      outputs:", `parallelism must be between 1 and 256`},
+		"no type":            {"outputs:", "protect: [keycloak_user, realm]\n      outputs:", `blueprint.yaml:14:32: protect: "realm" is not a type of resources`},
+		"a slip of a type":   {"outputs:", "allow: [keycloak_rol]\n      outputs:", `blueprint.yaml:14:15: allow: module realm has no resource of type "keycloak_rol", did you mean "keycloak_role"?`},
+		"both":               {"outputs:", "allow: [keycloak_role]\n      protect: [keycloak_role]\n      outputs:", `keycloak_role is protected and allowed at once`},
+		"negative":           {"outputs:", "maxChanges: -1\n      outputs:", `blueprint.yaml:14:19: maxChanges must not be negative`},
+		"no window":          {"outputs:", "applyWindow: {schedule: nightly}\n      outputs:", `blueprint.yaml:14:31: schedule "nightly" of applyWindow`},
+		"a vague window":     {"outputs:", "applyWindow: {schedule: '@every 1h'}\n      outputs:", `@every counts from nowhere`},
+		"never a window":     {"outputs:", "applyWindow: {schedule: 0 0 30 2 *}\n      outputs:", `it never opens`},
+		"a short window":     {"outputs:", "applyWindow: {schedule: 0 2 * * *, duration: 5s}\n      outputs:", `an applyWindow of less than a minute is never used`},
+		"no mode":            {"outputs:", "mode: dry\n      outputs:", `apply`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := loadFleet(t, strings.Replace(good, c.change, c.into, 1))
+			err := loadFleet(t, strings.Replace(good, c.change, c.into, 1), nil)
 			require.ErrorContains(t, err, c.want)
 		})
 	}
@@ -77,4 +96,36 @@ func TestDriftSchedule(t *testing.T) {
 	require.True(t, due("*/30 * * * *", at("12:01"), at("18:00")), "a turn that was missed is made up for")
 	require.True(t, due("@every 1h", time.Time{}, at("12:00")))
 	require.False(t, due("@every 1h", at("12:00"), at("12:59")))
+}
+
+func TestApplyWindow(t *testing.T) {
+	at := func(text string) time.Time {
+		parsed, err := time.Parse(time.RFC3339, text)
+		require.NoError(t, err)
+		return parsed
+	}
+	night := &Window{Schedule: "0 2 * * 0", Duration: desired.Duration(time.Hour)}
+	for _, c := range []struct {
+		window *Window
+		now    string
+		open   bool
+		next   string // when it is closed
+	}{
+		{nil, "2026-03-04T12:00:00Z", true, ""},
+		{&Window{Schedule: always}, "2026-03-04T12:00:00Z", true, ""},
+		{night, "2026-03-08T01:59:59Z", false, "2026-03-08T02:00:00Z"},
+		{night, "2026-03-08T02:00:00Z", true, ""},
+		{night, "2026-03-08T02:59:59Z", true, ""},
+		{night, "2026-03-08T03:00:00Z", false, "2026-03-15T02:00:00Z"},
+		{night, "2026-03-08T03:30:00+01:00", true, ""},
+		{&Window{Schedule: "CRON_TZ=Europe/Brussels 0 2 * * *", Duration: desired.Duration(time.Hour)}, "2026-03-08T01:30:00Z", true, ""},
+		{&Window{Schedule: "0 22 * * *", Duration: desired.Duration(8 * time.Hour)}, "2026-03-08T05:59:00Z", true, ""},
+	} {
+		open, next, err := c.window.opens(at(c.now))
+		require.NoError(t, err)
+		require.Equal(t, c.open, open, "%v at %s", c.window, c.now)
+		if !c.open {
+			require.True(t, at(c.next).Equal(next), "%s: %s", c.now, next)
+		}
+	}
 }

@@ -1,0 +1,102 @@
+package keycloak
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"dive-agent/desired"
+	"dive-agent/reconcilers"
+)
+
+func typesOfTheirOwn(t *testing.T, b *bed) {
+	w := newWorld(t, b, "maxChanges: 2\n")
+	_, plan := w.look()
+	require.Len(t, plan.Changes, 9)
+	require.Empty(t, plan.Asks, "a first apply changes nothing that is there")
+	w.drive()
+	w.spec.Protect, w.spec.Allow = []string{"keycloak_realm", "keycloak_user"}, []string{"keycloak_role"}
+
+	w.spec.Variables["title"], w.spec.Variables["roles"] = tree(t, "Another"), tree(t, "[writer, author]")
+	_, plan = w.look()
+	require.Equal(t, "keycloak_realm is protected", find(t, plan, "keycloak_realm.this").Asks, "an update in place")
+	require.False(t, find(t, plan, "keycloak_realm.this").Destroys)
+	gone := find(t, plan, `keycloak_role.each["reader"]`)
+	require.Equal(t, reconcilers.Delete, gone.Action)
+	require.False(t, gone.Destroys)
+	require.Contains(t, gone.Reason, "allowed for keycloak_role")
+	require.Empty(t, find(t, plan, "output.title").Asks)
+	require.Equal(t, []string{"3 changes, and maxChanges is 2"}, plan.Asks, "outputs do not count")
+	w.spec.MaxChanges = 3
+	_, plan = w.look()
+	require.Empty(t, plan.Asks)
+	w.drive()
+	require.NotContains(t, w.picture(t), "roles reader")
+
+	// By hand: what is protected waits to be corrected too, what is allowed is made anew by itself.
+	status, _ := b.admin(t, http.MethodDelete, "/"+w.realm+"/roles/author", nil)
+	require.Equal(t, http.StatusNoContent, status)
+	status, _ = b.admin(t, http.MethodPut, "/"+w.realm, map[string]any{"displayName": "by hand"})
+	require.Equal(t, http.StatusNoContent, status)
+	w.clock.move(time.Hour)
+	_, plan = w.look()
+	require.Equal(t, "keycloak_realm is protected", find(t, plan, "keycloak_realm.this").Asks)
+	require.False(t, find(t, plan, `keycloak_role.each["author"]`).Destroys)
+
+	// A replacement of what is protected is a destroy, and of what is allowed it is none.
+	w.set("realm", desired.String(w.realm+"x"))
+	_, plan = w.look()
+	require.True(t, find(t, plan, "keycloak_realm.this").Destroys)
+	require.True(t, find(t, plan, "keycloak_openid_client.app").Destroys, "neither protected nor allowed")
+	require.False(t, find(t, plan, `keycloak_role.each["author"]`).Destroys)
+}
+
+func window(t *testing.T, b *bed) {
+	w := newWorld(t, b, "applyWindow: {schedule: 0 2 * * 0, duration: 30m}\n")
+	w.target.Instance.Position.File = "instances/deu.yaml"
+	w.clock.move(time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC).Sub(w.clock.Now()))
+	_, plan := w.look()
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, plan.Held, &wait)
+	require.Equal(t, "its window, which opens Sun 2026-03-08 02:00 UTC", wait.For)
+	require.Equal(t, time.Date(2026, 3, 8, 2, 0, 0, 0, time.UTC), wait.Until)
+	require.Equal(t, "To have it applied before, merge into instances/deu.yaml: spec: {components: {identity: {applyWindow: {schedule: always}}}}", wait.Do)
+	require.Len(t, plan.Changes, 9, "it is planned all the same")
+	w.clock.move(wait.Until.Sub(w.clock.Now()))
+	_, plan = w.look()
+	require.NoError(t, plan.Held)
+
+	// What was begun in the window is brought to its end after it, with the inputs that it was begun with.
+	_, err := w.reconciler().Apply(t.Context(), w.target, plan, &steps{on: func(string) { w.kill(false) }})
+	require.Error(t, err)
+	w.clock.move(time.Hour)
+	_, plan = w.look()
+	require.NotEmpty(t, plan.Changes)
+	require.NoError(t, plan.Held)
+	w.spec.Variables["title"] = tree(t, "Another")
+	_, plan = w.look()
+	require.Error(t, plan.Held, "another change was not begun")
+	delete(w.spec.Variables, "title")
+	w.drive()
+	w.spec.Variables["title"] = tree(t, "Another")
+	_, plan = w.look()
+	require.Error(t, plan.Held)
+	w.spec.ApplyWindow.Schedule = always
+	w.drive()
+}
+
+func planOnly(t *testing.T, b *bed) {
+	w := newWorld(t, b, "mode: plan-only\n")
+	w.target.Instance.Position.File = "instances/deu.yaml"
+	_, plan := w.look()
+	var blocked *reconcilers.BlockedError
+	require.ErrorAs(t, plan.Held, &blocked)
+	require.Equal(t, "PlanOnly", blocked.Reason)
+	require.Equal(t, "6 to create planned and not applied: the mode is plan-only", blocked.Message)
+	require.Equal(t, "To have it applied, merge into instances/deu.yaml: spec: {components: {identity: {mode: apply}}}", blocked.Do)
+	require.Equal(t, "no realm", w.picture(t))
+	w.spec.Mode = modeApply
+	w.drive()
+}

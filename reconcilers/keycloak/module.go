@@ -1,0 +1,241 @@
+package keycloak
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"dive-agent/desired"
+)
+
+// moduleFiles is what a module is seen to declare without Terraform.
+type moduleFiles struct {
+	variables map[string]bool // whether it must be given
+	outputs   []string
+	types     []string  // of its resources, those of local modules too
+	findings  []finding // what is wrong with it, and what is not allowed everywhere
+}
+
+// finding is something in a module that keeps it from being used.
+type finding struct {
+	at   desired.Position // its file counts from the folder that the module was read from
+	need string           // word of a host's terraform.allow that lets it pass; empty: nothing does
+	text string
+}
+
+// modules keeps what was read by content: a fleet's thousand instances share a handful of modules.
+var modules sync.Map // [sha256.Size]byte -> moduleFiles
+
+// readModule reads a module's own files and those of the local modules that it calls. An error says that there is no
+// module; whatever is wrong inside it is a finding.
+func readModule(files fs.FS, folder string) (moduleFiles, error) {
+	texts, err := moduleTexts(files, folder)
+	if err != nil {
+		return moduleFiles{}, err
+	}
+	sum := sha256.New()
+	for _, name := range sortedKeys(texts) {
+		fmt.Fprintf(sum, "%d %s %d\n", len(name), name, len(texts[name]))
+		sum.Write(texts[name])
+	}
+	key := [sha256.Size]byte(sum.Sum(nil))
+	if known, ok := modules.Load(key); ok {
+		return known.(moduleFiles), nil
+	}
+	r := &moduleReader{root: folder, texts: texts, parser: hclparse.NewParser(), read: map[string]bool{}}
+	r.module = moduleFiles{variables: map[string]bool{}}
+	if !r.folder(folder) {
+		return moduleFiles{}, errors.New("it has no .tf file")
+	}
+	r.module.outputs, r.module.types = sorted(r.module.outputs), sorted(r.module.types)
+	modules.Store(key, r.module)
+	return r.module, nil
+}
+
+func sorted(names []string) []string {
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// moduleTexts reads what Terraform and OpenTofu read as configuration below a folder, by name. What walkModule does not copy is
+// left out here too.
+func moduleTexts(files fs.FS, folder string) (map[string][]byte, error) {
+	texts := map[string][]byte{}
+	err := fs.WalkDir(files, folder, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			if name != folder && entry.Name()[0] == '.' {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if entry.Type().IsRegular() && isConfiguration(entry.Name()) {
+			texts[name], err = fs.ReadFile(files, name)
+		}
+		return err
+	})
+	return texts, err
+}
+
+func isConfiguration(name string) bool {
+	return slices.ContainsFunc([]string{".tf", ".tf.json", ".tofu", ".tofu.json"}, func(end string) bool { return strings.HasSuffix(name, end) })
+}
+
+// moduleReader reads one module with the local modules that it calls.
+type moduleReader struct {
+	root   string
+	texts  map[string][]byte
+	parser *hclparse.Parser
+	read   map[string]bool // folders
+	module moduleFiles
+}
+
+// scope is one folder of a module: names are looked up there.
+type scope struct {
+	folder    string
+	variables map[string]bool
+	locals    map[string]bool
+	providers map[string]string // local name -> source, as required_providers says
+	bodies    []hcl.Body
+}
+
+// folder reads a folder; false when there is nothing in it.
+func (r *moduleReader) folder(folder string) bool {
+	r.read[folder] = true
+	s := &scope{folder: folder, variables: map[string]bool{}, locals: map[string]bool{}, providers: map[string]string{}}
+	found := false
+	for _, name := range sortedKeys(r.texts) {
+		if path.Dir(name) != folder {
+			continue
+		}
+		found = true
+		parse := r.parser.ParseHCL
+		if strings.HasSuffix(name, ".json") {
+			parse = r.parser.ParseJSON
+		}
+		file, diags := parse(r.texts[name], name)
+		r.diagnostics(name, diags)
+		if !diags.HasErrors() {
+			s.bodies = append(s.bodies, file.Body)
+		}
+	}
+	blocks := r.blocks(s)
+	for _, block := range blocks {
+		r.declare(s, block)
+	}
+	for _, block := range blocks {
+		r.judge(s, block)
+	}
+	if !slices.ContainsFunc(r.module.findings, func(f finding) bool { return path.Dir(f.at.File) == folder }) {
+		r.references(s) // what could not be read may have declared the rest
+	}
+	return found
+}
+
+// diagnostics takes over what the parser says of one file.
+func (r *moduleReader) diagnostics(name string, diags hcl.Diagnostics) {
+	for _, d := range diags {
+		at := hcl.Range{Filename: name}
+		if d.Subject != nil {
+			at = *d.Subject
+		}
+		if d.Severity == hcl.DiagError {
+			r.find(at, "", "%s", strings.Join(strings.Fields(d.Summary+": "+d.Detail), " "))
+		}
+	}
+}
+
+func (r *moduleReader) find(at hcl.Range, need, format string, args ...any) {
+	place := desired.Position{File: at.Filename, Line: at.Start.Line, Column: at.Start.Column}
+	r.module.findings = append(r.module.findings, finding{at: place, need: need, text: fmt.Sprintf(format, args...)})
+}
+
+// topLevel are the blocks of a module that matter here; what else there is goes to Terraform unread.
+var topLevel = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
+	{Type: "terraform"},
+	{Type: "variable", LabelNames: []string{"name"}},
+	{Type: "output", LabelNames: []string{"name"}},
+	{Type: "locals"},
+	{Type: "provider", LabelNames: []string{"name"}},
+	{Type: "resource", LabelNames: []string{"type", "name"}},
+	{Type: "data", LabelNames: []string{"type", "name"}},
+	{Type: "ephemeral", LabelNames: []string{"type", "name"}},
+	{Type: "action", LabelNames: []string{"type", "name"}},
+	{Type: "check", LabelNames: []string{"name"}},
+	{Type: "removed"},
+	{Type: "module", LabelNames: []string{"name"}},
+}}
+
+func (r *moduleReader) blocks(s *scope) hcl.Blocks {
+	var all hcl.Blocks
+	for _, body := range s.bodies {
+		content, _, diags := body.PartialContent(topLevel)
+		r.diagnostics("", diags)
+		all = append(all, content.Blocks...)
+	}
+	return all
+}
+
+// declare takes up the names that a block gives.
+func (r *moduleReader) declare(s *scope, block *hcl.Block) {
+	switch block.Type {
+	case "variable":
+		attributes, _, _ := block.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "default"}}})
+		_, preset := attributes.Attributes["default"]
+		s.variables[block.Labels[0]] = true
+		if s.folder == r.root {
+			r.module.variables[block.Labels[0]] = !preset
+		}
+	case "output":
+		if s.folder == r.root {
+			r.module.outputs = append(r.module.outputs, block.Labels[0])
+		}
+	case "locals":
+		attributes, _ := block.Body.JustAttributes()
+		for name := range attributes {
+			s.locals[name] = true
+		}
+	case "resource":
+		r.module.types = append(r.module.types, block.Labels[0])
+	case "terraform":
+		r.requiredProviders(s, block.Body)
+	}
+}
+
+// references finds variables and locals that are used and not declared.
+func (r *moduleReader) references(s *scope) {
+	for _, body := range s.bodies {
+		native, ok := body.(*hclsyntax.Body)
+		if !ok {
+			continue // of JSON Terraform itself tells
+		}
+		_ = hclsyntax.VisitAll(native, func(node hclsyntax.Node) hcl.Diagnostics {
+			use, ok := node.(*hclsyntax.ScopeTraversalExpr)
+			if !ok || len(use.Traversal) < 2 {
+				return nil
+			}
+			name, ok := use.Traversal[1].(hcl.TraverseAttr)
+			if !ok {
+				return nil
+			}
+			switch root := use.Traversal.RootName(); {
+			case root == "var" && !s.variables[name.Name]:
+				r.find(use.SrcRange, "", "var.%s: the module declares no variable %q%s", name.Name, name.Name, desired.Suggest(name.Name, sortedKeys(s.variables)))
+			case root == "local" && !s.locals[name.Name]:
+				r.find(use.SrcRange, "", "local.%s: the module declares no local value %q%s", name.Name, name.Name, desired.Suggest(name.Name, sortedKeys(s.locals)))
+			}
+			return nil
+		})
+	}
+}
