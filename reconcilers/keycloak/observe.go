@@ -158,7 +158,7 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if err := l.underWay(); err != nil {
 		return err
 	}
-	if err := l.lawful(); err != nil {
+	if err := l.lawful(l.spec, l.module); err != nil {
 		return err
 	}
 	// A crash may have left the variables behind.

@@ -44,9 +44,14 @@ func (r *Reconciler) Outline(ctx context.Context, t reconcilers.Target) (reconci
 	if in.url == "" {
 		in.url = offlineURL
 	}
-	if err := in.tell(source); err != nil {
+	module, err := readModule(os.DirFS(t.SourceDir), path.Clean(spec.Module))
+	if err != nil {
+		return reconcilers.Outline{}, fmt.Errorf("read Terraform module %s: %w", spec.Module, err)
+	}
+	if err := r.lawful(spec, module); err != nil {
 		return reconcilers.Outline{}, err
 	}
+	in.tell(module)
 	items, problem := r.plannedItems(ctx, t, spec, source, in)
 	if ctx.Err() != nil {
 		return reconcilers.Outline{}, ctx.Err()

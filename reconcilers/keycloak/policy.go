@@ -55,10 +55,10 @@ func (f finding) told() string {
 
 // lawful gives a BlockedError when the module has something that this host does not allow. A revision with such a module is
 // refused before; this holds whatever way it came.
-func (l *look) lawful() error {
+func (r *Reconciler) lawful(s *Spec, module moduleFiles) error {
 	var told []string
-	for _, f := range l.module.findings {
-		if !allowance(l.deps.Terraform.Allow).passes(f) {
+	for _, f := range module.findings {
+		if !allowance(r.deps.Terraform.Allow).passes(f) {
 			told = append(told, f.at.String()+": "+f.told())
 		}
 	}
@@ -66,7 +66,7 @@ func (l *look) lawful() error {
 		return nil
 	}
 	return &reconcilers.BlockedError{
-		Reason: "ModuleRefused", Message: "the Terraform module " + l.spec.Module + " is not run: " + strings.Join(told[:min(5, len(told))], "; "),
+		Reason: "ModuleRefused", Message: "the Terraform module " + s.Module + " is not run: " + strings.Join(told[:min(5, len(told))], "; "),
 		Do: "Correct it in the fleet repository and merge; dive-agent validate lists all of it",
 	}
 }
