@@ -64,6 +64,26 @@ func (p *PrivateEngine) ip(args ...string) {
 	}
 }
 
+// OpenBridge names a bridge for a network whose containers reach each other (driver option com.docker.network.bridge.name):
+// where the machine's firewall forwards nothing by itself, somebody has to let them, and this engine keeps no rules.
+func (p *PrivateEngine) OpenBridge() string {
+	p.tb.Helper()
+	name := fmt.Sprintf("tbo%x", time.Now().UnixNano()%0xffffffff)
+	rule := []string{"-i", name, "-o", name, "-j", "ACCEPT"}
+	p.firewall(append([]string{"-w", "-I", "FORWARD"}, rule...)...)
+	p.tb.Cleanup(func() { p.firewall(append([]string{"-w", "-D", "FORWARD"}, rule...)...) })
+	return name
+}
+
+func (p *PrivateEngine) firewall(args ...string) {
+	p.tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if _, err := (command{name: lookPath("iptables"), args: args}).run(ctx); err != nil {
+		p.tb.Errorf("test bed: %v", err)
+	}
+}
+
 // bridgeNumber sets the bridges of one process apart.
 var bridgeNumber atomic.Int32
 
@@ -127,10 +147,13 @@ func (p *PrivateEngine) Stop() {
 	}
 }
 
-// Kill ends the engine's daemon alone, with SIGKILL; containers, shims and mounts stay behind.
+// Kill ends the engine's daemon alone, with SIGKILL, and the containerd that goes with it, which the next one must not take
+// for one that runs; containers, shims and mounts stay behind.
 func (p *PrivateEngine) Kill() {
 	p.tb.Helper()
-	for _, d := range p.engine.daemons() {
+	containerds := processes(func(c process) bool { return c.program() == "containerd" && c.mentions(p.engine.exec()) })
+	defer func() { _ = os.Remove(filepath.Join(p.engine.exec(), "containerd", "containerd.pid")) }()
+	for _, d := range append(p.engine.daemons(), containerds...) {
 		_ = syscall.Kill(d.pid, syscall.SIGKILL)
 		if !stopProcess(d.pid, 5*time.Second) {
 			p.tb.Fatalf("test bed: the engine, process %d, does not end", d.pid)

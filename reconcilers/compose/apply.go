@@ -312,6 +312,9 @@ func (r *Reconciler) failed(ctx context.Context, st *serviceState, bad *fault, p
 	}
 	progress.Say("%s; putting back %s", bad.message, good.Config.Image)
 	if err := r.putBack(ctx, st, good, progress); err != nil {
+		if same := (*fault)(nil); errors.As(err, &same) { // what is wrong is around the service: the revision is not to blame
+			return fmt.Errorf("%w; put back, what ran before does not work any more either%s", bad, quoted(logs))
+		}
 		rejected.PutBack = fmt.Sprintf("putting back %s failed: %v", good.Config.Image, err)
 		return rejected
 	}

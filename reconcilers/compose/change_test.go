@@ -353,3 +353,33 @@ services:
 	require.Equal(t, web.ID, w.inspect("web").ID)
 	require.NotEqual(t, web.State.StartedAt, w.inspect("web").State.StartedAt)
 }
+
+// A disk that is full, and the like, fails the old version as well as the new one: the revision is tried again, and comes to
+// run when there is room.
+func TestWhatFailsAnyVersionIsNoFaultOfTheRevision(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `
+services:
+  web:
+    image: "${IMAGE}"
+    init: true
+    command: [bash, -c, "test ! -e /disk/full || { echo write: No space left on device; echo a trace; exit 14; }; ${RUN}"]
+    environment: ["LABEL"]
+    volumes: ["${DISK}:/disk:ro"]
+`)
+	disk := t.TempDir()
+	w.set("DISK", disk)
+	w.set("LABEL", "first")
+	w.up("web")
+	require.NoError(t, os.WriteFile(filepath.Join(disk, "full"), nil, 0o600))
+	w.set("LABEL", "second")
+	err := w.try("web")
+	require.ErrorContains(t, err, `service web exited with 14; put back, what ran before does not work any more either; `+
+		`its last words: "write: No space left on device"`)
+	var r *reconcilers.RejectedError
+	require.False(t, errors.As(err, &r))
+	require.NoError(t, os.Remove(filepath.Join(disk, "full")))
+	require.NoError(t, w.try("web"))
+	w.inSync("web")
+	require.Contains(t, w.inspect("web").Config.Env, "LABEL=second")
+}

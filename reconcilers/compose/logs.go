@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -14,10 +15,14 @@ import (
 )
 
 const (
-	tailLines  = 20
+	tailLines  = 20  // that are shown
+	lookLines  = 200 // in which a cause is looked for: a server that ends by itself may write a long trace after it
 	tailLimit  = 5 * time.Second
 	lineLength = 400
 )
+
+// causes are errors of the system that programs pass on (errno(3)): whatever else a server logs at its end, they are why.
+var causes = regexp.MustCompile(`(?i)no space left on device|disk quota exceeded|read-only file system|input/output error|cannot allocate memory|too many open files|address already in use`)
 
 // tail gives the last lines that the service's containers wrote, redacted. What cannot be had is left out.
 func (r *Reconciler) tail(ctx context.Context, st *serviceState) []string {
@@ -31,7 +36,7 @@ func (r *Reconciler) tail(ctx context.Context, st *serviceState) []string {
 func (r *Reconciler) tailOf(ctx context.Context, id string) []string {
 	ctx, cancel := context.WithTimeout(ctx, tailLimit)
 	defer cancel()
-	logs, err := r.logs(ctx, id, time.Time{}, tailLines)
+	logs, err := r.logs(ctx, id, time.Time{}, lookLines)
 	if err != nil {
 		return nil
 	}
@@ -42,29 +47,46 @@ func (r *Reconciler) tailOf(ctx context.Context, id string) []string {
 	}
 	var lines []string
 	for line := range strings.Lines(string(bytes.ToValidUTF8(text, []byte("?")))) {
-		line = r.redact(strings.TrimRight(line, "\r\n"))
-		if len(line) > lineLength {
-			line = line[:lineLength] + "..."
-		}
-		lines = append(lines, line)
+		lines = append(lines, cutLine(r.redact(strings.TrimRight(line, "\r\n"))))
+	}
+	if why, last := telling(lines), max(0, len(lines)-tailLines); why >= 0 && why < last && causes.MatchString(lines[why]) {
+		return append([]string{lines[why]}, lines[last+1:]...)
 	}
 	return lines[max(0, len(lines)-tailLines):]
 }
 
-// lastWords gives the last line of the log as the end of a sentence.
-func (r *Reconciler) lastWords(ctx context.Context, id string) string {
-	lines := r.tailOf(ctx, id)
-	if len(lines) == 0 {
-		return ""
+// cutLine shortens a line, around the cause where it has one.
+func cutLine(line string) string {
+	if len(line) <= lineLength {
+		return line
 	}
-	return fmt.Sprintf("; its last words: %q", lines[len(lines)-1])
+	if at := causes.FindStringIndex(line); at != nil && at[1] > lineLength {
+		from := at[1] - lineLength/2
+		return "..." + strings.ToValidUTF8(line[from:min(len(line), from+lineLength)], "") + "..."
+	}
+	return line[:lineLength] + "..."
+}
+
+// telling is the index of the line that says most: the last one with a cause, or else the last one; -1 when there is none.
+func telling(lines []string) int {
+	for i := len(lines) - 1; i >= 0; i-- {
+		if causes.MatchString(lines[i]) {
+			return i
+		}
+	}
+	return len(lines) - 1
+}
+
+// lastWords gives the line of the log's end that says most as the end of a sentence.
+func (r *Reconciler) lastWords(ctx context.Context, id string) string {
+	return quoted(r.tailOf(ctx, id))
 }
 
 func quoted(lines []string) string {
 	if len(lines) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; its last words: %q", lines[len(lines)-1])
+	return fmt.Sprintf("; its last words: %q", lines[telling(lines)])
 }
 
 // logs gives both streams of a container's log in one.

@@ -3,7 +3,13 @@
 package e2e
 
 import (
+	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"dive-agent/testbed"
 )
@@ -27,5 +33,34 @@ func TestSoakThreeFoundersKilledAtEveryRecordedChange(t *testing.T) {
 	w.begins()
 	image := testbed.Image(t, testbed.Mongod6027)
 	w.play(1, scene{name: "upgrade", change: func(r *replicas) { r.image = image }})
+	w.lostNothing()
+}
+
+// TestSoakReplicaSetKilledAtRandomMoments kills the agent five times in each scene of a set's life, after 0.1 to 4 s each.
+// DIVE_SEED repeats a run.
+func TestSoakReplicaSetKilledAtRandomMoments(t *testing.T) {
+	seed, err := strconv.ParseUint(os.Getenv("DIVE_SEED"), 10, 64)
+	require.NoError(t, err, "make soak sets DIVE_SEED")
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	w := newCrashWalk(t, "")
+	w.disturb = func() {
+		for range 5 {
+			w.host.Launch()
+			select {
+			case <-time.After(100*time.Millisecond + time.Duration(random.Int64N(int64(3900*time.Millisecond)))):
+			case <-w.host.Ended():
+				t.Fatal("the agent ended by itself")
+			}
+			w.host.Kill()
+			w.kills++
+		}
+	}
+	for n, sc := range scenes(t) {
+		w.play(n, sc)
+		if n == 0 {
+			w.begins()
+		}
+	}
 	w.lostNothing()
 }

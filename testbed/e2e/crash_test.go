@@ -29,6 +29,7 @@ type crashWalk struct {
 	wants   replicas
 	commit  string
 	sample  string
+	disturb func()        // before each scene's end is waited for
 	setID   bson.ObjectID // of the set that was made first: there is never a second one
 	version int64         // of its configuration
 	writer  *writer
@@ -56,8 +57,11 @@ func (w *crashWalk) play(n int, sc scene) {
 		setSecret(w.t, w.host, sc.rotate, fmt.Sprintf("rotated-Secret-%d", n))
 	}
 	points := agenttest.Failpoints{File: filepath.Join(w.host.Dir, fmt.Sprintf("failpoints-%d", n)), Sample: w.sample}
-	w.host.Env = points.Env()
 	began := time.Now()
+	if w.host.Env = points.Env(); w.disturb != nil {
+		w.host.Env = nil
+		w.disturb()
+	}
 	kills := agenttest.UntilThrough(w.t, 3*time.Minute, func() <-chan struct{} {
 		w.host.Launch()
 		return w.host.Ended()
