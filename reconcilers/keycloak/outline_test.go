@@ -3,7 +3,6 @@ package keycloak
 import (
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,7 +37,7 @@ func outlineOf(t *testing.T, tool reconcilers.Terraform) (map[string]map[string]
 		SourceDir: "../../examples/desired/blueprints/hub",
 		Scope:     desired.NewScope(map[string]desired.Value{"SECRET": desired.Secret("A-Stand-In-For-Secrets"), "url": desired.String("http://nowhere.invalid")}),
 	}
-	outline, err := New(reconcilers.Deps{Terraform: tool}).Outline(t.Context(), target)
+	outline, err := New(reconcilers.Deps{Terraform: tool, OpenTofu: tool}).Outline(t.Context(), target)
 	require.NoError(t, err)
 	items := map[string]map[string]string{}
 	for _, item := range outline.Items {
@@ -55,13 +54,13 @@ func outlineOf(t *testing.T, tool reconcilers.Terraform) (map[string]map[string]
 // What a module would create is known without a server, and most of it without Terraform.
 func TestOutlineAsksNoServer(t *testing.T) {
 	t.Parallel()
-	planned, note := outlineOf(t, reconcilers.Terraform{CLIConfig: testbed.ProviderMirror(t).ConfigFile})
-	require.Equal(t, "by Terraform, for an empty realm", note)
+	planned, note := outlineOf(t, reconcilers.Terraform{Path: toolPath(t), CLIConfig: testbed.ProviderMirror(t).ConfigFile})
+	require.Equal(t, "by "+title[testedTool()]+", for an empty realm", note)
 	require.Equal(t, "deu-idp", planned[`keycloak_oidc_identity_provider.partner["DEU"]`]["alias"])
 	require.Equal(t, shownSecret, planned["keycloak_openid_client.broker"]["client_secret"])
 
 	read, note := outlineOf(t, reconcilers.Terraform{Path: filepath.Join(t.TempDir(), "none")})
-	require.Contains(t, note, "by the module's text, since Terraform cannot plan here: terraform is not on this host")
+	require.Contains(t, note, "by the module's text, since "+title[testedTool()]+" cannot plan here: "+testedTool()+" is not on this host")
 	require.Equal(t, "deu-idp", read[`keycloak_oidc_identity_provider.partner["DEU"]`]["alias"])
 	require.Equal(t, "DIVE V3 United States", read["keycloak_realm.this"]["display_name"])
 	unnumbered := map[string]bool{}
@@ -87,13 +86,13 @@ func TestOutlineAsksNoServer(t *testing.T) {
 // A provider that cannot be had is asked for once.
 func TestOutlineWithoutAProvider(t *testing.T) {
 	t.Parallel()
-	real, err := exec.LookPath("terraform")
-	require.NoError(t, err)
+	real := toolPath(t)
 	dir := t.TempDir()
 	calls, tool, rc := filepath.Join(dir, "calls"), filepath.Join(dir, "terraform"), filepath.Join(dir, "rc")
 	require.NoError(t, os.WriteFile(tool, []byte("#!/bin/sh\necho $1 >>'"+calls+"'\nexec '"+real+"' \"$@\"\n"), 0o755))
 	require.NoError(t, os.WriteFile(rc, []byte("disable_checkpoint = true\nprovider_installation {\n  filesystem_mirror {\n    path = \""+dir+"\"\n  }\n}\n"), 0o600))
-	r := New(reconcilers.Deps{Terraform: reconcilers.Terraform{Path: tool, CLIConfig: rc}})
+	wrapped := reconcilers.Terraform{Path: tool, CLIConfig: rc}
+	r := New(reconcilers.Deps{Terraform: wrapped, OpenTofu: wrapped})
 	target := reconcilers.Target{
 		Component: &desired.Component{Name: "identity", Kind: Kind.Name, Spec: decode(t, outlinedHub)}, Dir: t.TempDir(),
 		SourceDir: "../../examples/desired/blueprints/hub",
@@ -102,7 +101,7 @@ func TestOutlineWithoutAProvider(t *testing.T) {
 	for range 2 {
 		outline, err := r.Outline(t.Context(), target)
 		require.NoError(t, err)
-		require.Contains(t, outline.Note, "Terraform cannot plan here: terraform init of module terraform")
+		require.Contains(t, outline.Note, title[testedTool()]+" cannot plan here: "+testedTool()+" init of module terraform")
 		require.Greater(t, len(outline.Items), 60)
 	}
 	said, err := os.ReadFile(calls)
