@@ -23,6 +23,7 @@ type writer struct {
 	s       *set
 	at      func(ctx context.Context, host string) (reconcilers.Container, error)
 	client  *driver.Client
+	every   time.Duration // between two inserts
 	stop    context.CancelFunc
 	ended   chan struct{}
 	mu      sync.Mutex
@@ -57,22 +58,30 @@ func (s *set) write() *writer {
 // writeTo is the same with other host names, each found as at says.
 func (s *set) writeTo(hosts []string, at func(ctx context.Context, host string) (reconcilers.Container, error)) *writer {
 	s.t.Helper()
-	w := &writer{s: s, at: at, ended: make(chan struct{})}
+	w := &writer{s: s, at: at, every: 20 * time.Millisecond}
 	var err error
 	w.client, err = driver.Connect(options.Client().SetHosts(hosts).SetReplicaSet("rs0").SetDialer(w).
 		SetWriteConcern(writeconcern.Majority()).SetServerSelectionTimeout(5 * time.Second).
 		SetHeartbeatInterval(500 * time.Millisecond).
 		SetAuth(options.Credential{AuthSource: "admin", Username: "admin", Password: rootPassword}))
 	require.NoError(s.t, err)
+	w.start()
+	return w
+}
+
+// start begins to write, and ends with the test.
+func (w *writer) start() {
+	w.s.t.Helper()
+	w.ended = make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	w.stop = cancel
-	s.t.Cleanup(func() {
+	w.s.t.Cleanup(func() {
 		cancel()
 		<-w.ended
 		_ = w.client.Disconnect(context.Background())
 	})
 	go w.run(ctx)
-	testbed.Eventually(s.t, 30*time.Second, "a first write", func() error {
+	testbed.Eventually(w.s.t, 30*time.Second, "a first write", func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if len(w.written) == 0 {
@@ -80,12 +89,11 @@ func (s *set) writeTo(hosts []string, at func(ctx context.Context, host string) 
 		}
 		return nil
 	})
-	return w
 }
 
 func (w *writer) run(ctx context.Context) {
 	defer close(w.ended)
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(w.every)
 	defer tick.Stop()
 	last := time.Now()
 	for n := 0; ; n++ {

@@ -81,9 +81,19 @@ func (s *session) mayJoin(ctx context.Context, m wantMember, h hello, c config) 
 		return err
 	}
 	own, _, err := getConfig(ctx, client, false)
+	if hasCode(err, codeNotYetInitialized) {
+		refused := s.mayBeEmptied(ctx, client, m)
+		if !isBlocked(refused) {
+			return refused
+		}
+		if err := pause(ctx, secondLook); err != nil { // one that has just started has not read its configuration yet
+			return err
+		}
+		if own, _, err = getConfig(ctx, client, false); hasCode(err, codeNotYetInitialized) {
+			return refused
+		}
+	}
 	switch {
-	case hasCode(err, codeNotYetInitialized):
-		return s.mayBeEmptied(ctx, client, m)
 	case err != nil:
 		return fmt.Errorf("read the configuration of %s: %w", m.host, err)
 	case own.Name != c.Name:

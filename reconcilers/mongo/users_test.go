@@ -38,7 +38,12 @@ func (s *set) tryAs(c options.Credential, database string, command bson.D) error
 	s.t.Helper()
 	at, err := s.lab.Find(s.t.Context(), "mongodb")
 	require.NoError(s.t, err)
-	client, err := driver.Connect(options.Client().SetHosts([]string{at.Addr().String() + ":27017"}).SetDirect(true).
+	return s.tryAt(at.Addr().String(), c, database, command)
+}
+
+func (s *set) tryAt(address string, c options.Credential, database string, command bson.D) error {
+	s.t.Helper()
+	client, err := driver.Connect(options.Client().SetHosts([]string{address + ":27017"}).SetDirect(true).
 		SetServerSelectionTimeout(20 * time.Second).SetAuth(c))
 	require.NoError(s.t, err)
 	defer func() { _ = client.Disconnect(s.t.Context()) }()

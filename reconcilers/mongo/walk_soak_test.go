@@ -4,5 +4,5 @@ package mongo_test
 
 import "testing"
 
-// TestSoakWalk is the long random walk: some 20 minutes. Give each run another DIVE_SEED.
+// TestSoakWalk is the long random walk: some ten minutes on a quiet machine. Give each run another DIVE_SEED.
 func TestSoakWalk(t *testing.T) { walkAtRandom(t, 200) }

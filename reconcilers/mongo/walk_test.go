@@ -2,17 +2,21 @@ package mongo_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.mongodb.org/mongo-driver/v2/bson"
 	driver "go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
@@ -21,9 +25,13 @@ import (
 )
 
 const (
-	walkSteps = 20
-	walkPass  = 15 * time.Second // for what one step leaves to do; whatever it is cut off in is resumed by the next
-	forcedBy  = 1000             // a forced reconfiguration jumps by more versions than this
+	walkSteps   = 12
+	walkPass    = 8 * time.Second  // for what one step leaves to do; whatever it is cut off in is resumed by the next
+	calmTime    = 90 * time.Second // for the set to be as the manifest says, faults mended
+	primaryTime = 30 * time.Second // on a crowded machine, for a primary where a majority lives on; the election timeout is 2 or 3
+	standsAgain = 60 * time.Second // a primary that was asked to step down does not stand sooner
+	walkerName  = "walker"
+	forcedBy    = 1000 // a forced reconfiguration jumps by more versions than this
 )
 
 // TestShortWalk changes the manifest and breaks members at random. DIVE_SEED repeats one.
@@ -32,10 +40,29 @@ func TestShortWalk(t *testing.T) {
 	walkAtRandom(t, walkSteps)
 }
 
-// walk is a set with a client that follows its primary.
+// walk is a set that is changed and broken at random, under a writer that follows its primary.
 type walk struct {
 	*set
-	client *driver.Client
+	random   *rand.Rand // of the step: what one step draws does not depend on what came of those before
+	services []string
+	agent    reconcilers.Reconciler
+	writer   *writer
+	client   *driver.Client // the writer's, which may do everything
+
+	root, app string            // the passwords that the manifest has now
+	former    []desired.Value   // those that root had, newest first
+	names     map[string]string // host names that members have instead of their service's
+	arbiters  map[string]bool   // services whose volume is an arbiter's
+	outages   []outage
+	journals  []journal
+
+	config  walkConfig // the last committed one that was seen
+	calmed  bool       // nothing was changed or broken since the set was as the manifest says
+	amid    func()     // breaks something after the next change of a pass; nil: nothing
+	primary string     // service of the primary after the last change
+	stepped time.Time  // when a change last made another member primary
+	done    map[string]int
+	longest time.Duration // without a primary where a majority lived on
 }
 
 func walkAtRandom(t *testing.T, steps int) {
@@ -47,183 +74,200 @@ func walkAtRandom(t *testing.T, steps int) {
 		seed = n
 	}
 	t.Logf("DIVE_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 5))
-	services := append(slices.Clone(three), "mongodb-4")
-	s := &walk{set: plainSet(t, three...).run(services...)}
-	r := reconciler(t)
-	s.settle(r)
-	w := s.write()
-	s.client = w.client
-	var history []walkConfig
+	s := newWalk(t)
 	for n := range steps {
-		if random.IntN(2) == 0 {
-			s.spec.Members = anyMembers(random)
-			s.spec.Settings.HeartbeatIntervalMillis = 250 + 50*random.IntN(3)
-			t.Logf("step %d: manifest %s", n, membersText(s.spec.Members))
-			history = s.passes(r, history)
-			continue
+		s.random = rand.New(rand.NewPCG(seed, uint64(n)))
+		s.mend(n)
+		name, step := s.anyStep()
+		t.Logf("step %d: %s", n, name)
+		s.done[name]++
+		step(n)
+		if s.random.IntN(3) == 0 {
+			s.calm()
 		}
-		victim := services[random.IntN(len(services))]
-		name, undo := s.anyFault(random, victim)
-		t.Logf("step %d: %s %s", n, name, victim)
-		history = s.passes(r, history)
-		undo()
-		if random.IntN(3) == 0 {
-			s.settle(r)
-			history = append(history, s.walkConfig())
+		if n%20 == 19 {
+			s.nothingLost()
 		}
 	}
-	o := s.settle(r)
-	history = append(history, s.walkConfig())
-	require.Equal(t, membersText(s.spec.Members), history[len(history)-1].members, "the set equals the manifest")
-	for i, now := range history[1:] {
-		before := history[i]
-		require.LessOrEqual(t, now.version-before.version, int64(forcedBy), "nothing was forced")
-		require.NotZero(t, now.term)
-		changed := 0
-		for _, host := range services {
-			if before.voters[host] != now.voters[host] {
-				changed++
-			}
-		}
-		require.LessOrEqual(t, int64(changed), now.version-before.version, "one vote for each version: %+v to %+v", before, now)
-	}
-	require.Empty(t, w.lost(primaryOf(t, o)))
+	s.calm()
+	s.nothingLost()
+	s.everywhere()
+	s.checkJournals()
+	t.Logf("steps: %v; longest without a primary where a majority lived on: %s", s.done, s.longest)
 }
 
-// anyFault breaks a member; what it gives mends it.
-func (s *set) anyFault(random *rand.Rand, service string) (name string, undo func()) {
-	switch random.IntN(4) {
-	case 0:
-		s.lab.Kill(service)
-		return "kill", func() { s.lab.Start(service) }
-	case 1:
-		s.lab.Stop(service)
-		return "stop", func() { s.lab.Start(service) }
-	case 2:
-		s.lab.Pause(service)
-		return "freeze", func() { s.lab.Unpause(service) }
+// newWalk founds a set of three with a writer.
+func newWalk(t *testing.T) *walk {
+	t.Helper()
+	s := &walk{
+		set: plainSet(t, three...), services: append(slices.Clone(three), "mongodb-4"), agent: mongo.New(deps()),
+		root: rootPassword, app: appPassword, names: map[string]string{}, arbiters: map[string]bool{}, done: map[string]int{},
 	}
-	s.lab.Disconnect(service)
-	return "cut off", func() { s.lab.Connect(service) }
+	t.Cleanup(s.stopAgent)
+	s.spec.Users = []mongo.User{
+		{Name: "app", Roles: []string{"readWrite@dive"}},
+		{Name: walkerName, Password: desired.Literal(appPassword), Roles: []string{"root"}},
+	}
+	var problems desired.Problems
+	s.spec.Root.Password, problems = desired.ParseExpr("${ROOT}", desired.Position{})
+	require.Empty(t, problems)
+	s.spec.Users[0].Password, problems = desired.ParseExpr("${APP}", desired.Position{})
+	require.Empty(t, problems)
+	s.secrets()
+	for _, service := range s.services {
+		s.runMember(service)
+	}
+	t.Cleanup(s.tellOfFailure)
+	s.settle(s.agent)
+	s.ended = s.afterChange
+	s.writer = &writer{s: s.set, every: 100 * time.Millisecond}
+	s.client = s.walker(s, three...)
+	s.writer.client = s.client
+	s.writer.start()
+	s.calm()
+	return s
 }
 
-// passes does what there is to do within walkPass. A change that ended is followed by a look at the configuration.
-func (s *walk) passes(r reconcilers.Reconciler, history []walkConfig) []walkConfig {
+// runMember starts a member with an empty volume, as its stack would now.
+func (s *walk) runMember(service string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), walkPass)
+	member := s.mongod("rs0")
+	member.Env = []string{"MONGO_INITDB_ROOT_USERNAME=admin", "MONGO_INITDB_ROOT_PASSWORD=" + s.root}
+	s.lab.Run(service, member)
+	s.journals = append(s.journals, journal{service: service, since: time.Now()})
+}
+
+// walker is a client for the set, or directly for the only service.
+func (s *walk) walker(dialer options.ContextDialer, services ...string) *driver.Client {
+	s.t.Helper()
+	hosts := make([]string, len(services))
+	for i, name := range services {
+		hosts[i] = name + ":27017"
+	}
+	o := options.Client().SetHosts(hosts).SetDialer(dialer).SetWriteConcern(writeconcern.Majority()).
+		SetServerSelectionTimeout(5 * time.Second).SetHeartbeatInterval(500 * time.Millisecond).
+		SetConnectTimeout(5 * time.Second). // a primary that moved away is believed in no longer than this
+		SetAuth(options.Credential{AuthSource: "admin", Username: walkerName, Password: appPassword})
+	if len(services) == 1 {
+		o.SetDirect(true)
+	} else {
+		o.SetReplicaSet("rs0")
+	}
+	client, err := driver.Connect(o)
+	require.NoError(s.t, err)
+	return client
+}
+
+func (s *walk) secrets() {
+	s.target.Scope = desired.NewScope(map[string]desired.Value{"ROOT": desired.Secret(s.root), "APP": desired.Secret(s.app)}).
+		WithFormer(map[string][]desired.Value{"ROOT": s.former})
+}
+
+func (s *walk) stopAgent() { require.NoError(s.t, s.agent.(io.Closer).Close()) }
+
+// passes does what there is to do within walkPass, or, when the agent is to be killed amid it, a part of that.
+func (s *walk) passes() {
+	s.t.Helper()
+	s.calmed = false
+	limit, killed := walkPass, s.random.IntN(6) == 0
+	if killed {
+		limit = time.Duration(50+s.random.IntN(1500)) * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(s.t.Context(), limit)
 	defer cancel()
+	s.tell(s.onePass(ctx, s.agent))
+	if killed {
+		s.t.Logf("  the agent was killed after %s", limit)
+		s.stopAgent()
+		s.agent = mongo.New(deps())
+	}
+	s.look()
+}
+
+func (s *walk) onePass(ctx context.Context, r reconcilers.Reconciler) error {
+	s.t.Helper()
 	o, err := r.Observe(ctx, s.target)
-	if err != nil || o.State == nil {
-		s.t.Logf("  %v %v", err, o.Err)
-		return history
+	if err != nil {
+		return err
 	}
 	plan, err := r.Plan(s.target, o)
 	require.NoError(s.t, err)
+	var blocked *reconcilers.BlockedError
+	if errors.As(o.Err, &blocked) {
+		require.Empty(s.t, plan.Changes, "%v", blocked)
+	}
+	if len(plan.Changes) == 0 {
+		return o.Err
+	}
 	for _, c := range plan.Changes {
 		require.False(s.t, c.Destroys, "%+v", c)
 	}
-	ended := func(c reconcilers.Change) {
-		if now, err := s.tryConfig(); err == nil {
-			history = append(history, now)
-		}
-	}
-	if _, err = r.Apply(ctx, s.target, plan, &progress{t: s.t, ended: ended}); err != nil {
-		s.t.Logf("  %v", err)
-	}
-	return history
+	_, err = r.Apply(ctx, s.target, plan, &progress{t: s.t, ended: s.afterChange})
+	return err
 }
 
-// anyMembers are two or three members with data of which two may be primary, and perhaps an arbiter.
-func anyMembers(random *rand.Rand) []mongo.Member {
-	var list []mongo.Member
-	for i, at := range random.Perm(3) {
-		m := mongo.Member{Service: three[at], Port: 27017}
-		if random.IntN(2) == 0 {
-			m.Tags = map[string]string{"place": strconv.Itoa(random.IntN(3))}
-		}
-		switch kind := random.IntN(4); {
-		case i < 2:
-			priority := float64(1 + random.IntN(2))
-			m.Priority = &priority
-		case kind == 0:
-			return list
-		case kind == 1:
-			m.Hidden = true
-		case kind == 2:
-			m.Hidden, m.Delay = true, desired.Duration(2*time.Second)
-		}
-		list = append(list, m)
-	}
-	if random.IntN(4) == 0 {
-		list = append(list, mongo.Member{Service: "mongodb-4", Port: 27017, Arbiter: true})
-	}
-	return list
-}
-
-func membersText(members []mongo.Member) string {
-	var lines []string
-	for _, m := range members {
-		priority := 1.0
-		if m.Hidden || m.Arbiter || m.Delay > 0 {
-			priority = 0
-		}
-		if m.Priority != nil {
-			priority = *m.Priority
-		}
-		lines = append(lines, fmt.Sprintf("%s:27017 priority %v hidden %t arbiter %t delay %d tags %v",
-			m.Service, priority, m.Hidden, m.Arbiter, int(time.Duration(m.Delay).Seconds()), m.Tags["place"]))
-	}
-	slices.Sort(lines)
-	return fmt.Sprint(lines)
-}
-
-// walkConfig is what the random walk compares of a configuration.
-type walkConfig struct {
-	version, term int64
-	voters        map[string]bool
-	members       string
-}
-
-func (s *walk) walkConfig() (now walkConfig) {
+// tell judges what a pass ended with: it may wait, and it may be blocked while members are away. Nothing tells a secret.
+func (s *walk) tell(err error) {
 	s.t.Helper()
-	testbed.Eventually(s.t, 30*time.Second, "the primary's configuration", func() (err error) {
-		now, err = s.tryConfig()
+	if err == nil {
+		return
+	}
+	s.t.Logf("  %v", err)
+	for _, secret := range []string{s.root, s.app, s.key} {
+		require.NotContains(s.t, err.Error(), secret)
+	}
+	var blocked *reconcilers.BlockedError
+	if errors.As(err, &blocked) {
+		require.Contains(s.t, []string{"LostMajority", "RemovedMember"}, blocked.Reason)
+		require.NotEmpty(s.t, s.outages, "nothing is broken")
+		s.done["blocked, "+blocked.Reason]++
+	}
+}
+
+// afterChange looks at what a change left, and breaks what is to be broken amid a pass.
+func (s *walk) afterChange(reconcilers.Change) {
+	s.look()
+	if s.amid != nil {
+		s.amid()
+		s.amid = nil
+	}
+}
+
+// calm mends what is broken and waits until the set is as the manifest says.
+func (s *walk) calm() {
+	s.t.Helper()
+	s.mend(-1)
+	if s.calmed {
+		return
+	}
+	began := time.Now()
+	testbed.Eventually(s.t, calmTime, "the set as the manifest says", func() error {
+		o, plan, err := s.pass(s.agent)
+		if err == nil && len(plan.Changes) > 0 {
+			err = fmt.Errorf("%d changes were left", len(plan.Changes))
+		}
+		if err == nil && !strings.Contains(o.Outputs["uri"].Text(), "app:") {
+			err = errors.New("no uri of the user")
+		}
 		return err
 	})
-	return now
+	s.follow(s.awaitCommitted())
+	if took := time.Since(began); took > 20*time.Second {
+		s.t.Logf("  calm after %s", took)
+	}
+	require.Equal(s.t, membersText(s.spec.Members), s.config.members, "the set equals the manifest")
+	s.calmed = true
 }
 
-// tryConfig reads the configuration of the member that is primary now.
-func (s *walk) tryConfig() (walkConfig, error) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
-	defer cancel()
-	var answer struct {
-		Config struct {
-			Version int64 `bson:"version"`
-			Term    int64 `bson:"term"`
-			Members []struct {
-				Host     string            `bson:"host"`
-				Votes    int               `bson:"votes"`
-				Priority float64           `bson:"priority"`
-				Hidden   bool              `bson:"hidden"`
-				Arbiter  bool              `bson:"arbiterOnly"`
-				Delay    int               `bson:"secondaryDelaySecs"`
-				Tags     map[string]string `bson:"tags"`
-			} `bson:"members"`
-		} `bson:"config"`
-	}
-	if err := s.client.Database("admin").RunCommand(ctx, bson.D{{Key: "replSetGetConfig", Value: 1}}).Decode(&answer); err != nil {
-		return walkConfig{}, err
-	}
-	c := walkConfig{version: answer.Config.Version, term: answer.Config.Term, voters: map[string]bool{}}
-	var lines []string
-	for _, m := range answer.Config.Members {
-		c.voters[m.Host[:len("mongodb-1")]] = m.Votes > 0
-		lines = append(lines, fmt.Sprintf("%s priority %v hidden %t arbiter %t delay %d tags %v",
-			m.Host, m.Priority, m.Hidden, m.Arbiter, m.Delay, m.Tags["place"]))
-	}
-	slices.Sort(lines)
-	c.members = fmt.Sprint(lines)
-	return c, nil
+// mend ends the outages that last until a step, all of them for -1.
+func (s *walk) mend(step int) {
+	s.t.Helper()
+	s.outages = slices.DeleteFunc(s.outages, func(o outage) bool {
+		if step >= 0 && step < o.until {
+			return false
+		}
+		o.undo()
+		s.calmed = false
+		return true
+	})
 }

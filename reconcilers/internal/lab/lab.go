@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/netip"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,9 @@ type Lab struct {
 	tb     testing.TB
 	engine *client.Client
 	prefix string
+
+	mu  sync.Mutex
+	far map[string]bool // services beyond a part
 }
 
 var _ reconcilers.Services = (*Lab)(nil)
@@ -211,12 +215,14 @@ func (l *Lab) Detach(other *Lab, service string) {
 	}
 }
 
-// Pause freezes a service's processes until the test's end or Unpause.
+// Pause freezes a service's processes until the test's end or Unpause. The kernel does not always freeze a busy one at the
+// first try.
 func (l *Lab) Pause(service string) {
 	l.tb.Helper()
-	if _, err := l.engine.ContainerPause(l.tb.Context(), l.name(service), client.ContainerPauseOptions{}); err != nil {
-		l.tb.Fatalf("pause %s: %v", service, err)
-	}
+	testbed.Eventually(l.tb, cleanupLimit, "pause "+service, func() error {
+		_, err := l.engine.ContainerPause(l.tb.Context(), l.name(service), client.ContainerPauseOptions{})
+		return err
+	})
 }
 
 // Unpause lets a frozen service go on.
@@ -279,8 +285,19 @@ func (l *Lab) Published(service string, port uint16) netip.AddrPort {
 	return c.Published[port]
 }
 
-// Find implements reconcilers.Services.
+// Find implements reconcilers.Services. What is beyond a Part is not found.
 func (l *Lab) Find(ctx context.Context, service string) (reconcilers.Container, error) {
+	l.mu.Lock()
+	far := l.far[service]
+	l.mu.Unlock()
+	if far {
+		return reconcilers.Container{}, &reconcilers.WaitError{For: "service " + service + " to be reached"}
+	}
+	return l.Where(ctx, service)
+}
+
+// Where is Find for one who sees both sides of a Part.
+func (l *Lab) Where(ctx context.Context, service string) (reconcilers.Container, error) {
 	got, err := l.engine.ContainerInspect(ctx, l.name(service), client.ContainerInspectOptions{})
 	if err != nil && !errdefs.IsNotFound(err) {
 		return reconcilers.Container{}, fmt.Errorf("inspect %s: %w", service, err)
