@@ -13,6 +13,7 @@ import (
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers/mongo"
+	"dive-agent/testbed"
 )
 
 // anyStep is one change of the manifest, of the set by somebody else, or a fault.
@@ -142,10 +143,18 @@ func (s *walk) rotate() {
 // byHand sends a command to the primary, as somebody else does, and lets the agent see what is to be done about it.
 func (s *walk) byHand(command bson.D) {
 	s.calm()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
-	defer cancel()
-	require.NoError(s.t, s.client.Database("admin").RunCommand(ctx, command).Err())
+	s.onceDone(func(ctx context.Context) error { return s.client.Database("admin").RunCommand(ctx, command).Err() })
 	s.passes()
+}
+
+// onceDone tries what somebody does by hand until the set takes it: a member that has just come back may be missed still.
+func (s *walk) onceDone(do func(ctx context.Context) error) {
+	s.t.Helper()
+	testbed.Eventually(s.t, primaryTime, "a command that is sent by hand", func() error {
+		ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+		defer cancel()
+		return do(ctx)
+	})
 }
 
 // removeByHand takes a member that is not primary out of the configuration, and starts it again.
@@ -156,18 +165,20 @@ func (s *walk) removeByHand() {
 		return
 	}
 	s.t.Logf("  %s is removed", victim)
-	var answer struct {
-		Config bson.M `bson:"config"`
-	}
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
-	defer cancel()
-	admin := s.client.Database("admin")
-	require.NoError(s.t, admin.RunCommand(ctx, bson.D{{Key: "replSetGetConfig", Value: 1}}).Decode(&answer))
-	answer.Config["members"] = bson.A(slices.DeleteFunc(answer.Config["members"].(bson.A), func(m any) bool {
-		return serviceOf(m.(bson.D)[1].Value.(string)) == victim
-	}))
-	answer.Config["version"] = answer.Config["version"].(int32) + 1
-	require.NoError(s.t, admin.RunCommand(ctx, bson.D{{Key: "replSetReconfig", Value: answer.Config}}).Err())
+	s.onceDone(func(ctx context.Context) error {
+		var answer struct {
+			Config bson.M `bson:"config"`
+		}
+		admin := s.client.Database("admin")
+		if err := admin.RunCommand(ctx, bson.D{{Key: "replSetGetConfig", Value: 1}}).Decode(&answer); err != nil {
+			return err
+		}
+		answer.Config["members"] = bson.A(slices.DeleteFunc(answer.Config["members"].(bson.A), func(m any) bool {
+			return serviceOf(m.(bson.D)[1].Value.(string)) == victim
+		}))
+		answer.Config["version"] = answer.Config["version"].(int32) + 1
+		return admin.RunCommand(ctx, bson.D{{Key: "replSetReconfig", Value: answer.Config}}).Err()
+	})
 	s.lab.Kill(victim)
 	s.lab.Start(victim)
 	s.passes()
