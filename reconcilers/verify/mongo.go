@@ -2,6 +2,9 @@ package verify
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -29,7 +32,7 @@ func (t *try) mongo(ctx context.Context, spec *Mongo) outcome {
 	if err != nil {
 		return failed(err)
 	}
-	client, database, err := t.mongoClient(ctx, uri, spec.Service)
+	client, database, err := t.mongoClient(ctx, uri, spec)
 	if err != nil {
 		return failed(err)
 	}
@@ -132,7 +135,7 @@ type mongoPool struct {
 	clients map[mongoKey]*pooled
 }
 
-type mongoKey struct{ component, service, uri string }
+type mongoKey struct{ component, service, uri, trust string }
 
 type pooled struct {
 	client   *driver.Client
@@ -172,7 +175,9 @@ func newMongoPool() *mongoPool { return &mongoPool{clients: map[mongoKey]*pooled
 
 // mongoClient gives a client and the default database of the connection string. When none of its servers runs that is
 // said at once: the driver would look for one until the check's time is over.
-func (t *try) mongoClient(ctx context.Context, uri, service string) (*driver.Client, string, error) {
+func (t *try) mongoClient(ctx context.Context, uri string, spec *Mongo) (*driver.Client, string, error) {
+	service := spec.Service
+	uri = withoutFiles(uri)
 	parsed, err := connstring.ParseAndValidate(uri)
 	if err != nil || parsed.Scheme != connstring.SchemeMongoDB {
 		return nil, "", errors.New("the connection string is none of MongoDB (mongodb://)")
@@ -184,7 +189,11 @@ func (t *try) mongoClient(ctx context.Context, uri, service string) (*driver.Cli
 	if err := t.anyRuns(ctx, names); err != nil {
 		return nil, "", err
 	}
-	key := mongoKey{componentKey(t.target), service, uri}
+	trust, secure, err := t.mongoTLS(spec, parsed.SSL)
+	if err != nil {
+		return nil, "", err
+	}
+	key := mongoKey{componentKey(t.target), service, uri, trust}
 	p := t.r.mongo
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -197,6 +206,9 @@ func (t *try) mongoClient(ctx context.Context, uri, service string) (*driver.Cli
 	dialer.latest.Store(t)
 	o := options.Client().ApplyURI(uri).SetDialer(dialer).SetAppName("dive-agent").SetMaxPoolSize(atOnce).
 		SetServerMonitoringMode("poll").SetHeartbeatInterval(time.Minute)
+	if secure != nil {
+		o.SetTLSConfig(secure)
+	}
 	if service != "" {
 		o.SetDirect(true).SetHosts(parsed.Hosts[:1])
 		o.ReplicaSet = nil
@@ -207,6 +219,50 @@ func (t *try) mongoClient(ctx context.Context, uri, service string) (*driver.Cli
 	}
 	p.clients[key] = &pooled{client, parsed.Database, dialer, true}
 	return client, parsed.Database, nil
+}
+
+// withoutFiles takes the paths out of a connection string that hold in the containers of clients, and not here.
+func withoutFiles(uri string) string {
+	before, query, found := strings.Cut(uri, "?")
+	if !found {
+		return uri
+	}
+	var kept []string
+	for part := range strings.SplitSeq(query, "&") {
+		switch name, _, _ := strings.Cut(part, "="); strings.ToLower(name) {
+		case "tlscafile", "tlscertificatekeyfile", "sslcertificateauthorityfile", "sslclientcertificatekeyfile":
+		default:
+			kept = append(kept, part)
+		}
+	}
+	return before + "?" + strings.Join(kept, "&")
+}
+
+// mongoTLS is how the servers are trusted where the connection string asks for TLS, and a digest of that.
+func (t *try) mongoTLS(spec *Mongo, asked bool) (digest string, config *tls.Config, err error) {
+	if !asked {
+		return "", nil, nil
+	}
+	if config, err = t.tls(spec.Trust, spec.Service); err != nil {
+		return "", nil, err
+	}
+	ca, err := t.text(spec.CA)
+	if err != nil {
+		return "", nil, err
+	}
+	own, err := t.text(spec.Certificate)
+	if err != nil {
+		return "", nil, err
+	}
+	if own != "" {
+		pair, err := tls.X509KeyPair([]byte(own), []byte(own))
+		if err != nil { // it may quote what it read
+			return "", nil, errors.New("certificate is no key and certificate in PEM")
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	sum := sha256.Sum256([]byte(ca + "\x00" + own))
+	return hex.EncodeToString(sum[:]), config, nil
 }
 
 // anyRuns says why none of the servers can be reached, when all of them are services that do not run. What is no plain

@@ -86,6 +86,9 @@ type Mongo struct {
 	Expect     desired.Tree `yaml:"expect" doc:"Fields that the answer must have, or the number of documents. Default for a command: that it succeeds."`
 	Database   string       `yaml:"database" doc:"Database. Default: that of the connection string for count, admin for command."`
 	Collection string       `yaml:"collection" doc:"The same as count."`
+
+	Certificate desired.Expr `yaml:"certificate" doc:"Key and certificate, in PEM, to show to servers that ask for one."`
+	Trust       `yaml:",inline"`
 }
 
 // SQL runs one query in a transaction that cannot write.
@@ -258,7 +261,7 @@ func (c Check) problems(at *desired.Check) []string {
 	case c.TCP != nil:
 		return place(c.TCP.Address.IsZero(), c.TCP.Service, c.TCP.Port, "address")
 	case c.Mongo != nil:
-		return c.Mongo.problems(at)
+		return append(c.Mongo.problems(at), c.Mongo.authority(at, c.Position)...)
 	case c.SQL != nil:
 		return place(c.SQL.URI.IsZero(), c.SQL.Service, c.SQL.Port, "uri")
 	case c.Logs != nil && c.Logs.Absent == "" && c.Logs.Present == "":
