@@ -21,7 +21,7 @@ type Options struct {
 }
 
 // limit bounds a whole run.
-const limit = 15 * time.Minute
+const limit = 20 * time.Minute
 
 // part measures some figures in one go.
 type part struct {
@@ -36,9 +36,10 @@ func parts() []part {
 		{[]string{binarySize}, time.Minute, measureBinary},
 		{[]string{loadLight, loadWhole}, 3 * time.Minute, measureLoad},
 		{[]string{pollCPU, pollAfterCommits, pollBranches, roundCPU, roundAfterCommits}, 5 * time.Minute, measureFollowing},
-		{[]string{mongoPrimary}, 3 * time.Minute, measurePrimary},
+		{[]string{mongoPrimary, mongoUsers}, 3 * time.Minute, measurePrimary},
 		{[]string{mongoNothing}, 3 * time.Minute, measureMongoNothing},
 		{[]string{mongoThree}, 3 * time.Minute, measureThree},
+		{[]string{upgradeStall, rollStall, primaryNamed}, 6 * time.Minute, measureStalls},
 		{[]string{cleanSlate}, 6 * time.Minute, measureCleanSlate},
 		{[]string{idleMemory, idleCPU}, 4 * time.Minute, measureIdle},
 		{[]string{reconcileNothing, terraformNothing}, 2 * time.Minute, measureNothing},

@@ -80,7 +80,7 @@ volumes:
   mongodb: {}
 `
 
-// smallSet is a replica set of one member and nothing else.
+// smallSet is a replica set of one member with a user for its services, and nothing else.
 const smallSet = `apiVersion: dive/v1alpha1
 kind: Blueprint
 metadata: {name: small-set}
@@ -91,6 +91,7 @@ spec:
     mongoImage: {required: true}
   secrets:
     MONGO_PASSWORD: {generate: {length: 24}}
+    APP_PASSWORD:   {generate: {length: 24}}
     MONGO_KEYFILE:  {generate: {kind: mongodb-keyfile}, file: {path: mongo-keyfile, mode: "0400", owner: 999, group: 999}}
   components:
     stack:
@@ -102,6 +103,8 @@ spec:
       name: rs0
       members: [{service: mongodb}]
       root: {username: admin, password: "${MONGO_PASSWORD}"}
+      database: dive
+      users: [{name: app, password: "${APP_PASSWORD}", roles: [readWrite@dive]}]
 `
 
 // threeSet makes smallSet's blueprint and Compose file those of a set of three members.
@@ -116,12 +119,23 @@ func threeSet() (blueprint, compose string) {
 	return blueprint, compose + "volumes:\n  mongodb: {}\n  mongodb-2: {}\n  mongodb-3: {}\n"
 }
 
+// livingSet makes a set of three members that can be upgraded of the one that cannot.
+func livingSet(blueprint, compose string) (string, string) {
+	blueprint = strings.NewReplacer("{name: three-set}", "{name: lived-in-set}",
+		"    mongoImage: {required: true}\n", "    mongoImage: {required: true}\n    fcv: {required: true}\n    label: {required: true}\n",
+		`MONGO_PASSWORD: "${MONGO_PASSWORD}"}`, `MONGO_PASSWORD: "${MONGO_PASSWORD}", LABEL: "${label}"}`,
+	).Replace(blueprint) + "      featureCompatibilityVersion: ${fcv}\n      settings: {electionTimeoutMillis: 3000}\n"
+	return blueprint, strings.ReplaceAll(compose, "environment: {", `stop_grace_period: 60s
+    environment: {LABEL: "${LABEL}", `)
+}
+
 func addSmallBlueprints(files gitserver.Files) {
 	files["blueprints/small-hub/blueprint.yaml"] = smallHub
 	files["blueprints/small-hub/compose.yaml"] = smallHubCompose
 	files["blueprints/small-set/blueprint.yaml"] = smallSet
 	files["blueprints/small-set/compose.yaml"] = mongodbService + "volumes:\n  mongodb: {}\n"
 	set, compose := threeSet()
+	files["blueprints/lived-in-set/blueprint.yaml"], files["blueprints/lived-in-set/compose.yaml"] = livingSet(set, compose)
 	alone, _, _ := strings.Cut(set, "    database:\n") // the same servers, and nobody who makes a set of them
 	files["blueprints/three-set/blueprint.yaml"], files["blueprints/three-set/compose.yaml"] = set, compose
 	files["blueprints/three-alone/blueprint.yaml"] = strings.Replace(alone, "{name: three-set}", "{name: three-alone}", 1)

@@ -11,12 +11,18 @@ import (
 
 	"github.com/moby/moby/client"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"dive-agent/testbed"
 	"dive-agent/testbed/gitserver"
 )
 
-const mongoPrimary = "writable-primary"
+// How soon a replica set of one is of use.
+const (
+	mongoPrimary = "writable-primary"
+	mongoUsers   = "writable-with-users"
+)
 
 // measurePrimary has an agent bring up three replica sets of one member, one after the other, and asks each mongod all the
 // time, as nobody else does.
@@ -27,14 +33,15 @@ func measurePrimary(ctx context.Context, r *run) error {
 		return err
 	}
 	log := w.listen(ctx)
-	var took []time.Duration
+	var took, withUsers []time.Duration
 	for i := range 3 {
-		one, err := w.timePrimary(ctx, a, log, fmt.Sprintf("mongo%d", i+1))
+		primary, users, err := w.timePrimary(ctx, a, log, fmt.Sprintf("mongo%d", i+1))
 		if err != nil {
 			return err
 		}
-		took = append(took, one)
+		took, withUsers = append(took, primary), append(withUsers, users)
 	}
+	r.record(mongoUsers, median(withUsers).Seconds(), "s", 0.5, "from the first answer over the network until the user that services log in as is there; %s", spread(withUsers))
 	r.record(mongoPrimary, median(took).Seconds(), "s", 1, "from the first answer over the network to isWritablePrimary; %s", spread(took))
 	if err := a.stop(ctx); err != nil {
 		return err
@@ -47,25 +54,25 @@ func measurePrimary(ctx context.Context, r *run) error {
 	return nil
 }
 
-// timePrimary gives the time from when mongod takes connections until it is a writable primary, so that the start of the
-// container and of mongod itself do not count.
-func (w *world) timePrimary(ctx context.Context, a *agentProcess, log *engineLog, name string) (time.Duration, error) {
+// timePrimary gives the times from when mongod takes connections until it is a writable primary, and until its user is
+// there too, so that the start of the container and of mongod itself do not count.
+func (w *world) timePrimary(ctx context.Context, a *agentProcess, log *engineLog, name string) (primary, users time.Duration, err error) {
 	project := "dive-bench-" + name
 	begun := time.Now()
 	commit, err := w.merge("Add "+name, gitserver.Files{"instances/" + name + ".yaml": instanceManifest(name, "small-set", a.name, "project: "+project)})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if _, err := a.order(ctx, "/v1/poll"); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	started, err := log.await(ctx, project, "mongodb", "start", begun)
 	if err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, a.lastWords())
+		return 0, 0, fmt.Errorf("%w\n%s", err, a.lastWords())
 	}
 	address, err := w.address(ctx, started.id)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var accepted time.Time
 	err = testbed.Until(ctx, time.Minute, 2*time.Millisecond, name+" has a writable primary", func() error {
@@ -82,10 +89,38 @@ func (w *world) timePrimary(ctx context.Context, a *agentProcess, log *engineLog
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, a.lastWords())
+		return 0, 0, fmt.Errorf("%w\n%s", err, a.lastWords())
 	}
-	took := time.Since(accepted)
-	return took, a.awaitReady(ctx, time.Minute, name, commit)
+	primary = time.Since(accepted)
+	if err := awaitUser(ctx, a, name, address); err != nil {
+		return 0, 0, fmt.Errorf("%w\n%s", err, a.lastWords())
+	}
+	users = time.Since(accepted)
+	return primary, users, a.awaitReady(ctx, time.Minute, name, commit)
+}
+
+// awaitUser waits until the server knows the user of the set's services.
+func awaitUser(ctx context.Context, a *agentProcess, name, address string) (err error) {
+	password, err := a.secret(name, "MONGO_PASSWORD")
+	if err != nil {
+		return err
+	}
+	admin, err := mongo.Connect(options.Client().SetHosts([]string{address}).SetDirect(true).
+		SetAuth(options.Credential{AuthSource: "admin", Username: "admin", Password: password}))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, admin.Disconnect(context.WithoutCancel(ctx))) }()
+	return testbed.Until(ctx, time.Minute, 2*time.Millisecond, name+" knows its user", func() error {
+		var answer struct {
+			Users []bson.Raw `bson:"users"`
+		}
+		err := admin.Database("admin").RunCommand(ctx, bson.D{{Key: "usersInfo", Value: "app"}}).Decode(&answer)
+		if err == nil && len(answer.Users) == 0 {
+			return errors.New("not yet")
+		}
+		return err
+	})
 }
 
 func (w *world) address(ctx context.Context, id string) (string, error) {

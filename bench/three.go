@@ -31,12 +31,15 @@ func measureThree(ctx context.Context, r *run) error {
 	log := w.listen(ctx)
 	var byAgent, byHand []time.Duration
 	for i := range 3 {
-		for blueprint, list := range map[string]*[]time.Duration{"three-set": &byAgent, "three-alone": &byHand} {
-			took, err := w.timeThree(ctx, a, log, fmt.Sprintf("%s-%d", blueprint, i+1), blueprint)
+		for _, way := range []struct {
+			blueprint string
+			took      *[]time.Duration
+		}{{"three-set", &byAgent}, {"three-alone", &byHand}} {
+			took, err := w.timeThree(ctx, a, log, fmt.Sprintf("%s-%d", way.blueprint, i+1), way.blueprint)
 			if err != nil {
 				return err
 			}
-			*list = append(*list, took)
+			*way.took = append(*way.took, took)
 		}
 	}
 	r.ratio(mongoThree, median(byAgent), median(byHand), 1.3, "from all three accepting to PRIMARY and two SECONDARY; medians of %s and %s", spread(byAgent), spread(byHand))
