@@ -222,7 +222,10 @@ func compareItems(was, is reconcilers.Outline) []PreviewChange {
 		}
 		c := PreviewChange{Change: reconcilers.Change{Action: reconcilers.Update, Address: item.Address}, Differences: compareAttributes(old.Attributes, item.Attributes)}
 		for _, d := range c.Differences {
-			c.Details = append(c.Details, d.Path)
+			name, _, _ := strings.Cut(d.Path, "[")
+			if !slices.Contains(c.Details, name) {
+				c.Details = append(c.Details, name)
+			}
 		}
 		if c.Reason = strings.Join(c.Details, ", "); len(c.Details) > 0 {
 			changes = append(changes, c)

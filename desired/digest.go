@@ -13,8 +13,8 @@ import (
 	"slices"
 )
 
-// digests gives fleet and instances their digests. What does not shape an instance (other instances, unused
-// blueprints, comments in fleet.yaml) does not change its digest.
+// digests gives fleet and instances their digests. What does not shape an instance (other instances but for
+// what it takes of them, unused blueprints, comments in fleet.yaml) does not change its digest.
 func (l *loader) digests() {
 	all := sha256.New()
 	put(all, "fleet", l.fleetText)
@@ -42,6 +42,7 @@ func (l *loader) digests() {
 				put(sum, "value", []byte(name), l.values[name].canonical(nil))
 			}
 		}
+		b.fleetDigest(sum)
 		i.Digest = hex.EncodeToString(sum.Sum(nil))
 		put(all, "instance", []byte(i.Name), []byte(i.Digest))
 	}

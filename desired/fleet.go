@@ -12,6 +12,8 @@ type Fleet struct {
 	Hosts     map[string]*Host
 	Instances map[string]*Instance
 	Digest    string // of everything that was read
+
+	object Value // the built-in object "fleet"
 }
 
 // HubSpec is the part of fleet.yaml that tells spokes where the hub is.
@@ -45,10 +47,11 @@ type Instance struct {
 	Approve    map[string]string // component -> digest of the plan that may go through
 	Graph      *Graph
 	Source     string // folder in the repository that relative paths are read from, such as blueprints/spoke
-	Digest     string // of all that shapes this instance: manifest, blueprint and its files, fleet defaults
+	Digest     string // of all that shapes this instance: manifest, blueprint and its files, fleet defaults, what it takes of other manifests
 	Position   Position
 
-	hub map[string]Value // fields of the built-in object "hub"
+	hub   map[string]Value // fields of the built-in object "hub"
+	fleet Value            // the built-in object "fleet"
 }
 
 // Component is one named part of an instance.

@@ -213,7 +213,7 @@ func (g *grapher) reaches(from, to *Node, seen map[*Node]bool) bool {
 
 func isData(b *builder, name string) bool {
 	_, value := b.instance.Values[name]
-	return value || b.secret[name] || name == "instance" || name == "hub"
+	return value || b.secret[name] || name == "instance" || name == "hub" || name == fleetName
 }
 
 func (g *grapher) service(p pending) []*Node {

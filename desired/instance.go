@@ -26,6 +26,7 @@ func (i *Instance) Scope(secrets map[string]Value, builtins ...Builtins) *Scope 
 	}
 	names["instance"] = object(i.builtins(host))
 	names["hub"] = object(i.hub)
+	names[fleetName] = i.fleet
 	for _, c := range i.Components {
 		if outputter, ok := c.Spec.(Outputter); ok {
 			names[c.Name] = object(outputsOf(outputter, nil))

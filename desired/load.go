@@ -73,6 +73,7 @@ func (l *loader) run() (*Fleet, error) {
 	l.readHosts()
 	l.readBlueprints()
 	l.readInstances()
+	l.shareSpokes()
 	l.validate()
 	l.collisions()
 	if problems := fold(l.problems.Sort()); len(problems) > 0 {

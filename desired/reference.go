@@ -64,6 +64,10 @@ func (r *referenceMaker) expressions() {
 	r.line("| `${database.uri}` | an output of a component |")
 	r.line("| `${instance.name}`, `.role`, `.host`, `.project_dir`, `.secrets_dir` | the instance itself |")
 	r.line("| `${hub.url}`, `.instance`, `.ca` | the hub, as `fleet.yaml` has it |")
+	r.line("| `${fleet.name}`, `.spokes` | the fleet's manifests: each spoke has `name`, `host` and `values`, in the order of names; in components only |")
+	r.line("")
+	r.line("A list or map of others is made by a `for`: `${{for s in fleet.spokes : s.values.code => s.values.idpURL}}`, with `if` for some of them.")
+	r.line("What an expression makes of the fleet counts as the instance's own: it is looked at again exactly when that changes.")
 	r.line("")
 	names := make([]string, 0, len(functions))
 	for name := range functions {

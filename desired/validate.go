@@ -62,7 +62,7 @@ func (l *loader) checkUnused() {
 			continue
 		}
 		b := &builder{l: l, name: name, file: bp.file, blueprint: bp, specNode: bp.spec.Components.n, values: map[string]*node{}}
-		b.instance = &Instance{Name: name, Role: bp.role, Blueprint: name, Source: bp.source, Position: bp.at, Graph: &Graph{}, Values: map[string]Value{}, hub: l.fleet.Hub.fields()}
+		b.instance = &Instance{Name: name, Role: bp.role, Blueprint: name, Source: bp.source, Position: bp.at, Graph: &Graph{}, Values: map[string]Value{}, hub: l.fleet.Hub.fields(), fleet: l.fleet.object}
 		for _, decl := range bp.values {
 			b.instance.Values[decl.name] = Value{dynamic}
 		}
@@ -194,6 +194,8 @@ func (b *builder) wrongReference(path []string, file string) string {
 		return wrongField(path, instanceFields)
 	case root == "hub":
 		return wrongField(path, hubFields)
+	case root == fleetName:
+		return wrongField(path, fleetFields)
 	case isComponent && len(outputs) == 0:
 		return fmt.Sprintf("component %q publishes no outputs", root)
 	case isComponent && len(path) == 1:
@@ -249,7 +251,7 @@ func hintAnd(name string, names []string) string {
 
 // checkNames refuses names that hide one another in expressions.
 func (b *builder) checkNames() {
-	taken := map[string]string{"instance": "the built-in object instance", "hub": "the built-in object hub"}
+	taken := map[string]string{"instance": "the built-in object instance", "hub": "the built-in object hub", fleetName: "the built-in object fleet"}
 	take := func(name, what string, at Position) {
 		if other, twice := taken[name]; twice {
 			b.fail(at, "%s has the name of %s; expressions could not tell them apart", what, other)

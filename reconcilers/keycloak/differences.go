@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -78,11 +79,12 @@ func (p pair) get(name string) pair {
 
 // compared collects differences.
 type compared struct {
-	redact func(string) string
-	found  []reconcilers.Difference
+	redact  func(string) string
+	outline bool // there is nothing before: what is there is told
+	found   []reconcilers.Difference
 }
 
-// add compares a value; a map's entries one by one, all else as a whole.
+// add compares a value; the entries of a map and of a list of plain values one by one, all else as a whole.
 func (c *compared) add(path string, p pair) {
 	before, wasMap := p.before.(map[string]any)
 	after, isMap := p.after.(map[string]any)
@@ -106,6 +108,9 @@ func (c *compared) add(path string, p pair) {
 	if p.unknown == nil && reflect.DeepEqual(p.before, p.after) {
 		return
 	}
+	if !looksSecret(path) && !anyTrue(p.sensitive) && !anyTrue(p.unknown) && c.addList(path, p) {
+		return
+	}
 	d := reconcilers.Difference{Path: c.redact(path), Before: c.show(p.before), After: c.show(p.after)}
 	switch {
 	case looksSecret(path) || anyTrue(p.sensitive):
@@ -116,6 +121,57 @@ func (c *compared) add(path string, p pair) {
 	if d.Before != d.After || d.Before == shownSecret {
 		c.found = append(c.found, d)
 	}
+}
+
+// addList compares lists of plain values, in which the place seldom matters: what came and what went. It says whether
+// that tells all.
+func (c *compared) addList(path string, p pair) bool {
+	before, ok := c.plainList(p.before)
+	after, also := c.plainList(p.after)
+	if !ok || !also || p.before == nil && !c.outline {
+		return false
+	}
+	told := len(c.found)
+	for _, one := range after {
+		if !slices.Contains(before, one) {
+			c.found = append(c.found, reconcilers.Difference{Path: c.redact(path) + "[+]", After: one})
+		}
+	}
+	for _, one := range before {
+		if !slices.Contains(after, one) {
+			c.found = append(c.found, reconcilers.Difference{Path: c.redact(path) + "[-]", Before: one})
+		}
+	}
+	return len(c.found) > told
+}
+
+// plainList gives the shown values of a list that has no lists or maps in it.
+func (c *compared) plainList(v any) (shown []string, ok bool) {
+	list, ok := v.([]any)
+	if !ok {
+		return nil, v == nil
+	}
+	for _, one := range list {
+		switch one.(type) {
+		case []any, map[string]any:
+			return nil, false
+		}
+		shown = append(shown, c.show(one))
+	}
+	return shown, true
+}
+
+// attributes are what was found, by path; the values of a list each with a path of its own.
+func (c *compared) attributes() map[string]string {
+	all := map[string]string{}
+	for _, d := range c.found {
+		if list, ok := strings.CutSuffix(d.Path, "[+]"); ok {
+			all[list+"["+d.After+"]"] = "listed"
+		} else {
+			all[d.Path] = d.After
+		}
+	}
+	return all
 }
 
 func hidden(v any) string {

@@ -17,7 +17,7 @@ func TestDifferencesShowNoSecret(t *testing.T) {
 			{Address: "keycloak_openid_client.app", Mode: tfjson.ManagedResourceMode, Change: &tfjson.Change{
 				Actions: update,
 				Before: map[string]any{
-					"name": "App", "client_secret": "before-by-name", "uris": []any{"https://a<b"}, "root_url": "https://x/hush", "marked": "mark-1", "same": "s",
+					"name": "App", "client_secret": "before-by-name", "uris": []any{"https://a<b", "https://old"}, "root_url": "https://x/hush", "marked": "mark-1", "same": "s",
 					"attributes": map[string]any{"clearance": "SECRET", "org": "A", "api_token": "t-1"}, "note": nil,
 				},
 				After: map[string]any{
@@ -50,7 +50,8 @@ func TestDifferencesShowNoSecret(t *testing.T) {
 			{Path: "name", Before: "App", After: "App 2"},
 			{Path: "note", After: "a b"},
 			{Path: "root_url", Before: "https://x/(secret)", After: "https://x/y"},
-			{Path: "uris", Before: `["https://a<b"]`, After: `["https://a<b","https://c"]`},
+			{Path: "uris[+]", After: "https://c"},
+			{Path: "uris[-]", Before: "https://old"},
 		},
 		"output.title":  {{Path: "value", Before: "a", After: "b"}},
 		"output.hidden": {{Path: "value", Before: "(secret)", After: "(secret)"}},

@@ -85,9 +85,32 @@ func example(t *testing.T, w *world) {
 
 	if filepath.Base(t.Name()) == "spoke" {
 		takeOver(t, w, resources)
+	} else {
+		partners(t, w)
 	}
 	w.destroy()
 	require.Equal(t, "no realm", w.picture(t))
+}
+
+// partners lets a spoke join and leave the hub, as its blueprint's expression gives them. The secret is not known yet.
+func partners(t *testing.T, w *world) {
+	const deu = `keycloak_oidc_identity_provider.partner["DEU"]`
+	before := w.spec.Variables["partners"]
+	w.spec.Variables["partners"] = tree(t, "{FRA: {url: 'https://fra.example:8443'}, DEU: {url: 'http://localhost:8091', backchannel_url: 'http://deu:8091'}}")
+	_, plan := w.look()
+	require.Equal(t, reconcilers.Create, find(t, plan, deu).Action)
+	for _, c := range plan.Changes {
+		require.False(t, c.Destroys, c.Address)
+	}
+	w.drive()
+	require.Len(t, w.bed.list(t, "/"+w.realm+"/identity-provider/instances"), 2)
+
+	w.spec.Variables["partners"] = before
+	_, plan = w.look()
+	require.Equal(t, reconcilers.Delete, find(t, plan, deu).Action)
+	require.True(t, find(t, plan, deu).Destroys, "a spoke that leaves waits for approval")
+	w.drive()
+	require.Len(t, w.bed.list(t, "/"+w.realm+"/identity-provider/instances"), 1)
 }
 
 // signIn gets a token for a test user and looks at what policies decide on.

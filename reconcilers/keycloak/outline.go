@@ -93,16 +93,12 @@ func (r *Reconciler) plannedItems(ctx context.Context, t reconcilers.Target, spe
 		if _, told := changeOf(rc, ""); !told {
 			continue
 		}
-		c := compared{redact: r.deps.Redact}
+		c := compared{redact: r.deps.Redact, outline: true}
 		after, _ := rc.Change.After.(map[string]any)
 		for _, name := range sortedKeys(after) {
 			c.add(name, sides(rc.Change).get(name))
 		}
-		item := reconcilers.Item{Address: rc.Address, Attributes: map[string]string{}, Lasting: true}
-		for _, d := range c.found {
-			item.Attributes[d.Path] = d.After
-		}
-		items = append(items, item)
+		items = append(items, reconcilers.Item{Address: rc.Address, Attributes: c.attributes(), Lasting: true})
 	}
 	return items, nil
 }

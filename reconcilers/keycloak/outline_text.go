@@ -199,8 +199,7 @@ func (m *moduleText) instances(block *hclsyntax.Block) []reconcilers.Item {
 
 // attributes are those of the resource's own arguments that are known. Nested blocks are left out.
 func (m *moduleText) attributes(block *hclsyntax.Block, more map[string]cty.Value) map[string]string {
-	found := map[string]string{}
-	c := compared{redact: func(text string) string { return text }}
+	c := compared{redact: func(text string) string { return text }, outline: true}
 	for _, name := range slices.Sorted(maps.Keys(block.Body.Attributes)) {
 		if slices.Contains([]string{"for_each", "count", "depends_on", "provider"}, name) {
 			continue
@@ -215,10 +214,7 @@ func (m *moduleText) attributes(block *hclsyntax.Block, more map[string]cty.Valu
 			c.add(name, pair{after: plain})
 		}
 	}
-	for _, d := range c.found {
-		found[d.Path] = d.After
-	}
-	return found
+	return c.attributes()
 }
 
 // moduleFunctions are those of Terraform's functions that decide how many of a resource there are, and their like.
