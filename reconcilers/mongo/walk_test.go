@@ -59,7 +59,6 @@ type walk struct {
 	config  walkConfig // the last committed one that was seen
 	calmed  bool       // nothing was changed or broken since the set was as the manifest says
 	amid    func()     // breaks something after the next change of a pass; nil: nothing
-	primary string     // service of the primary after the last change
 	stepped time.Time  // when a change last made another member primary
 	done    map[string]int
 	longest time.Duration // without a primary where a majority lived on

@@ -173,9 +173,9 @@ func (s *walk) removeByHand() {
 		if err := admin.RunCommand(ctx, bson.D{{Key: "replSetGetConfig", Value: 1}}).Decode(&answer); err != nil {
 			return err
 		}
-		answer.Config["members"] = bson.A(slices.DeleteFunc(answer.Config["members"].(bson.A), func(m any) bool {
+		answer.Config["members"] = slices.DeleteFunc(answer.Config["members"].(bson.A), func(m any) bool {
 			return serviceOf(m.(bson.D)[1].Value.(string)) == victim
-		}))
+		})
 		answer.Config["version"] = answer.Config["version"].(int32) + 1
 		return admin.RunCommand(ctx, bson.D{{Key: "replSetReconfig", Value: answer.Config}}).Err()
 	})
