@@ -234,8 +234,16 @@ func (s *session) dialer(m wantMember) dialerFunc {
 	}
 }
 
-// undated is a context whose limit the driver does not see, so that it does not make a maxTimeMS of it.
+// undated is a context whose limit the driver does not see, so that it does not make a maxTimeMS of it. Its end is a
+// cancellation: the driver ends a read for that, and for a limit only where it has seen one.
 type undated struct{ context.Context }
+
+func (u undated) Err() error {
+	if u.Context.Err() != nil {
+		return context.Canceled
+	}
+	return nil
+}
 
 func (undated) Deadline() (time.Time, bool) { return time.Time{}, false }
 
@@ -248,7 +256,9 @@ func runFor(ctx context.Context, limit time.Duration, client *driver.Client, dat
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	answer := client.Database(database).RunCommand(undated{ctx}, command)
-	if err := answer.Err(); err != nil {
+	if err := answer.Err(); err != nil && ctx.Err() != nil {
+		return fmt.Errorf("%s: no answer: %w", command[0].Key, ctx.Err())
+	} else if err != nil {
 		return fmt.Errorf("%s: %w", command[0].Key, err)
 	}
 	if result == nil {
