@@ -99,6 +99,9 @@ func (s *session) share(ctx context.Context) sharing {
 func (s *session) follows(ctx context.Context, m wantMember) bool {
 	if next := s.want.keys.next; next != "" {
 		takes, err := s.takesKey(ctx, m, next)
+		if err == nil && !takes {
+			takes, err = s.ignoresKeys(ctx, m)
+		}
 		return err == nil && takes
 	}
 	for _, key := range s.want.keys.former {
@@ -169,18 +172,25 @@ func (s *session) sharesKey(ctx context.Context, other wantMember) (bool, error)
 			return takes, err
 		}
 	}
-	if client, err := s.logInX509(ctx, other); client != nil || err != nil {
-		return client != nil, err // members tell each other by their certificates
-	}
-	client, err := s.logIn(ctx, other, login{})
+	return s.ignoresKeys(ctx, other)
+}
+
+// ignoresKeys says whether a member's server lets nobody in by a key: it asks for none, or for certificates alone.
+func (s *session) ignoresKeys(ctx context.Context, m wantMember) (bool, error) {
+	client, err := s.logIn(ctx, m, login{})
 	if err != nil {
 		return false, err
 	}
-	_, err = countUsers(ctx, client)
-	if isCredentials(err) {
-		return false, nil
+	if _, err = countUsers(ctx, client); err == nil {
+		return true, nil
 	}
-	return err == nil, err
+	if client, err = s.anyLogin(ctx, m); isCredentials(err) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	have, err := getModes(ctx, client)
+	return have.auth == authModes[len(authModes)-1], err
 }
 
 func (s *session) keyNotShared(host, other string) error {

@@ -160,3 +160,25 @@ func TestTheFirstUserIsMadeInEachPhaseOfARotation(t *testing.T) {
 		})
 	}
 }
+
+// TestAKeyThatNoServerAsksForHoldsUpNobody: members that know each other by certificates alone are restarted as ever.
+func TestAKeyThatNoServerAsksForHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	s := newSecureSet(t, three[:2]...)
+	for _, name := range three[:2] {
+		s.lab.Run(name, s.secure(name, "requireTLS", "x509", s.member))
+	}
+	r := reconciler(t)
+	s.settle(r)
+	s.keyIs(desired.KeyfileOf("FormerKeyOfNobody", "NextKeyOfNobody"), "FormerKeyOfNobody")
+	o := s.settle(r)
+	require.Equal(t, []string{"KEY"}, o.Holds)
+	one := three[0]
+	if one == primaryOf(t, o) {
+		one = three[1]
+	}
+	turn := reconcilers.Turn{Part: one, Others: three[:2]}
+	testbed.Eventually(t, time.Minute, "a turn for "+one, func() error {
+		return r.(reconcilers.Roller).Turn(t.Context(), s.target, turn, &progress{t: t})
+	})
+}

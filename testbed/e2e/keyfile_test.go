@@ -171,6 +171,22 @@ func TestAKeyfileIsRotatedMemberByMember(t *testing.T) {
 	t.Logf("%d writes acknowledged, none lost; longest stall %s; told: %s", len(acknowledged), stall.Round(time.Millisecond), strings.Join(told, " | "))
 }
 
+// TestAKeyfileOfASingleMemberIsRotated: who waits for it waits until both steps are over.
+func TestAKeyfileOfASingleMemberIsRotated(t *testing.T) {
+	t.Parallel()
+	s := newSmall(t)
+	h, _ := s.readyWith(s.members(1, testbed.Image(t, testbed.Mongod605), "6.0"), 3*soon, agenttest.HostOptions{})
+	ring := s.keyring(h)
+	old := ring.keys()[0]
+	h.Do("secrets", "rotate", "one", "MONGO_KEYFILE")
+	h.Do("sync", "one", "--wait")
+	ring.over(time.Second)
+	keys := ring.keys()
+	require.Len(t, keys, 1)
+	require.NoError(t, s.asFellow(t.Context(), "mongodb-1", keys[0]))
+	require.True(t, isRefused(s.asFellow(t.Context(), "mongodb-1", old)))
+}
+
 // TestTheRotationOfAKeyfileGoesOnAfterKills: of one that is provided. The agent is killed before it sees the order, within each roll and between
 // them, and a member joins on the way.
 func TestTheRotationOfAKeyfileGoesOnAfterKills(t *testing.T) {
