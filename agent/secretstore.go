@@ -92,7 +92,11 @@ func (r *round) forget(ctx context.Context, p *pass) (goOn bool) {
 		r.log.Warn("former values of secrets are kept", "error", err)
 	}
 	for _, name := range next {
-		r.emit(Event{Kind: "secrets", Message: name + ": all servers that share it know the new key; the former one is taken away", Run: r.record.id})
+		message := name + ": all that uses it has followed; the next step of its replacement begins"
+		if spec := p.instance.Secret(name); spec != nil && spec.Keyfile {
+			message = name + ": all servers that share it know the new key; the former one is taken away"
+		}
+		r.emit(Event{Kind: "secrets", Message: message, Run: r.record.id})
 	}
 	return len(next) > 0
 }
