@@ -64,16 +64,21 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 		err = s.removeMember(ctx, what.host)
 	case forceMajority:
 		err = s.forceMajority(ctx)
+	case giveTurnBack:
+		err = s.giveTurnBack(ctx, what.host)
 	case standUp:
 		err = s.standForElection(ctx, what.host)
 	default:
 		err = fmt.Errorf("unknown step %d", what.action)
 	}
-	if isPassing(err) && !isBlocked(err) && ctx.Err() == nil {
-		var wait *reconcilers.WaitError
-		if !errors.As(err, &wait) {
-			return &reconcilers.WaitError{For: "the replica set's servers", Again: time.Second, Err: err}
-		}
+	return awaited(ctx, err)
+}
+
+// awaited makes a wait of what goes away by itself.
+func awaited(ctx context.Context, err error) error {
+	var wait *reconcilers.WaitError
+	if isPassing(err) && !isBlocked(err) && ctx.Err() == nil && !errors.As(err, &wait) {
+		return &reconcilers.WaitError{For: "the replica set's servers", Again: time.Second, Err: err}
 	}
 	return err
 }
@@ -175,7 +180,7 @@ func (s *session) sendInitiate(ctx context.Context, m wantMember, fellows []stri
 	case hasCode(err, codeNodeNotFound):
 		return &reconcilers.BlockedError{
 			Reason: "UnknownHost", Message: unreachable(m, fellows), Err: err,
-			Do: "Use the service's name on a network that all members share as the member's host",
+			Do: wayToMembers(fellows),
 		}
 	case hasCode(err, codeInvalidReplicaSetConfig):
 		return &reconcilers.BlockedError{
@@ -192,6 +197,13 @@ func unreachable(m wantMember, fellows []string) string {
 		return "the member cannot reach itself as " + m.host
 	}
 	return fmt.Sprintf("%s does not reach all of itself, %s by their names, or with its key", m.host, strings.Join(fellows, ", "))
+}
+
+func wayToMembers(fellows []string) string {
+	if len(fellows) == 0 {
+		return "Use the service's name on a network that all members share as the member's host"
+	}
+	return "See that each member's host leads to it from all members' containers, its own too, and that all have one key file"
 }
 
 // makeRoot makes the administrator where the server has no user at all.

@@ -254,10 +254,10 @@ func (w want) backedUp(st status) (wantMember, bool) {
 	return wantMember{}, false
 }
 
-// backupIsOurs says whether this agent makes the backups. Where nobody can, the one beside the primary tells of it.
-func (s *session) backupIsOurs(st status, keeper string) bool {
+// backupIsOurs says whether this agent makes the backups.
+func (s *session) backupIsOurs(st status) bool {
 	m, ok := s.want.backedUp(st)
-	return ok && m.local() || !ok && keeper == ""
+	return !s.want.spread() || ok && m.local()
 }
 
 // dumpDatabase adds all collections and views of a database.

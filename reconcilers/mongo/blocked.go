@@ -226,7 +226,7 @@ func (s *session) logIn(ctx context.Context, m wantMember, l login) (*driver.Cli
 }
 
 // logInAs proves that the login works; a client that does not is not kept. A connection can lose its login while it
-// lives: an initial sync replaces the users it was made with. One that has is made anew.
+// lives: an initial sync replaces the users it was made with. One that has, or that its server closed, is made anew.
 func (s *session) logInAs(ctx context.Context, m wantMember, l login, name string) (*driver.Client, error) {
 	for again := true; ; again = false {
 		client, err := s.client(ctx, m, l, name)
@@ -243,6 +243,9 @@ func (s *session) logInAs(ctx context.Context, m wantMember, l login, name strin
 			return client, nil
 		}
 		s.r.pool.forget(clientKey{s.component, m.host, name})
+		if again && driver.IsNetworkError(err) && !driver.IsTimeout(err) { // its server was restarted
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("log in to %s: %w", m.host, err)
 		}

@@ -118,6 +118,7 @@ type status struct {
 }
 
 type memberStatus struct {
+	ID            int       `bson:"_id"`
 	Host          string    `bson:"name"`
 	Health        float64   `bson:"health"`
 	State         int       `bson:"state"`

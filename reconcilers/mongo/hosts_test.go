@@ -1,13 +1,11 @@
 package mongo_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
+	"os"
+	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,162 +13,9 @@ import (
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
-	"dive-agent/reconcilers/internal/lab"
 	"dive-agent/reconcilers/mongo"
 	"dive-agent/testbed"
 )
-
-// site is one host of a set over several: a member of its own, an agent with a memory of its own, and a way to the
-// members elsewhere that can be cut.
-type site struct {
-	*set
-	all     *sites
-	r       reconcilers.Reconciler
-	service string // its member's, in the lab
-	clock   *shiftedClock
-	cut     atomic.Bool
-}
-
-type sites struct {
-	t    *testing.T
-	lab  *lab.Lab // where each host reaches its own member
-	wide *lab.Lab // the network between the hosts
-	list []*site
-	of   map[string]*site // by the member's host name
-}
-
-// local is what one host's agent sees of services: only its own.
-type local struct {
-	*lab.Lab
-	service string
-}
-
-func (l local) Find(ctx context.Context, service string) (reconcilers.Container, error) {
-	if service != "mongodb" {
-		return reconcilers.Container{}, &reconcilers.WaitError{For: "service " + service + " to run"}
-	}
-	return l.Lab.Find(ctx, l.service)
-}
-
-func (l local) Logs(ctx context.Context, _ string, since time.Time, lines int) (io.ReadCloser, error) {
-	return l.Lab.Logs(ctx, l.service, since, lines)
-}
-
-// DialContext reaches members elsewhere by their names, as long as both sides are on the wide network.
-func (s *site) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	name, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	if other := s.all.of[name]; other != nil {
-		if s.cut.Load() {
-			return nil, errors.New("the way to other hosts is cut")
-		}
-		c, err := s.all.lab.Find(ctx, other.service)
-		if err != nil {
-			return nil, err
-		}
-		at, there := c.Addresses[s.all.wide.Network()]
-		if !there || !at.IsValid() {
-			return nil, fmt.Errorf("no way to %s", name)
-		}
-		address = net.JoinHostPort(at.String(), port)
-	}
-	return (&net.Dialer{}).DialContext(ctx, network, address)
-}
-
-func (s *site) name() string { return "mongo-" + s.target.Instance.Name + ".example" }
-func (s *site) host() string { return s.name() + ":27017" }
-
-// onSites makes hosts named by letters, none of which runs anything yet. All know all members.
-func onSites(t *testing.T, letters ...string) *sites {
-	t.Helper()
-	all := &sites{t: t, lab: lab.New(t), wide: lab.New(t), of: map[string]*site{}}
-	key := ""
-	for _, letter := range letters {
-		s := &site{all: all, service: "mongodb-" + letter, clock: &shiftedClock{}}
-		s.set = plainSetIn(t, all.lab)
-		if key == "" {
-			key = s.key
-		}
-		s.key = key
-		s.target.Instance = &desired.Instance{Name: "usa-" + letter, Host: "host-" + letter}
-		s.target.Services = local{all.lab, s.service}
-		s.restart()
-		all.of[s.name()] = s
-		all.list = append(all.list, s)
-	}
-	all.declare(letters...)
-	return all
-}
-
-// restart gives the host another agent, with the memory of the one before.
-func (s *site) restart() {
-	if s.r != nil {
-		require.NoError(s.t, s.r.(io.Closer).Close())
-	}
-	s.r = mongo.New(reconcilers.Deps{Clock: s.clock, Rand: deps().Rand, Dial: s.DialContext})
-}
-
-// declare puts the members of these hosts into the manifests of all.
-func (all *sites) declare(letters ...string) {
-	var members []mongo.Member
-	for _, s := range all.list {
-		for _, letter := range letters {
-			if strings.HasSuffix(s.service, letter) {
-				members = append(members, mongo.Member{Service: "mongodb", On: desired.Literal(s.target.Instance.Host), Host: desired.Literal(s.host())})
-			}
-		}
-	}
-	for _, s := range all.list {
-		s.spec.Members = members
-	}
-}
-
-// run starts the members of hosts, new ones or in place of those that run.
-func (all *sites) run(list ...*site) {
-	all.t.Helper()
-	for _, s := range list {
-		service := s.mongod("rs0")
-		service.Volumes = map[string]string{"data-" + s.service: "/data/db"}
-		all.lab.Run(s.service, service)
-		all.lab.Attach(all.wide, s.service, s.name())
-	}
-}
-
-// settle lets the agents of these hosts pass, all at once, until each finds the set as declared.
-func (all *sites) settle(list ...*site) []reconcilers.Observed {
-	all.t.Helper()
-	seen := make([]reconcilers.Observed, len(list))
-	testbed.Eventually(all.t, 2*time.Minute, "the set in its desired state on all hosts", func() error {
-		errs := make([]error, len(list))
-		done := make(chan struct{})
-		for i, s := range list {
-			go func() {
-				defer func() { done <- struct{}{} }()
-				var plan reconcilers.Plan
-				if seen[i], plan, errs[i] = s.pass(s.r); errs[i] == nil && len(plan.Changes) > 0 {
-					errs[i] = fmt.Errorf("%d changes were left to %s", len(plan.Changes), s.service)
-				}
-			}()
-		}
-		for range list {
-			<-done
-		}
-		return errors.Join(errs...)
-	})
-	return seen
-}
-
-// waits is what the host's agent waits for.
-func (s *site) waits() string {
-	s.t.Helper()
-	_, plan, err := s.pass(s.r)
-	var wait *reconcilers.WaitError
-	require.ErrorAs(s.t, err, &wait)
-	require.Empty(s.t, plan.Changes)
-	return wait.For
-}
 
 // Agents start in any order; one initiates, the one beside the primary goes on, and all come to tell the same.
 func TestSetOverSeveralHosts(t *testing.T) {
@@ -220,4 +65,160 @@ func TestSetOverSeveralHosts(t *testing.T) {
 		places[m.Host] = m.On
 	}
 	require.Equal(t, map[string]string{a.host(): "", b.host(): "host-b", c.host(): "host-c"}, places)
+}
+
+// The primary's host goes with its agent: the next primary's agent carries on with what is declared, and once only one
+// host is left nothing is changed.
+func TestTheNextPrimarysAgentGoesOn(t *testing.T) {
+	t.Parallel()
+	all := onSites(t, "a", "b", "c")
+	a, b, c := all.list[0], all.list[1], all.list[2]
+	for _, s := range all.list {
+		s.spec.Backup = &mongo.Backup{Folder: desired.Literal(t.TempDir()), Databases: []string{"dive"}, Position: desired.Position{}}
+	}
+	all.run(all.list...)
+	all.settle(all.list...)
+	for i, s := range all.list {
+		files, err := os.ReadDir(s.spec.Backup.Folder.Source())
+		require.NoError(t, err)
+		require.Len(t, files, map[bool]int{true: 1}[i == 1], "only the agent beside the first secondary makes a backup")
+	}
+	w := all.write()
+	all.lab.Kill(a.service)
+	all.lab.Detach(all.wide, a.service)
+	for _, s := range []*site{b, c} {
+		s.withContent()
+		s.spec.Settings.HeartbeatIntervalMillis = 350
+	}
+	var left *site
+	testbed.Eventually(t, time.Minute, "users and settings by the next primary's agent", func() error {
+		var errs []error
+		for _, s := range []*site{b, c} {
+			o, _, err := s.pass(s.r)
+			if o.Facts.Summary != "rs0 PRIMARY, 2 of 3 members" || strings.Contains(fmt.Sprint(err), "the agent on") || len(o.Outputs) == 0 {
+				errs = append(errs, fmt.Errorf("%s: %s: %w", s.service, o.Facts.Summary, err))
+			} else if left = all.primary(o); strings.Contains(s.picture(left.service), "350") && strings.Contains(s.picture(left.service), "22 documents") {
+				continue
+			}
+			errs = append(errs, fmt.Errorf("%s: not as declared", s.service))
+		}
+		return errors.Join(errs...)
+	})
+	o, _, err := left.pass(left.r)
+	require.ErrorContains(t, err, "mongo-usa-a.example:27017 on host-a")
+	require.NotEmpty(t, o.Outputs)
+
+	// The host comes back; its agent finds all done by others.
+	a.spec.Users, a.spec.Seed, a.target.SourceDir = left.spec.Users, left.spec.Seed, left.target.SourceDir
+	a.spec.Settings.HeartbeatIntervalMillis = 350
+	all.lab.Start(a.service)
+	all.lab.Attach(all.wide, a.service, a.name())
+	all.settle(all.list...)
+	require.Empty(t, w.lost(left.service))
+}
+
+// A host that is cut off from the others changes nothing, and its agent says why; the others go on.
+func TestTheSmallerSideOfAPartitionChangesNothing(t *testing.T) {
+	t.Parallel()
+	all := onSites(t, "a", "b", "c")
+	a, b, c := all.list[0], all.list[1], all.list[2]
+	all.run(all.list...)
+	all.settle(all.list...)
+	w := all.write()
+	all.lab.Detach(all.wide, a.service)
+	a.cut.Store(true)
+	for _, s := range all.list {
+		s.spec.Settings.HeartbeatIntervalMillis = 350
+	}
+	a.spec.Settings.CatchUpTimeoutMillis = 1000
+	testbed.Eventually(t, time.Minute, "the minority says that it is one", func() error {
+		o, err := a.r.Observe(t.Context(), a.target)
+		a.clock.ahead += 5 * time.Second
+		if err == nil {
+			err = o.Err
+		}
+		var blocked *reconcilers.BlockedError
+		if !errors.As(err, &blocked) {
+			return fmt.Errorf("not blocked: %w", err)
+		}
+		require.Equal(t, "LostMajority", blocked.Reason)
+		require.Contains(t, blocked.Message, "1 of the 2 votes")
+		plan, err := a.r.Plan(a.target, o)
+		require.NoError(t, err)
+		require.Empty(t, plan.Changes)
+		return nil
+	})
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, a.r.(reconcilers.Roller).Turn(t.Context(), a.target, reconcilers.Turn{Part: "mongodb"}, &progress{t: t}), &wait, "nothing is restarted")
+	var left *site
+	testbed.Eventually(t, time.Minute, "the majority goes on", func() error {
+		o, _, err := b.pass(b.r)
+		if len(o.Outputs) == 0 || strings.Contains(fmt.Sprint(err), "the agent on") {
+			_, _, cErr := c.pass(c.r)
+			return errors.Join(errors.New("no agent is done"), err, cErr)
+		}
+		left = all.primary(o)
+		return nil
+	})
+	require.Contains(t, left.picture(left.service), "350")
+	a.spec.Settings.CatchUpTimeoutMillis = 0
+	a.cut.Store(false)
+	all.lab.Attach(all.wide, a.service, a.name())
+	a.clock.ahead = 0
+	all.settle(all.list...)
+	require.Empty(t, w.lost(left.service))
+}
+
+// Manifests that say different things for a moment: each agent would change the set, and at each version only one does.
+func TestTwoAgentsReconfigureAtOnce(t *testing.T) {
+	t.Parallel()
+	all := onSites(t, "a", "b")
+	a, b := all.list[0], all.list[1]
+	all.run(a, b)
+	all.settle(a, b)
+	before, _ := a.configVersion(a.service)
+
+	// Both take the primary's side: to b's agent its own member is the primary's.
+	b.spec.Members = slices.Clone(b.spec.Members)
+	b.target.Services = local{all.lab, a.service}
+	b.target.Instance = a.target.Instance
+	const rounds = 3
+	ended := make(chan error)
+	for i, s := range []*site{a, b} {
+		go func() {
+			for n := range rounds {
+				s.spec.Members = slices.Clone(s.spec.Members)
+				s.spec.Members[i].Tags = map[string]string{"round": fmt.Sprint(n)}
+				s.spec.Members[1-i].Tags = nil
+				o, err := s.r.Observe(t.Context(), s.target)
+				if err != nil {
+					ended <- err
+					return
+				}
+				plan, err := s.r.Plan(s.target, o)
+				if err == nil && len(plan.Changes) > 0 {
+					_, err = s.r.Apply(t.Context(), s.target, plan, &progress{t: t})
+				}
+				var wait *reconcilers.WaitError
+				if err != nil && !errors.As(err, &wait) {
+					ended <- err
+					return
+				}
+			}
+			ended <- nil
+		}()
+	}
+	for range 2 {
+		require.NoError(t, <-ended)
+	}
+	after, term := a.configVersion(a.service)
+	require.Greater(t, after, before)
+	require.Less(t, after, before+1000, "nothing was forced")
+	require.NotZero(t, term)
+	b.restart()
+	b.target.Services, b.target.Instance = local{all.lab, b.service}, &desired.Instance{Name: "usa-b", Host: "host-b"}
+	all.declare("a", "b")
+	for _, o := range all.settle(a, b) {
+		require.Equal(t, "rs0 PRIMARY, 2 members", o.Facts.Summary)
+	}
 }

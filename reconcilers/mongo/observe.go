@@ -33,26 +33,27 @@ const (
 
 // observation is what Plan works from.
 type observation struct {
-	want    want
-	phase   phase
-	keeper  string // the agent that changes the set; empty: this one
-	config  config
-	root    bool // the administrator is to be made
-	stale   bool // the administrator has a former password
-	roles   []roleGap
-	users   []userGap
-	indexes []indexGap
-	backup  bool // one is due
-	seeds   []seedGap
-	blank   map[string]bool   // hosts that are as new as the initial one; nil: nobody runs yet, and all are hoped to be
-	renames map[string]string // host in the configuration -> wanted host
-	known   []string          // hosts that were members by the manifest's will
-	primary string
-	version string // of the primary's server
-	fcv     series
-	away    map[string]bool // hosts that nobody reaches
-	force   *Force          // the order that is to be carried out
-	heir    string          // the member that should stand for election; empty: none should
+	want     want
+	phase    phase
+	keeper   string // the agent that changes the set; empty: this one
+	config   config
+	root     bool // the administrator is to be made
+	stale    bool // the administrator has a former password
+	roles    []roleGap
+	users    []userGap
+	indexes  []indexGap
+	backup   bool // one is due
+	seeds    []seedGap
+	blank    map[string]bool   // hosts that are as new as the initial one; nil: nobody runs yet, and all are hoped to be
+	renames  map[string]string // host in the configuration -> wanted host
+	known    []string          // hosts that were members by the manifest's will
+	primary  string
+	version  string // of the primary's server
+	fcv      series
+	away     map[string]bool // hosts that nobody reaches
+	idleTurn string          // a member of this host that has a turn no restart is using
+	force    *Force          // the order that is to be carried out
+	heir     string          // the member that should stand for election; empty: none should
 
 	writeConcern string // of clients that name none; empty: nobody has set one
 }
@@ -302,6 +303,10 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 		o.Facts.Notes = append(o.Facts.Notes, s.endings(seen)...)
 	}
 	o.Holds = s.holds(state, isRoot && !state.stale)
+	turn, err := s.observeTurn(ctx, client, st, &state)
+	if err != nil {
+		return o, err
+	}
 	shared := s.share(ctx)
 	if shared.words != "" {
 		o.Facts.Summary += ", key being rotated"
@@ -309,9 +314,9 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if len(shared.pending) == 0 {
 		o.Holds = append(o.Holds, s.spec().SharedKeys()...)
 	}
-	o.Facts.Notes = slices.Concat(shared.notes(), o.Facts.Notes, notes)
+	o.Facts.Notes = slices.Concat(shared.notes(), o.Facts.Notes, notes, turn)
 	s.backupFacts(&o.Facts, st)
-	state.backup = s.backupDue() && s.backupIsOurs(st, state.keeper)
+	state.backup = s.backupDue() && s.backupIsOurs(st)
 	if isRoot && !state.lacks(s.want.uriUser) {
 		o.Outputs = s.outputs(state)
 	}

@@ -28,6 +28,7 @@ const (
 	runBackup
 	standUp
 	forceMajority
+	giveTurnBack
 )
 
 // step is what Apply does for one change.
@@ -55,7 +56,7 @@ func (p *planner) add(s step, kind reconcilers.Action, address, reason string, d
 
 // Plan lists every step that is missing: the set first, then users and documents while it is small, then members one
 // at a time. A member is added without a vote and gets it in a step of its own, when it has caught up. Of a set whose
-// primary is on another host only the backup is this agent's.
+// primary is on another host only this host's turn and the backup are this agent's.
 func (r *Reconciler) Plan(_ reconcilers.Target, o reconcilers.Observed) (reconcilers.Plan, error) {
 	state, ok := o.State.(observation)
 	if !ok {
@@ -65,6 +66,7 @@ func (r *Reconciler) Plan(_ reconcilers.Target, o reconcilers.Observed) (reconci
 	var err error
 	switch state.phase {
 	case running:
+		p.planTurn(state)
 		if state.keeper == "" {
 			err = p.planSet(state)
 		} else {

@@ -23,6 +23,7 @@ type Reconciler struct {
 	verified map[string]time.Time // when a user's login last worked
 	versions map[string]version   // of the members' servers
 	speeches map[string]speech    // of the members' servers
+	turning  map[string]time.Time // when a member of this host was given its turn to be restarted, by component and host
 }
 
 // version is what the server in a container said of itself, which holds as long as that one runs.
@@ -43,6 +44,7 @@ func New(deps reconcilers.Deps) reconcilers.Reconciler {
 	return &Reconciler{
 		deps: deps, pool: newPool(), dial: dial,
 		since: map[string]time.Time{}, verified: map[string]time.Time{}, versions: map[string]version{}, speeches: map[string]speech{},
+		turning: map[string]time.Time{},
 	}
 }
 

@@ -29,6 +29,7 @@ var _ reconcilers.Roller = (*Reconciler)(nil)
 
 // Turn lets members be restarted one at a time, as long as all the others serve and have caught up, secondaries first. A
 // primary is asked to step down when only it is left. A member that does not serve has nothing to lose and may go at once.
+// Where members are on several hosts it is theirs in turn too (turns.go).
 func (r *Reconciler) Turn(ctx context.Context, t reconcilers.Target, turn reconcilers.Turn, progress reconcilers.Progress) error {
 	s, err := r.open(t)
 	if err != nil {
@@ -38,9 +39,13 @@ func (r *Reconciler) Turn(ctx context.Context, t reconcilers.Target, turn reconc
 	if !ok {
 		return nil
 	}
+	return awaited(ctx, s.giveTurn(ctx, m, turn, progress))
+}
+
+func (s *session) giveTurn(ctx context.Context, m wantMember, turn reconcilers.Turn, progress reconcilers.Progress) error {
 	own := s.ask(ctx, m)
 	if !own.answers() || !own.hello.serves(s.want.set) {
-		return ctx.Err()
+		return s.turnOfIdle(ctx, m)
 	}
 	if s.want.unknown != "" {
 		return &reconcilers.WaitError{For: s.want.unknown}
@@ -75,6 +80,11 @@ func (r *Reconciler) Turn(ctx context.Context, t reconcilers.Target, turn reconc
 		if waiting := s.serving(limited, turn.Others); len(waiting) > 0 {
 			return &reconcilers.WaitError{For: strings.Join(waiting, ", ") + " to go first: " + m.host + " is the primary", Again: rollAgain}
 		}
+	}
+	if err := s.turnAmongHosts(limited, client, m, primary.host == m.host && others > 0); err != nil {
+		return err
+	}
+	if primary.host == m.host && others > 0 {
 		if err := s.yield(limited, m, progress); err != nil {
 			return err
 		}
@@ -113,7 +123,10 @@ func (r *Reconciler) Back(ctx context.Context, t reconcilers.Target, turn reconc
 	for {
 		seen, err := s.await(limited, backSlice, []wantMember{m}, serves)
 		if err == nil {
-			return s.settled(limited, m, progress)
+			if err := s.settled(limited, m, progress); err != nil {
+				return err
+			}
+			return awaited(ctx, s.endTurn(limited, m))
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
