@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	walkSteps   = 12
+	walkSteps   = 8
 	walkPass    = 8 * time.Second  // for what one step leaves to do; whatever it is cut off in is resumed by the next
 	calmTime    = 90 * time.Second // for the set to be as the manifest says, faults mended
 	primaryTime = 30 * time.Second // on a crowded machine, for a primary where a majority lives on; the election timeout is 2 or 3
