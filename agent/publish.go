@@ -136,7 +136,7 @@ func tellPlans(r state.Reader, status *report.Status) error {
 // waitingPlans are the plans of a pass that wait for approval, as they are reviewed.
 func (r *round) waitingPlans(p *pass) (waiting []report.Plan) {
 	for _, view := range p.views() {
-		if view.State != NodeBlocked || view.Digest == "" {
+		if view.State != NodeBlocked || view.Reason != reasonApproval {
 			continue
 		}
 		told := report.Plan{Node: view.ID, Digest: view.Digest, Manifest: r.work.instance.Position.File, Revision: r.work.revision.Commit}
