@@ -94,6 +94,28 @@ func TestASetOfTLSAndX509FromNothing(t *testing.T) {
 		"&tls=true&tlsCAFile=%2Fcerts%2Fca.pem", o.Outputs["uri"].Text())
 }
 
+// TestOlderServersSpeakTLS the same way.
+func TestOlderServersSpeakTLS(t *testing.T) {
+	t.Parallel()
+	for version, image := range map[string]testbed.ImageName{"4.4": testbed.Mongod442, "5.0": testbed.Mongod504} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			s := newSecureSet(t, "mongodb-1")
+			m := s.secure("mongodb-1", "requireTLS", "x509", s.member)
+			m.Image, m.Env = testbed.Image(t, image), nil
+			if version == "4.4" { // it does not know the parameter
+				at := slices.Index(m.Command, "shutdownTimeoutMillisForSignaledShutdown=100")
+				m.Command = slices.Delete(m.Command, at-1, at+1)
+			}
+			s.lab.Run("mongodb-1", m)
+			o := s.settle(reconciler(t))
+			require.Equal(t, "requireTLS, x509", o.Facts.Set.TLS)
+			require.Equal(t, version, o.Facts.Set.FCV)
+			require.Contains(t, o.Outputs["uri"].Text(), "&tls=true")
+		})
+	}
+}
+
 // TestTheWayFromKeyfileToTLSAndX509: each step of the manual's two ways, the agent speaking to members of both kinds
 // meanwhile, and a writer of whose acknowledged documents none is lost. A jump is refused before anything is touched. What
 // clients are told follows what all members speak.
