@@ -117,7 +117,7 @@ func (s *Status) componentSeen(c Component) string {
 }
 
 // onPage are values that the page and status.yaml tell, and that nobody looks for on a first screen.
-var onPage = map[string]bool{"configVersion": true, "replicaSetId": true, "registeredAt": true}
+var onPage = map[string]bool{"configVersion": true, "replicaSetId": true, "registeredAt": true, "applyTook": true, "applySlowest": true}
 
 // componentMore is the rest: what is wrong, what is planned, or what was seen.
 func componentMore(c Component, now time.Time) string {

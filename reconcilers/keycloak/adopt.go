@@ -32,12 +32,7 @@ type adopter struct {
 // adopt plans until nothing more is found to take over. The import blocks stand in the working directory until
 // the next plan.
 func (a *adopter) adopt(ctx context.Context, w *workspace, in *inputs, s *Spec) (*planned, error) {
-	user, _ := in.variables["keycloak_admin_user"].(string)
-	password, _ := in.variables["keycloak_admin_password"].(string)
-	if user == "" {
-		user = "admin"
-	}
-	if err := a.server.login(ctx, user, password); err != nil {
+	if err := a.server.signIn(ctx, in); err != nil {
 		return nil, err
 	}
 	a.done = map[string]string{}

@@ -15,7 +15,8 @@ import (
 )
 
 // Apply carries out exactly the saved plan, in one run of Terraform. The safe point is before that run: it is asked for
-// every change, and then nothing stops the run but its own limit. An agent that dies does not end it either.
+// every change. When ctx ends the run goes on for a while, and then Terraform is asked to end: it begins nothing more, and
+// its state has what was made. An agent that dies does not end it.
 func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
 	if err := ctx.Err(); err != nil {
 		return reconcilers.Applied{}, err
@@ -83,13 +84,19 @@ type run struct {
 	journal  *journal
 	copied   time.Time
 
+	tally tally // of the goroutine that reads the stream
+
 	mu   sync.Mutex
 	open map[string]reconcilers.Change
-	left int
 }
 
 func newRun(l *look, plan *saved, progress reconcilers.Progress) *run {
-	r := &run{look: l, plan: plan, progress: progress, open: map[string]reconcilers.Change{}, left: len(plan.changes)}
+	r := &run{look: l, plan: plan, progress: progress, open: map[string]reconcilers.Change{}}
+	for _, c := range plan.changes {
+		if !isOutput(c) {
+			r.tally.all++
+		}
+	}
 	r.stream = &stream{heard: r.hear}
 	return r
 }
@@ -118,32 +125,55 @@ func (r *run) end(err error) {
 
 // hear follows the run: what is done, what has its id, and a copy of the state from time to time.
 func (r *run) hear(m message) {
-	address := m.Hook.Resource.Addr
+	address, closed := m.Hook.Resource.Addr, false
 	switch m.Type {
-	case "apply_start":
-		r.progress.Say("%s %s", m.Hook.Action, address)
+	case "apply_start", "apply_progress":
 	case "apply_complete":
 		if m.Hook.IDValue != "" {
 			if err := r.journal.add(made{Address: address, Key: m.Hook.IDKey, ID: m.Hook.IDValue, At: r.deps.Clock.Now()}); err != nil {
 				r.target.Log.Warn("cannot write the journal of ids", "error", err)
 			}
 		}
-		r.close(address, m.Hook.Action, nil)
+		closed = r.close(address, m.Hook.Action, nil)
 		r.copyState()
 	case "apply_errored":
-		r.close(address, "", errors.New("terraform could not apply it"))
+		closed = r.close(address, "", errors.New("terraform could not apply it"))
+	default:
+		return
+	}
+	if r.tally.hear(m, closed) {
+		r.progress.Say("%s", r.tally.words(m))
 	}
 }
 
-func (r *run) close(address, action string, err error) {
+// close ends a change; false for the first half of a replacement.
+func (r *run) close(address, action string, err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, ok := r.open[address]
 	if !ok || c.Action == reconcilers.Replace && action == "delete" && err == nil {
-		return
+		return false
 	}
 	delete(r.open, address)
 	r.progress.End(c, err)
+	return true
+}
+
+// unhurried is how long an apply may go on after it was told to stop: most are through by then.
+const unhurried = 20 * time.Second
+
+// lasting gives the context of the run. Its end, at the component's own limit or some time after ctx, interrupts Terraform:
+// what is under way is ended, nothing more is begun, the state is written.
+func (r *run) lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.spec.Timeout.Std())
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-r.deps.Clock.After(unhurried):
+			cancel()
+		case <-limited.Done():
+		}
+	})
+	return limited, func() { stop(); cancel() }
 }
 
 // copyState keeps what the state has so far, so that a power cut costs little. A state that is being written cannot be
@@ -181,12 +211,19 @@ func (r *run) terraform(ctx context.Context) error {
 		return err
 	}
 	tf := r.plan.apply
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.spec.Timeout.Std())
+	limited, cancel := r.lasting(ctx)
 	defer cancel()
 	failed := tf.ApplyJSON(limited, r.stream, tfexec.DirOrPlan(r.plan.file), tfexec.Parallelism(r.spec.Parallelism))
 	tf.SetStdout(nil)
 	_ = os.Chmod(r.work.state, 0o600)
 	_ = os.Chmod(r.work.state+".backup", 0o600)
+	if failed != nil && ctx.Err() != nil && terminated(failed) {
+		_, err := keepCopy(r.work.state, r.work.copies)
+		return errors.Join(fmt.Errorf("%d of %d changes were made: %w", r.tally.done, r.tally.all, context.Cause(ctx)), err)
+	}
+	if failed != nil {
+		r.findConflicts(ctx)
+	}
 	return r.settle(failed)
 }
 
@@ -209,6 +246,7 @@ func (r *run) settle(failed error) error {
 	}
 	r.record.Inputs, r.record.Verified, r.record.Applied, r.record.Begun = r.in.digest, false, printOf(r.plan.changes), ""
 	r.record.Compared = r.deps.Clock.Now()
+	r.record.Last = &lastApply{At: r.record.Compared, Took: r.tally.now.Sub(r.tally.began), Changes: madeOf(r.plan.changes), Slowest: r.tally.slowest}
 	if err := r.work.keep(r.record); err != nil {
 		return err
 	}

@@ -90,8 +90,9 @@ func newBed(t *testing.T) *bed {
 
 // clock is a time that stands until it is moved.
 type clock struct {
-	mu  sync.Mutex
-	now time.Time
+	mu    sync.Mutex
+	now   time.Time
+	hurry bool // no wait lasts
 }
 
 func (c *clock) Now() time.Time {
@@ -100,7 +101,12 @@ func (c *clock) Now() time.Time {
 	return c.now
 }
 
-func (c *clock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+func (c *clock) After(d time.Duration) <-chan time.Time {
+	if c.hurry {
+		d = 0
+	}
+	return time.After(d)
+}
 
 func (c *clock) move(d time.Duration) {
 	c.mu.Lock()

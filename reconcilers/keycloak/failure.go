@@ -1,6 +1,8 @@
 package keycloak
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -33,7 +35,7 @@ func (l *look) failed(what string, s *stream, err error) error {
 		if d.conflict() && l.cut != nil && l.cut.begun[d.Address] {
 			return &reconcilers.WaitError{For: "what a run that was cut off had asked the server for", Again: time.Second, Err: errors.New(text)}
 		}
-		if policy := policyOf(d, text); policy != nil {
+		if policy := l.policyOf(d, text); policy != nil {
 			return errors.Join(policy, l.remember(policy))
 		}
 	}
@@ -41,51 +43,68 @@ func (l *look) failed(what string, s *stream, err error) error {
 }
 
 // refusal is a sign-in that the server refused. Each further try with the same password brings the account nearer to
-// its lock, so there is none for a while.
+// its lock.
 type refusal struct {
 	Inputs  string    `json:"inputs"`
+	Tries   int       `json:"tries"`
 	Until   time.Time `json:"until"`
 	Message string    `json:"message"`
 }
 
-// refusalPause is longer than Keycloak's brute force detection remembers by default in its shortest steps.
-const refusalPause = 5 * time.Minute
+// The pauses after a refusal: the first for a server that is still being set up, all others longer than the twelve hours for
+// which Keycloak's brute force detection counts by default.
+const (
+	refusalPause     = 5 * time.Minute
+	refusalLongPause = 13 * time.Hour
+)
+
+func (l *look) refusalFile() string { return filepath.Join(l.work.dir, "refused.json") }
 
 func (l *look) remember(policy error) error {
 	var blocked *reconcilers.BlockedError
 	if !errors.As(policy, &blocked) || blocked.Reason != "WrongPassword" {
 		return nil
 	}
-	return store(filepath.Join(l.work.dir, "refused.json"), refusal{l.in.digest, l.deps.Clock.Now().Add(refusalPause), blocked.Message})
+	now := refusal{Inputs: l.in.digest, Tries: 1, Message: blocked.Message}
+	var last refusal
+	if err := load(l.refusalFile(), &last); err == nil && last.Inputs == now.Inputs {
+		now.Tries = last.Tries + 1
+	}
+	pause := refusalPause
+	if now.Tries > 1 {
+		pause = refusalLongPause
+	}
+	now.Until = l.deps.Clock.Now().Add(pause)
+	return store(l.refusalFile(), now)
 }
 
 // refused gives the same answer again while the inputs are those that the server refused.
 func (l *look) refused() error {
 	var last refusal
-	name := filepath.Join(l.work.dir, "refused.json")
-	if err := load(name, &last); err != nil || last.Inputs == "" {
-		return removeIfThere(name)
+	if err := load(l.refusalFile(), &last); err != nil || last.Inputs != l.in.digest {
+		return removeIfThere(l.refusalFile())
 	}
-	if last.Inputs != l.in.digest || !l.deps.Clock.Now().Before(last.Until) {
-		return removeIfThere(name)
+	if !l.deps.Clock.Now().Before(last.Until) {
+		return nil
 	}
-	return wrongPasswordError(last.Message)
+	return l.wrongPassword(last.Message)
 }
 
-func wrongPasswordError(text string) error {
+func (l *look) wrongPassword(text string) error {
 	return &reconcilers.BlockedError{
 		Reason: "WrongPassword", Message: text,
-		Do: "Check keycloak_admin_user and keycloak_admin_password against the server's administrator (a locked account answers the same)",
+		Do: "Check keycloak_admin_user and keycloak_admin_password against the server's administrator (a locked account answers the same). So as not to lock the account, these are tried again only " +
+			"after minutes, and then after half a day; at once when they change, or when somebody removes " + l.refusalFile(),
 	}
 }
 
 // policyOf knows the errors that are no mere failures. Nothing is typed there, so it reads the texts of Terraform 1.x
 // and of the provider.
-func policyOf(d diagnostic, text string) error {
+func (l *look) policyOf(d diagnostic, text string) error {
 	said := d.text()
 	switch {
 	case strings.Contains(said, "401 Unauthorized") || strings.Contains(said, "Invalid user credentials") || strings.Contains(said, "invalid_grant") || strings.Contains(said, "invalid_client") || strings.Contains(said, "unauthorized_client"):
-		return wrongPasswordError(text)
+		return l.wrongPassword(text)
 	case strings.Contains(said, "Error acquiring the state lock"):
 		return &reconcilers.WaitError{For: "the lock of the Terraform state", Again: 5 * time.Second, Err: errors.New(text)}
 	case strings.Contains(said, "Instance cannot be destroyed"):
@@ -98,8 +117,56 @@ func policyOf(d diagnostic, text string) error {
 	case d.conflict():
 		return &reconcilers.BlockedError{
 			Reason: "AlreadyThere", Message: text,
-			Do: "Something of that name is in the realm and not in the Terraform state. Import it (`adopt: true` with an empty state), rename it, or remove it from the realm",
+			Do: l.conflictWay(),
 		}
 	}
 	return nil
+}
+
+// conflictWay is the way out of a conflict: what to merge to take over what is there, as far as it can be found by its name.
+func (l *look) conflictWay() string {
+	const said = "Something of that name is in the realm and not in the Terraform state. "
+	if len(l.imports) == 0 {
+		return said + "Import it (`adopt: true` with an empty state), rename it, or remove it from the realm"
+	}
+	line, _ := json.Marshal(map[string]any{"import": l.imports}) // plain texts
+	return said + "To take it over as it is, merge this into the module's folder as imports.tf.json: " + string(line) + ". Or rename it, or remove it from the realm"
+}
+
+// imported is one import block.
+type imported struct {
+	To string `json:"to"`
+	ID string `json:"id"`
+}
+
+// findConflicts looks for what stood in the way of an apply, and for its import id. What cannot be found is left out.
+func (r *run) findConflicts(ctx context.Context) {
+	wanted := map[string]bool{}
+	for _, d := range r.stream.telling() {
+		if d.conflict() && d.Address != "" && (r.cut == nil || !r.cut.begun[d.Address]) {
+			wanted[d.Address] = true
+		}
+	}
+	if len(wanted) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	s, err := newServer(r.in.url, r.in.ca)
+	if err == nil {
+		err = s.signIn(ctx, r.in)
+	}
+	a := &adopter{server: s, done: map[string]string{}}
+	for _, rc := range r.plan.plan.ResourceChanges {
+		if err != nil || !wanted[rc.Address] {
+			continue
+		}
+		var id string
+		if id, err = a.find(ctx, rc); id != "" {
+			r.imports = append(r.imports, imported{rc.Address, id})
+		}
+	}
+	if err != nil {
+		r.target.Log.Warn("cannot look for what is in the realm already", "error", r.deps.Redact(err.Error()))
+	}
 }

@@ -157,6 +157,15 @@ func (l *look) mergeLine(field string) string {
 
 // countOf is "2 to create, 1 to update" of a plan's resources.
 func countOf(changes []reconcilers.Change) string {
+	return counted(changes, map[reconcilers.Action]string{reconcilers.Create: "to create", reconcilers.Update: "to update", reconcilers.Replace: "to replace", reconcilers.Delete: "to delete"})
+}
+
+// madeOf is "2 created, 1 updated" of what was applied.
+func madeOf(changes []reconcilers.Change) string {
+	return counted(changes, map[reconcilers.Action]string{reconcilers.Create: "created", reconcilers.Update: "updated", reconcilers.Replace: "replaced", reconcilers.Delete: "deleted"})
+}
+
+func counted(changes []reconcilers.Change, words map[reconcilers.Action]string) string {
 	counts := map[reconcilers.Action]int{}
 	outputs := 0
 	for _, c := range changes {
@@ -169,11 +178,11 @@ func countOf(changes []reconcilers.Change) string {
 	var parts []string
 	for _, action := range []reconcilers.Action{reconcilers.Create, reconcilers.Update, reconcilers.Replace, reconcilers.Delete} {
 		if n := counts[action]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d to %s", n, action))
+			parts = append(parts, fmt.Sprintf("%d %s", n, words[action]))
 		}
 	}
 	if len(parts) == 0 {
-		return fmt.Sprintf("%d to change in outputs", outputs)
+		return fmt.Sprintf("%d of outputs", outputs)
 	}
 	return strings.Join(parts, ", ")
 }

@@ -50,6 +50,13 @@ func TestKeycloak(t *testing.T) {
 		"types that are protected or allowed":             typesOfTheirOwn,
 		"changes wait for their window":                   window,
 		"plan-only is never applied":                      planOnly,
+		"an apply is interrupted exactly":                 interrupted,
+		"the server goes":                                 serverGoes,
+		"the server errs":                                 serverErrs,
+		"one try of a wrong password":                     oneTry,
+		"a conflict comes with its import":                conflicts,
+		"drift between plan and approval":                 driftBeforeApproval,
+		"two agents":                                      twoAgents,
 		"a token that ended is asked for anew":            renewedToken,
 	} {
 		t.Run(name, func(t *testing.T) {

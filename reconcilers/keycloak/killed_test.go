@@ -31,7 +31,7 @@ func killed(t *testing.T, b *bed) {
 		_, plan := w.look()
 		var once sync.Once
 		_, err := w.reconciler().Apply(t.Context(), w.target, plan, &steps{on: func(said string) {
-			if said == place {
+			if strings.Contains(said+";", ": "+place+";") {
 				once.Do(func() { w.kill(provider) })
 			}
 		}})

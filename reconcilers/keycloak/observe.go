@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/terraform-exec/tfexec"
+	tfjson "github.com/hashicorp/terraform-json"
 
 	"dive-agent/reconcilers"
 )
@@ -50,24 +51,26 @@ type saved struct {
 	serial  int64 // of the state that it was made for
 	inputs  *inputs
 	apply   *tfexec.Terraform
+	plan    *tfjson.Plan
 	changes []reconcilers.Change
 }
 
 // look is one observation under way.
 type look struct {
 	*Reconciler
-	target reconcilers.Target
-	spec   *Spec
-	source string
-	work   *workspace
-	record *record
-	module moduleFiles
-	in     *inputs
-	server *server
-	state  *tfState // nil when there is none
-	cut    *interruption
-	gone   bool // a realm of the state is not on the server
-	notes  []string
+	target  reconcilers.Target
+	spec    *Spec
+	source  string
+	work    *workspace
+	record  *record
+	module  moduleFiles
+	in      *inputs
+	server  *server
+	state   *tfState // nil when there is none
+	cut     *interruption
+	imports []imported // of what stood in the way of an apply
+	gone    bool       // a realm of the state is not on the server
+	notes   []string
 }
 
 func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
@@ -142,6 +145,7 @@ func (l *look) facts() reconcilers.Facts {
 	if len(r.Realms) > 0 {
 		f.Values["realm"] = strings.Join(r.Realms, ", ")
 	}
+	r.Last.tell(f.Values)
 	if !r.Compared.IsZero() {
 		f.Values["driftChecked"] = r.Compared.UTC().Format(time.RFC3339)
 	}

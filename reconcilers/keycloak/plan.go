@@ -22,7 +22,7 @@ func (l *look) plan(ctx context.Context) (*planned, error) {
 		p, err := a.adopt(ctx, l.work, l.in, l.spec)
 		switch {
 		case errors.Is(err, errRefused):
-			policy := wrongPasswordError(l.deps.Redact(err.Error()))
+			policy := l.wrongPassword(l.deps.Redact(err.Error()))
 			err = errors.Join(policy, l.remember(policy))
 		case p != nil && err != nil:
 			err = l.failed("plan", p.stream, err)
@@ -94,7 +94,7 @@ func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 	}
 	seen.changes, seen.content, seen.differences = changes, content, differencesOf(p, l.deps.Redact)
 	seen.asks, seen.held = l.asks(changes), l.held(changes)
-	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, apply: l.work.apply, changes: changes}
+	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, apply: l.work.apply, changes: changes, plan: p.plan}
 	return nil
 }
 

@@ -29,6 +29,7 @@ type record struct {
 	Applied   []string            `json:"applied,omitempty"` // what the last apply changed: action, address and attributes
 	Stuck     []string            `json:"stuck,omitempty"`   // what every plan wants to change again, whatever is applied
 	Drift     []drifted           `json:"drift,omitempty"`   // what was changed outside of Terraform, and is not or was lately put back
+	Last      *lastApply          `json:"last,omitempty"`    // nil before the first one
 	Begun     string              `json:"begun,omitempty"`   // inputs of an apply that was begun and did not come to its end
 }
 

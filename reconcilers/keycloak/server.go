@@ -82,6 +82,16 @@ func (s *server) ready(ctx context.Context) error {
 	return err
 }
 
+// signIn gets a token with the administrator that the module's variables name.
+func (s *server) signIn(ctx context.Context, in *inputs) error {
+	user, _ := in.variables["keycloak_admin_user"].(string)
+	password, _ := in.variables["keycloak_admin_password"].(string)
+	if user == "" {
+		user = "admin"
+	}
+	return s.login(ctx, user, password)
+}
+
 // login gets a token for the admin API.
 func (s *server) login(ctx context.Context, user, password string) error {
 	form := url.Values{"client_id": {"admin-cli"}, "grant_type": {"password"}, "username": {user}, "password": {password}}

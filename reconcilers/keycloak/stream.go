@@ -7,11 +7,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // message is what is read of a line of Terraform's JSON output. Values of outputs and of resources are not read.
 type message struct {
 	Type       string     `json:"type"`
+	Time       time.Time  `json:"@timestamp"`
 	Hook       hook       `json:"hook"`
 	Diagnostic diagnostic `json:"diagnostic"`
 	Change     struct {
@@ -39,7 +41,8 @@ type diagnostic struct {
 	Range    *struct {
 		Filename string `json:"filename"`
 		Start    struct {
-			Line int `json:"line"`
+			Line   int `json:"line"`
+			Column int `json:"column"`
 		} `json:"start"`
 	} `json:"range"`
 }
@@ -62,8 +65,9 @@ func (d diagnostic) String() string {
 	text := d.Summary
 	if d.Address != "" {
 		text = d.Address + ": " + text
-	} else if d.Range != nil {
-		text = fmt.Sprintf("%s:%d: %s", d.Range.Filename, d.Range.Start.Line, text)
+	}
+	if d.Range != nil {
+		text = fmt.Sprintf("%s:%d:%d: %s", d.Range.Filename, d.Range.Start.Line, d.Range.Start.Column, text)
 	}
 	if detail := strings.TrimSpace(d.Detail); detail != "" && !strings.HasPrefix(detail, "keycloak_") {
 		text += ": " + detail
