@@ -116,7 +116,7 @@ func newWalk(t *testing.T) *walk {
 	for _, service := range s.services {
 		s.runMember(service)
 	}
-	t.Cleanup(s.tellOfFailure)
+	t.Cleanup(func() { s.tellOfFailure(t.Failed()) })
 	s.settle(s.agent)
 	s.ended = s.afterChange
 	s.writer = &writer{s: s.set, every: 100 * time.Millisecond}
@@ -215,8 +215,9 @@ func (s *walk) tell(err error) {
 	for _, secret := range []string{s.root, s.app, s.key} {
 		require.NotContains(s.t, err.Error(), secret)
 	}
+	var wait *reconcilers.WaitError
 	var blocked *reconcilers.BlockedError
-	if errors.As(err, &blocked) {
+	if !errors.As(err, &wait) && errors.As(err, &blocked) { // what a wait has in it is what it would be otherwise
 		require.Contains(s.t, []string{"LostMajority", "RemovedMember"}, blocked.Reason)
 		require.NotEmpty(s.t, s.outages, "nothing is broken")
 		s.done["blocked, "+blocked.Reason]++

@@ -277,18 +277,23 @@ func (s *walk) catchesUp(service string) {
 	s.writer.mu.Lock()
 	written := slices.Clone(s.writer.written)
 	s.writer.mu.Unlock()
-	testbed.Eventually(s.t, 30*time.Second, service+" has all that was acknowledged", func() error {
+	err := testbed.Until(s.t.Context(), time.Minute, 100*time.Millisecond, service+" has all that was acknowledged", func() error {
 		there, err := s.documents(service)
 		if err != nil {
 			return err
 		}
 		for _, n := range written {
 			if !there[n] {
-				return fmt.Errorf("%d is not there", n)
+				return fmt.Errorf("%d of %d is not there", n, len(written))
 			}
 		}
 		return nil
 	})
+	if err != nil {
+		s.tellOfFailure(true)
+		s.nothingLost() // that would be worse than a member that lags
+		s.t.Fatal(err)
+	}
 }
 
 // documents are what a member has of the writer's, by its own word.
@@ -318,8 +323,8 @@ func (s *walk) documents(service string) (map[int]bool, error) {
 }
 
 // tellOfFailure writes into the log of a test that failed how each member sees the set, and what it told last.
-func (s *walk) tellOfFailure() {
-	if !s.t.Failed() {
+func (s *walk) tellOfFailure(failed bool) {
+	if !failed {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
