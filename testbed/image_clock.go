@@ -22,7 +22,7 @@ ENV LD_PRELOAD=/usr/local/lib/libfaketime.so FAKETIME_TIMESTAMP_FILE=` + ClockFi
 			}
 			found, err := filepath.Glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
 			if err != nil || len(found) == 0 {
-				return "", nil, fmt.Errorf("Debian's package faketime has no libfaketimeMT.so.1 in /usr/lib/*/faketime")
+				return "", nil, fmt.Errorf("no libfaketimeMT.so.1 of Debian's package faketime in /usr/lib/*/faketime")
 			}
 			return "", map[string]string{"libfaketime.so": found[0]}, nil
 		},

@@ -57,9 +57,6 @@ func (s *session) giveTurn(ctx context.Context, m wantMember, turn reconcilers.T
 	limited, cancel := context.WithTimeout(ctx, primaryLimit)
 	defer cancel()
 	client, isRoot, err := s.enter(limited, primary)
-	if err == nil && isRoot {
-		err = s.proveRoot(limited, primary)
-	}
 	if err != nil {
 		return err
 	}
@@ -79,6 +76,11 @@ func (s *session) giveTurn(ctx context.Context, m wantMember, turn reconcilers.T
 	if primary.host == m.host && others > 0 {
 		if waiting := s.serving(limited, turn.Others); len(waiting) > 0 {
 			return &reconcilers.WaitError{For: strings.Join(waiting, ", ") + " to go first: " + m.host + " is the primary", Again: rollAgain}
+		}
+	}
+	if isRoot {
+		if err := s.proveRoot(limited, primary); err != nil {
+			return err
 		}
 	}
 	if err := s.turnAmongHosts(limited, client, m, primary.host == m.host && others > 0); err != nil {
