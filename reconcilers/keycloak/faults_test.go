@@ -154,7 +154,19 @@ func oneTry(t *testing.T, b *bed) {
 	look()
 	require.EqualValues(t, 3, f.logins.Load(), "a person has it tried")
 	w.set("ADMIN_PASSWORD", desired.Secret(adminPassword))
+	f.on(func(rw http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/openid-connect/token") {
+			rw.WriteHeader(http.StatusUnauthorized)
+			_, _ = rw.Write([]byte(`{"error":"invalid_grant","error_description":"Invalid user credentials"}`))
+			return true
+		}
+		return false
+	})
+	look()
+	f.on(nil)
+	w.clock.move(6 * time.Minute) // the lock is open again
 	w.drive()
+	require.NoFileExists(t, filepath.Join(w.target.Dir, "refused.json"))
 }
 
 // What is in the realm already is Blocked with what to merge; merged, it is taken over.

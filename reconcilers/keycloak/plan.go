@@ -61,6 +61,9 @@ func (l *look) mine() func(string) bool {
 // judge turns a plan into changes, or into what is wrong with it.
 func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 	now := l.deps.Clock.Now()
+	if err := removeIfThere(l.refusalFile()); err != nil { // the server took who asked: a later refusal is a first one again
+		return err
+	}
 	if !p.changes {
 		l.record.Drift = sinceWhen(l.record.Drift, nil, now)
 		return l.inSync(now, nil)
