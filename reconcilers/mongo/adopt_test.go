@@ -12,6 +12,7 @@ import (
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/mongo"
 	"dive-agent/testbed"
 )
 
@@ -189,13 +190,33 @@ func TestMemberThatWasTakenOutComesBack(t *testing.T) {
 	o := s.settle(r)
 	require.Equal(t, "rs0 PRIMARY, 3 members", o.Facts.Summary)
 
-	// Wiped, it comes back by itself: no data was lost.
+	// Wiped, it comes back by itself: no data was lost. The primary's word of it is old for a while.
+	s.spec.Settings = &mongo.Settings{ElectionTimeoutMillis: 20000, HeartbeatIntervalMillis: 8000}
+	s.settle(r)
 	s.run(three[1])
 	o, plan, _ := s.pass(r)
 	require.NotEmpty(t, o.Outputs, "the set goes on")
 	require.Empty(t, plan.Changes)
 	s.settle(r)
 	require.Contains(t, s.picture(three[1]), "22 documents")
+}
+
+// A frozen member is told of at once, though the primary takes it for a good one until a heartbeat is overdue.
+func TestFrozenMemberIsToldOfBeforeThePrimaryKnows(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three...).run(three...)
+	r := reconciler(t)
+	s.settle(r)
+	s.lab.Pause(three[2])
+	o, plan, err := s.pass(r)
+	s.lab.Unpause(three[2])
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, err, &wait)
+	require.Contains(t, wait.For, "member mongodb-3:27017")
+	require.Empty(t, plan.Changes)
+	require.NotEmpty(t, o.Outputs, "the set goes on")
+	require.Equal(t, "rs0 PRIMARY, 2 of 3 members", o.Facts.Summary)
+	require.Equal(t, "rs0 PRIMARY, 3 members", s.settle(r).Facts.Summary)
 }
 
 // Initiated by hand, and nobody made the user.

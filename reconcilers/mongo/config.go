@@ -134,6 +134,7 @@ type memberStatus struct {
 const (
 	statePrimary   = 1
 	stateSecondary = 2
+	stateUnknown   = 6
 	stateArbiter   = 7
 )
 

@@ -3,7 +3,9 @@ package mongo
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -136,9 +138,36 @@ func awayHosts(st status) map[string]bool {
 	return away
 }
 
+// hearMembers lets what members say themselves count beside the primary's word, which is late by up to a heartbeat, and
+// of a frozen member by ten seconds: one that does not say that it serves is in an unknown state. Members of other hosts
+// may be out of this one's reach, so that their silence says nothing.
+func (s *session) hearMembers(ctx context.Context, st status, seen []sighting) {
+	limited, cancel := context.WithTimeout(ctx, ownLimit)
+	defer cancel()
+	var all sync.WaitGroup
+	for i := range st.Members {
+		m := &st.Members[i]
+		at := slices.IndexFunc(seen, func(one sighting) bool { return one.member.host == m.Host })
+		if at < 0 || !m.serves() || m.State == statePrimary {
+			continue
+		}
+		all.Go(func() {
+			one := seen[at]
+			if !one.answers() { // within the little time that it was given beside the others
+				one = s.ask(limited, one.member)
+			}
+			silent := !one.answers() && one.member.local() && !isBlocked(one.err)
+			if silent || one.answers() && !one.hello.serves(s.want.set) {
+				m.State, m.StateName = stateUnknown, "UNKNOWN"
+			}
+		})
+	}
+	all.Wait()
+}
+
 // memberTrouble says which wanted member does not serve, if any.
 func (s *session) memberTrouble(st status) error {
-	var refused, syncing, away []string
+	var refused, unheard, syncing, away []string
 	longAway := false
 	for _, m := range st.Members {
 		trouble := s.component + "/" + m.Host
@@ -148,6 +177,10 @@ func (s *session) memberTrouble(st status) error {
 		}
 		if m.refusesKey() {
 			refused = append(refused, s.want.title(m.Host))
+			continue
+		}
+		if m.State == stateUnknown && m.Health == 1 {
+			unheard = append(unheard, s.want.title(m.Host))
 			continue
 		}
 		if m.Health == 1 {
@@ -164,6 +197,8 @@ func (s *session) memberTrouble(st status) error {
 		return fmt.Errorf("the other members of %s do not reach %s. See whether its service runs and what its log says", s.want.set, strings.Join(away, ", "))
 	case len(away) > 0:
 		return &reconcilers.WaitError{For: "member " + strings.Join(away, ", ") + " to come back", Again: 2 * time.Second}
+	case len(unheard) > 0:
+		return &reconcilers.WaitError{For: "member " + strings.Join(unheard, ", ") + " to say that it serves: only the primary says so yet", Again: time.Second}
 	case len(syncing) > 0:
 		return &reconcilers.WaitError{For: "member " + strings.Join(syncing, ", ") + " to catch up", Again: 2 * time.Second}
 	}

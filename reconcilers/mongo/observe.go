@@ -252,6 +252,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if err != nil {
 		return o, fmt.Errorf("read the replica set's status: %w", err)
 	}
+	s.hearMembers(ctx, st, same)
 	for _, one := range seen {
 		if one.member.host == primary.host {
 			state.version = one.version
