@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"dive-agent/reconcilers"
 	"dive-agent/reconcilers/mongo"
@@ -109,6 +111,47 @@ func TestMemberThatFallsBehind(t *testing.T) {
 	tr.waits(`to catch up \(is \d+ s behind\)`)
 	tr.command(tr.ailing, bson.D{{Key: "fsyncUnlock", Value: 1}})
 	tr.goesOn()
+}
+
+// A former member serves as soon as it is back, however far behind. It votes when it has caught up: until then nobody waits
+// for it to have a write.
+func TestFormerMemberVotesWhenItHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three[:2]...).run(three[:2]...)
+	r := reconciler(t)
+	s.settle(r)
+	both := s.spec.Members
+	s.spec.Members = both[:1]
+	s.settle(r)
+
+	s.spec.Members = both
+	inserts := s.admin(three[0]).Database("dive").Collection("inserts", options.Collection().SetWriteConcern(writeconcern.Majority()))
+	insert := func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := inserts.InsertOne(ctx, bson.D{})
+		require.NoError(t, err)
+	}
+	s.ended = func(c reconcilers.Change) {
+		if c.Action != reconcilers.Create {
+			return
+		}
+		testbed.Eventually(t, 20*time.Second, "the former member to serve", func() error {
+			if state := s.command(three[1], bson.D{{Key: "hello", Value: 1}}); state["secondary"] != true {
+				return fmt.Errorf("%v", state)
+			}
+			return nil
+		})
+		s.command(three[1], bson.D{{Key: "fsync", Value: 1}, {Key: "lock", Value: true}})
+		insert()
+	}
+	require.ErrorIs(t, s.soon(r), context.DeadlineExceeded)
+	require.Contains(t, s.picture(three[0]), "{Host:mongodb-2:27017 Votes:0 ")
+	insert()
+	s.ended = nil
+	s.command(three[1], bson.D{{Key: "fsyncUnlock", Value: 1}})
+	s.settle(r)
+	require.Contains(t, s.picture(three[0]), "{Host:mongodb-2:27017 Votes:1 ")
 }
 
 // A member that is slow in all it does is told of, and no other one is restarted.

@@ -161,6 +161,11 @@ func (s *session) changeMember(ctx context.Context, what step, progress reconcil
 			return err
 		}
 	}
+	if what.to.votes > what.from.votes {
+		if err := s.waitLevel(ctx, m, max(what.from.delay, what.to.delay), progress); err != nil {
+			return err
+		}
+	}
 	if what.to.priority == 0 {
 		if err := s.stepDown(ctx, host); err != nil {
 			return err
@@ -202,6 +207,39 @@ func (s *session) waitSynced(ctx context.Context, m wantMember, progress reconci
 			return &reconcilers.WaitError{For: fmt.Sprintf("member %s to become SECONDARY (is %s)", m.host, state), Again: syncSlice, Err: seen.err}
 		}
 		progress.Say("member %s is %s for %.0f s", m.host, state, waited.Seconds())
+	}
+}
+
+// waitLevel waits until the member has what the primary had when it was first asked, its delay in seconds granted. A former
+// member is SECONDARY at once, however far behind: with a vote it would hold up every write that asks for a majority.
+func (s *session) waitLevel(ctx context.Context, m wantMember, delay int, progress reconcilers.Progress) error {
+	limited, cancel := context.WithTimeout(ctx, syncLimit)
+	defer cancel()
+	var goal bson.Timestamp
+	told := s.r.deps.Clock.Now()
+	for {
+		if goal.IsZero() {
+			if primary, err := s.primary(limited); err == nil {
+				goal = s.ask(limited, primary).hello.LastWrite.Optime.Time
+			}
+		}
+		seen := s.ask(limited, m)
+		has := seen.hello.LastWrite.Optime.Time
+		behind := int64(goal.T) - int64(has.T) - int64(delay)
+		level := seen.hello.IsWritablePrimary || seen.hello.Arbiter || behind < 0 || behind == 0 && has.I >= goal.I
+		if seen.answers() && !goal.IsZero() && level {
+			return nil
+		}
+		if now := s.r.deps.Clock.Now(); seen.answers() && behind > 0 && now.Sub(told) > syncSlice {
+			progress.Say("member %s is %d s behind what the primary had", m.host, behind)
+			told = now
+		}
+		if pause(limited, retryEvery) != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return &reconcilers.WaitError{For: "member " + m.host + " to catch up before it votes", Again: syncSlice, Err: seen.err}
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ func (s *set) soon(r reconcilers.Reconciler) error {
 	if len(plan.Changes) == 0 {
 		return o.Err
 	}
-	_, err = r.Apply(ctx, s.target, plan, &progress{t: s.t})
+	_, err = r.Apply(ctx, s.target, plan, &progress{t: s.t, ended: s.ended})
 	return err
 }
 

@@ -35,6 +35,7 @@ const (
 type step struct {
 	action action
 	host   string // of the member
+	from   shape  // what a member is before it is changed
 	to     shape  // what a member is added as, or changed to
 	was    string // its host before a rename
 
@@ -200,7 +201,7 @@ func (p *planner) planMembers(seats []seat, known []string) error {
 	}
 	joined := map[string]bool{}
 	for _, m := range moves {
-		s := step{action: m.action, host: m.host, to: m.to}
+		s := step{action: m.action, host: m.host, from: m.from, to: m.to}
 		address := "member " + m.host
 		switch m.action {
 		case addMember:
