@@ -261,7 +261,7 @@ func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error)
 		return nil, err
 	}
 	w.mu.Lock()
-	known, next, trouble := w.view.State, w.view.Assignment, w.view.Err
+	known, next, trouble, looks := w.view.State, w.view.Assignment, w.view.Err, w.view.Looks
 	w.mu.Unlock()
 	if next == nil {
 		if known, err = w.recall(ctx); err != nil {
@@ -276,7 +276,7 @@ func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error)
 		if err != nil {
 			return err
 		}
-		if unseen && last != nil {
+		if (unseen || looks) && last != nil {
 			status = last
 			return nil
 		}

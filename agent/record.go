@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"dive-agent/reconcilers"
@@ -16,7 +17,9 @@ type run struct {
 	id      string
 	commit  string
 	trigger string
-	open    bool // a run of this id is in the store
+	open    bool   // a run of this id is in the store
+	began   func() // called once, when the first change is recorded to begin; nil: nobody asks
+	once    sync.Once
 }
 
 func (r *run) start(ctx context.Context) error {
@@ -41,6 +44,9 @@ func (r *run) begin(ctx context.Context, node string, c reconcilers.Change) (ste
 	})
 	if err != nil {
 		return 0, err
+	}
+	if r.began != nil {
+		r.once.Do(r.began)
 	}
 	r.worker.emit(Event{Node: node, Kind: "change", State: "begin", Message: string(c.Action) + " " + c.Address + ": " + c.Reason, Run: r.id})
 	r.worker.fail("begin " + node + " " + string(c.Action) + " " + c.Address)

@@ -99,14 +99,32 @@ func (r *round) pass(ctx context.Context) time.Duration {
 		if err := r.record.start(ctx); err != nil {
 			return r.unable(ctx, fmt.Errorf("cannot record the run: %w", err))
 		}
-		r.see(func(v *view) { v.Running, v.Nodes, v.Seen = true, p.views(), r.Clock.Now() })
+		looks := r.failedBefore(ctx)
+		r.see(func(v *view) { v.Running, v.Looks, v.Nodes, v.Seen = true, looks, p.views(), r.Clock.Now() })
 		r.emit(Event{Kind: "run", State: "begin", Message: r.work.revision.Short() + " (" + r.trigger + ")", Run: id})
-		r.publish(ctx, p, nil)
+		goesOn := func() {
+			r.see(func(v *view) { v.Looks = false })
+			r.publish(ctx, p, nil)
+		}
+		if r.record.began = goesOn; !looks {
+			r.record.once.Do(goesOn)
+		}
 		p.apply(ctx)
 	} else {
 		p.settle(ctx)
 	}
 	return r.conclude(ctx, p)
+}
+
+// failedBefore says whether what is told of the instance is that this revision does not work, or waits for somebody. A
+// run that only looks whether that is still so is no news.
+func (r *round) failedBefore(ctx context.Context) (failed bool) {
+	err := r.Store.View(ctx, func(reader state.Reader) error {
+		last, err := lastStatus(reader, r.name)
+		failed = err == nil && last != nil && last.Phase.Failing() && last.Attempted == r.next.revision.Commit
+		return err
+	})
+	return err == nil && failed
 }
 
 // prepare makes all that a pass needs: folders, secrets, scope, services.
@@ -216,7 +234,9 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 	case outcome == state.Done:
 		outcome, message = state.Failed, r.known.Rejected.Reason
 	}
-	r.see(func(v *view) { v.Nodes, v.Seen, v.State, v.Running = p.views(), now, r.known, goOn })
+	r.see(func(v *view) {
+		v.Nodes, v.Seen, v.State, v.Running, v.Looks = p.views(), now, r.known, goOn, v.Looks && goOn
+	})
 	if r.record.open {
 		r.record.finish(outcome, message)
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -96,4 +97,53 @@ func TestReadyIsSaidOnlyOfWhatWasLookedAt(t *testing.T) {
 	require.Equal(t, report.Progressing, statusOf(s).Phase)
 	s.known.AppliedDigest = "new"
 	require.Equal(t, report.Ready, statusOf(s).Phase)
+}
+
+// TestAPassThatOnlyLooksAgainIsNoNews: what is Blocked stays so, also while a pass looks whether it still is, until
+// something is changed.
+func TestAPassThatOnlyLooksAgainIsNoNews(t *testing.T) {
+	t.Parallel()
+	world := newWorld(t, [2]string{"a", "one"}, [2]string{"b", "after ${a.value}"})
+	w, _ := newHost(t, world)
+	w.workers[w.name] = w
+	live := func() *report.Status {
+		status, err := w.Status(t.Context(), w.name)
+		require.NoError(t, err)
+		return status
+	}
+	told := func() (phases []string) {
+		events, _ := w.bus.after(0)
+		for _, e := range events {
+			if e.Kind == "phase" {
+				phases = append(phases, e.State)
+			}
+		}
+		return phases
+	}
+	world.ledger.entries["a"] = "one"
+	world.ledger.errs["a"] = &reconcilers.BlockedError{Message: "the password is refused"}
+	w.round(t.Context(), "test")
+	blocked := live()
+	require.Equal(t, report.Blocked, blocked.Phase)
+	require.Equal(t, []string{"Progressing", "Blocked"}, told())
+
+	var during []report.Phase
+	world.ledger.looked = func(string, int) { during = append(during, live().Phase) }
+	for range 3 {
+		world.clock.move(w.resync())
+		w.round(t.Context(), "schedule")
+	}
+	require.GreaterOrEqual(t, len(during), 6, "each pass looked, and looked again in its run")
+	require.Equal(t, []report.Phase{report.Blocked}, slices.Compact(during))
+	require.Equal(t, []string{"Progressing", "Blocked"}, told())
+	require.Equal(t, blocked.Since, live().Since)
+	require.Equal(t, blocked.Generation, live().Generation, "nothing for the status branch")
+
+	delete(world.ledger.errs, "a")
+	world.ledger.hook["b"] = func(context.Context, reconcilers.Progress) error {
+		require.Equal(t, report.Progressing, live().Phase, "something is changed")
+		return nil
+	}
+	w.round(t.Context(), "schedule")
+	require.Equal(t, []string{"Progressing", "Blocked", "Progressing", "Ready"}, told())
 }

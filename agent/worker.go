@@ -54,6 +54,7 @@ type view struct {
 	Seen       time.Time // when the nodes were as they are told
 	Run        string    // id of the round that runs, or of the last one
 	Running    bool
+	Looks      bool      // it goes over what did not work before, and has changed nothing yet: that is still told
 	Since      time.Time // of the round
 	Trigger    string
 	State      state.Instance
@@ -176,7 +177,7 @@ func (w *worker) round(ctx context.Context, trigger string) time.Duration {
 	w.mu.Unlock()
 	again := (&round{worker: w, trigger: trigger, interrupt: interrupt}).carryOut(ctx)
 	w.mu.Lock()
-	w.cancel, w.interrupt, w.view.Running = nil, nil, false
+	w.cancel, w.interrupt, w.view.Running, w.view.Looks = nil, nil, false, false
 	w.mu.Unlock()
 	w.emit(Event{Kind: "round", Round: number})
 	return again
