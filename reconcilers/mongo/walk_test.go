@@ -21,7 +21,6 @@ import (
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
 	"dive-agent/reconcilers/mongo"
-	"dive-agent/testbed"
 )
 
 const (
@@ -61,6 +60,7 @@ type walk struct {
 	amid    func()     // breaks something after the next change of a pass; nil: nothing
 	stepped time.Time  // when a change last made another member primary
 	done    map[string]int
+	told    bool          // what members said when something failed
 	longest time.Duration // without a primary where a majority lived on
 }
 
@@ -241,7 +241,7 @@ func (s *walk) calm() {
 		return
 	}
 	began := time.Now()
-	testbed.Eventually(s.t, calmTime, "the set as the manifest says", func() error {
+	s.eventually(calmTime, "the set as the manifest says", func() error {
 		o, plan, err := s.pass(s.agent)
 		if err == nil && len(plan.Changes) > 0 {
 			err = fmt.Errorf("%d changes were left", len(plan.Changes))

@@ -14,7 +14,6 @@ import (
 
 	"dive-agent/reconcilers"
 	"dive-agent/reconcilers/mongo"
-	"dive-agent/testbed"
 )
 
 // outage is a fault that lasts.
@@ -70,7 +69,7 @@ func (s *walk) findsPrimary(away ...string) {
 	if rest := standsAgain - time.Since(s.stepped); rest > 0 {
 		limit += rest
 	}
-	testbed.Eventually(s.t, limit, "a primary where a majority lives on", func() error {
+	s.eventually(limit, "a primary where a majority lives on", func() error {
 		at, err := s.writable()
 		if err == nil && slices.Contains(away, at) {
 			err = fmt.Errorf("%s still takes itself for it", at)
@@ -177,7 +176,7 @@ func (s *walk) lostMajority() {
 	clock := &shiftedClock{}
 	r := mongo.New(reconcilers.Deps{Clock: clock, Rand: deps().Rand})
 	defer func() { require.NoError(s.t, r.(io.Closer).Close()) }()
-	testbed.Eventually(s.t, time.Minute, "an agent that tells of a lost majority", func() error {
+	s.eventually(time.Minute, "an agent that tells of a lost majority", func() error {
 		ctx, cancel := context.WithTimeout(s.t.Context(), walkPass)
 		defer cancel()
 		o, err := r.Observe(ctx, s.target)

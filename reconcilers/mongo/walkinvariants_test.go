@@ -201,7 +201,7 @@ func (s *walk) readConfig() (c walkConfig, committed bool, err error) {
 
 func (s *walk) awaitCommitted() (now walkConfig) {
 	s.t.Helper()
-	testbed.Eventually(s.t, primaryTime, "a committed configuration", func() (err error) {
+	s.eventually(primaryTime, "a committed configuration", func() (err error) {
 		now, err = s.committed()
 		return err
 	})
@@ -322,11 +322,21 @@ func (s *walk) documents(service string) (map[int]bool, error) {
 	return there, nil
 }
 
+// eventually waits, and tells of the members as they are when the wait was in vain: some are gone when the test ends.
+func (s *walk) eventually(limit time.Duration, what string, ask func() error) {
+	s.t.Helper()
+	if err := testbed.Until(s.t.Context(), limit, 20*time.Millisecond, what, ask); err != nil {
+		s.tellOfFailure(true)
+		s.t.Fatal(err)
+	}
+}
+
 // tellOfFailure writes into the log of a test that failed how each member sees the set, and what it told last.
 func (s *walk) tellOfFailure(failed bool) {
-	if !failed {
+	if !failed || s.told {
 		return
 	}
+	s.told = true
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, service := range s.services {
@@ -344,10 +354,13 @@ func (s *walk) tellOfFailure(failed bool) {
 		_ = log.Close()
 		var kept []string
 		for line := range strings.Lines(string(raw)) {
+			if strings.Contains(line, heartbeatFailed) {
+				continue // four a second
+			}
 			if strings.Contains(line, `"c":"REPL`) || strings.Contains(line, `"c":"ELECTION`) || !strings.Contains(line, `"s":"I"`) {
 				kept = append(kept, line)
 			}
 		}
-		s.t.Logf("log of %s:\n%s", service, strings.Join(kept[max(0, len(kept)-60):], ""))
+		s.t.Logf("log of %s:\n%s", service, strings.Join(kept[max(0, len(kept)-150):], ""))
 	}
 }

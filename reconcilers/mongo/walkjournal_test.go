@@ -27,7 +27,11 @@ func (s *walk) keepJournal(service string) {
 	}
 }
 
-const newConfig = `"id":21392` // "New replica set config in use"
+// Entries of the server's log.
+const (
+	newConfig       = `"id":21392` // "New replica set config in use"
+	heartbeatFailed = `"id":23974` // "Heartbeat failed after max retries"
+)
 
 func (s *walk) readJournal(j journal) (list []walkConfig) {
 	s.t.Helper()

@@ -13,7 +13,6 @@ import (
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers/mongo"
-	"dive-agent/testbed"
 )
 
 // anyStep is one change of the manifest, of the set by somebody else, or a fault.
@@ -150,7 +149,7 @@ func (s *walk) byHand(command bson.D) {
 // onceDone tries what somebody does by hand until the set takes it: a member that has just come back may be missed still.
 func (s *walk) onceDone(do func(ctx context.Context) error) {
 	s.t.Helper()
-	testbed.Eventually(s.t, primaryTime, "a command that is sent by hand", func() error {
+	s.eventually(primaryTime, "a command that is sent by hand", func() error {
 		ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
 		defer cancel()
 		return do(ctx)
