@@ -122,6 +122,9 @@ func (p *pass) step(ctx context.Context, n *nodeRun) error {
 	if len(plan.Changes) == 0 {
 		return nil
 	}
+	if _, err := p.forewarn(n); err != nil {
+		return err
+	}
 	turn, err := p.takeTurn(ctx, n)
 	if err != nil {
 		return err

@@ -91,6 +91,7 @@ func (p *pass) observeAndPlan(ctx context.Context, n *nodeRun) error {
 	if len(n.plan.Changes) == 0 {
 		return n.observed.Err
 	}
+	p.tellForewarned(n)
 	return nil
 }
 

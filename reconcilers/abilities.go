@@ -40,6 +40,13 @@ type (
 		Turn(ctx context.Context, t Target, turn Turn, progress Progress) error
 		Back(ctx context.Context, t Target, turn Turn, progress Progress) error
 	}
+	// Forewarner knows what a plan means for what its component keeps in a part that it needs directly: another image may change
+	// data in a way that cannot be undone. Forewarn is called whenever such a part is planned, with the forewarner's own target,
+	// and its words stand among the change's details; and again right before the part is changed, which an error keeps from
+	// happening. It asks no engine and changes nothing.
+	Forewarner interface {
+		Forewarn(t Target, turn Turn) (words []string, err error)
+	}
 	// Restorer brings data back from a backup that its kind has made. Called by an operator's command, in a process of
 	// its own; while Restore runs the agent makes no round over the instance. Both read the whole file first, and refuse
 	// a damaged one before anything is touched.
@@ -100,11 +107,11 @@ type Overwrite struct {
 	Taken      time.Time `json:"taken"`
 }
 
-// Turn is what a Roller is asked about.
+// Turn is what a Roller, or a Forewarner, is asked about.
 type Turn struct {
-	Part    string   // the part that is to be interrupted
+	Part    string   // the part that is to be interrupted, or changed
 	Changes []Change // what is to be done to it
-	Others  []string // parts under the same roller that are to be interrupted too and were not yet
+	Others  []string // of a Roller: parts under it that are to be interrupted too and were not yet
 }
 
 // Container is a running container of a service.

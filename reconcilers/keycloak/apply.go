@@ -28,6 +28,10 @@ func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcil
 	if err != nil {
 		return reconcilers.Applied{}, err
 	}
+	if plan, ok := p.State.(*rotation); ok && len(p.Changes) > 0 {
+		l.in = plan.inputs
+		return l.rotate(ctx, p, progress)
+	}
 	plan, ok := p.State.(*saved)
 	if !ok || len(p.Changes) == 0 {
 		return l.applied(), nil
@@ -40,7 +44,9 @@ func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcil
 	if err := run.begin(ctx); err != nil {
 		return reconcilers.Applied{}, err
 	}
-	err = run.terraform(ctx)
+	if err = run.export(ctx); err == nil {
+		err = run.terraform(ctx)
+	}
 	run.end(err)
 	if err != nil {
 		return reconcilers.Applied{}, err
@@ -49,7 +55,7 @@ func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcil
 }
 
 func (l *look) applied() reconcilers.Applied {
-	return reconcilers.Applied{Outputs: l.record.published(l.spec.OutputNames), Facts: l.facts()}
+	return reconcilers.Applied{Outputs: l.record.published(l.spec.OutputNames), Holds: l.holds(), Facts: l.facts()}
 }
 
 // fresh refuses a plan that was made for another state.

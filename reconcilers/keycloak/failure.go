@@ -93,7 +93,7 @@ func (l *look) refused() error {
 func (l *look) wrongPassword(text string) error {
 	return &reconcilers.BlockedError{
 		Reason: "WrongPassword", Message: text,
-		Do: "Check keycloak_admin_user and keycloak_admin_password against the server's administrator (a locked account answers the same). So as not to lock the account, these are tried again only " +
+		Do: "Check keycloak_admin_user (or adminUser of the component) and keycloak_admin_password against the server's administrator (a locked account answers the same). So as not to lock the account, these are tried again only " +
 			"after minutes, and then after half a day; at once when they change, or when somebody removes " + l.refusalFile(),
 	}
 }

@@ -20,6 +20,8 @@ type front struct {
 	*httptest.Server
 	away   atomic.Bool // connections are cut
 	logins atomic.Int64
+	proxy  *httputil.ReverseProxy
+	heard  atomic.Pointer[func(*http.Response)]
 
 	mu sync.Mutex
 	do func(w http.ResponseWriter, r *http.Request) (answered bool)
@@ -33,7 +35,13 @@ func newFront(t *testing.T, b *bed) *front {
 		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(server); r.Out.Host = r.In.Host },
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}
-	f := &front{}
+	f := &front{proxy: proxy}
+	proxy.ModifyResponse = func(resp *http.Response) error {
+		if heard := f.heard.Load(); heard != nil {
+			(*heard)(resp)
+		}
+		return nil
+	}
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f.away.Load() {
 			cut(w)
@@ -59,6 +67,9 @@ func (f *front) on(do func(w http.ResponseWriter, r *http.Request) (answered boo
 	defer f.mu.Unlock()
 	f.do = do
 }
+
+// modify has each answer shown to a test.
+func (f *front) modify(hear func(*http.Response)) { f.heard.Store(&hear) }
 
 // cut closes a connection without an answer.
 func cut(w http.ResponseWriter) {

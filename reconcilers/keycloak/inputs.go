@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"time"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
@@ -15,9 +16,12 @@ import (
 // inputs is what a module is run with.
 type inputs struct {
 	variables map[string]any
-	unknown   []string // what is not known yet, by name
-	digest    string   // keyed; of variables, module and the tool's configuration
-	url, ca   string   // url is empty where the service tells
+	unknown   []string  // what is not known yet, by name
+	digest    string    // keyed; of variables, module and the tool's configuration
+	url, ca   string    // url is empty where the service tells
+	health    string    // where the server's management interface tells whether it is ready; empty: not known
+	started   time.Time // the server's container; zero: not known
+	admin     admin
 }
 
 // gather evaluates the spec's expressions, and makes their digest.
@@ -67,6 +71,7 @@ func evaluate(t reconcilers.Target, s *Spec) (*inputs, error) {
 			in.ca = v.Text()
 		}
 	}
+	in.admin = adminOf(s, in.variables, t.Scope)
 	slices.Sort(in.unknown)
 	in.unknown = slices.Compact(in.unknown)
 	return in, nil
@@ -88,6 +93,8 @@ func (in *inputs) locate(ctx context.Context, t reconcilers.Target, s *Spec) err
 			return fmt.Errorf("service %s has no network address", s.Service)
 		}
 		in.url = "http://" + net.JoinHostPort(address.String(), strconv.Itoa(s.Port))
+		in.health = "http://" + net.JoinHostPort(address.String(), strconv.Itoa(s.Management)) + "/health/ready"
+		in.started = container.StartedAt
 	}
 	return nil
 }

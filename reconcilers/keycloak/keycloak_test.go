@@ -58,6 +58,14 @@ func TestKeycloak(t *testing.T) {
 		"drift between plan and approval":                 driftBeforeApproval,
 		"two agents":                                      twoAgents,
 		"a token that ended is asked for anew":            renewedToken,
+		"a rotated password is set with the former one":   rotatedPassword,
+		"a rotation that is cut off is finished":          cutRotation,
+		"a password that the server refuses":              refusedPassword,
+		"the server's version and whether it is ready":    serverItself,
+		"another image is judged":                         forewarned,
+		"an administrator of its own realms only":         ownRealmsOnly,
+		"a realm is exported before something is deleted": exported,
+		"who cannot export deletes nothing":               notExported,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -43,6 +43,7 @@ type observation struct {
 	asks        []string
 	held        error
 	saved       *saved
+	rotation    *rotation
 }
 
 // saved is a plan that can be applied.
@@ -63,6 +64,7 @@ type look struct {
 	source  string
 	work    *workspace
 	record  *record
+	about   *serverRecord
 	module  moduleFiles
 	in      *inputs
 	server  *server
@@ -89,6 +91,11 @@ func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
 			return nil, err
 		}
 		l.record = &record{}
+	}
+	l.about = &serverRecord{}
+	if err := load(l.work.serverFile(), l.about); err != nil {
+		t.Log.Warn("what is known of the server cannot be read and is asked anew", "error", err)
+		l.about = &serverRecord{}
 	}
 	if l.module, err = readModule(os.DirFS(t.SourceDir), path.Clean(spec.Module)); err != nil {
 		return nil, fmt.Errorf("read Terraform module %s: %w", spec.Module, err)
@@ -127,7 +134,7 @@ func (r *Reconciler) Observe(ctx context.Context, t reconcilers.Target) (reconci
 }
 
 func (l *look) observed(seen *observation, err error) reconcilers.Observed {
-	o := reconcilers.Observed{Outputs: l.record.published(l.spec.OutputNames), State: seen, Err: err, Facts: l.facts()}
+	o := reconcilers.Observed{Outputs: l.record.published(l.spec.OutputNames), State: seen, Err: err, Facts: l.facts(), Holds: l.holds()}
 	if l.record.Serial > 0 && err == nil {
 		o.Started = true
 	}
@@ -137,6 +144,9 @@ func (l *look) observed(seen *observation, err error) reconcilers.Observed {
 func (l *look) facts() reconcilers.Facts {
 	r := l.record
 	f := reconcilers.Facts{Values: map[string]any{}, Notes: l.notes}
+	if l.about.Version != "" {
+		f.Values["version"] = l.about.Version
+	}
 	if r.Serial == 0 {
 		return f
 	}
@@ -180,11 +190,7 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if err := l.findState(); err != nil {
 		return err
 	}
-	if err := l.in.locate(ctx, l.target, l.spec); err != nil {
-		return err
-	}
-	var err error
-	if l.server, err = newServer(l.in.url, l.in.ca); err != nil {
+	if err := l.connect(ctx); err != nil {
 		return err
 	}
 	gone, err := l.realmsGone(ctx)
@@ -192,7 +198,8 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 		return err
 	}
 	l.gone = len(gone) > 0
-	if !l.reason(gone) {
+	reason := l.reason(gone)
+	if !reason && !l.mustProve() {
 		return nil
 	}
 	if err := l.refused(); err != nil {
@@ -201,15 +208,50 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if err := l.server.ready(ctx); err != nil {
 		return err
 	}
-	l.in.tell(l.module)
-	if err := l.work.prepare(ctx, l.source); err != nil {
+	stale, err := l.ask(ctx, reason)
+	if err != nil {
 		return err
 	}
+	if stale {
+		l.planRotation(seen)
+	}
+	if stale || !reason {
+		return nil
+	}
+	l.in.tell(l.module)
 	p, err := l.plan(ctx)
 	if err != nil {
 		return err
 	}
 	return l.judge(ctx, seen, p)
+}
+
+// connect finds the server.
+func (l *look) connect(ctx context.Context) (err error) {
+	if err := l.in.locate(ctx, l.target, l.spec); err != nil {
+		return err
+	}
+	if l.server, err = newServer(l.in.url, l.in.ca); err == nil {
+		l.server.health = l.in.health
+	}
+	return err
+}
+
+// ask lets the server tell of itself, while the module is prepared where it is to be planned.
+func (l *look) ask(ctx context.Context, reason bool) (stale bool, err error) {
+	prepared := make(chan error, 1)
+	go func() {
+		if !reason {
+			prepared <- nil
+			return
+		}
+		prepared <- l.work.prepare(ctx, l.source)
+	}()
+	stale, err = l.prove(ctx)
+	if problem := <-prepared; err == nil {
+		err = problem
+	}
+	return stale, err
 }
 
 // underWay says that a Terraform of an agent that is gone still works here. It has its own limits and ends by itself; one

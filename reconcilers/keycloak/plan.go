@@ -156,8 +156,11 @@ func (r *Reconciler) Plan(t reconcilers.Target, o reconcilers.Observed) (reconci
 		}, nil
 	}
 	plan := reconcilers.Plan{Changes: seen.changes, Content: seen.content, Differences: seen.differences, Asks: seen.asks, Held: seen.held}
-	if seen.saved != nil {
+	switch {
+	case seen.saved != nil:
 		plan.State = seen.saved
+	case seen.rotation != nil:
+		plan.State = seen.rotation
 	}
 	return plan, nil
 }

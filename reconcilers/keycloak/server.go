@@ -1,6 +1,7 @@
 package keycloak
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,10 +22,11 @@ const probeLimit = 10 * time.Second
 
 // server asks a Keycloak server what needs no Terraform: is it ready, is a realm there.
 type server struct {
-	base  string
-	http  *http.Client
-	token string
-	renew func(ctx context.Context) error // signs in as the last login did
+	base   string
+	http   *http.Client
+	health string // URL at which its management interface tells whether it is ready; empty: not known
+	token  string
+	renew  func(ctx context.Context) error // signs in as the last login did
 }
 
 func newServer(base, ca string) (*server, error) {
@@ -73,8 +75,11 @@ func (s *server) away(err error) error {
 	return &reconcilers.WaitError{For: "Keycloak at " + s.base, Again: 2 * time.Second, Err: err}
 }
 
-// ready asks for the master realm, which answers from the moment on at which the server is ready.
+// ready asks the management interface, and where that does not tell the master realm, which answers from the same moment on.
 func (s *server) ready(ctx context.Context) error {
+	if told, err := s.healthy(ctx); told || ctx.Err() != nil {
+		return err
+	}
 	there, err := s.realm(ctx, "master")
 	if err == nil && !there {
 		err = s.away(errors.New("it has no realm master"))
@@ -82,19 +87,55 @@ func (s *server) ready(ctx context.Context) error {
 	return err
 }
 
+// healthy asks the management interface; told is false where there is none, or one that does not speak plain HTTP.
+func (s *server) healthy(ctx context.Context) (told bool, err error) {
+	if s.health == "" {
+		return false, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.health, nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return false, ctx.Err()
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Checks []struct{ Name, Status string }
+	}
+	_ = json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&answer) // says more, where it does
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return true, nil
+	case http.StatusServiceUnavailable:
+		var down []string
+		for _, check := range answer.Checks {
+			if check.Status != "UP" {
+				down = append(down, check.Name)
+			}
+		}
+		return true, s.away(fmt.Errorf("it is not ready (%s)", strings.Join(down, ", ")))
+	}
+	return false, nil
+}
+
 // signIn gets a token with the administrator that the module's variables name.
 func (s *server) signIn(ctx context.Context, in *inputs) error {
-	user, _ := in.variables["keycloak_admin_user"].(string)
-	password, _ := in.variables["keycloak_admin_password"].(string)
-	if user == "" {
-		user = "admin"
-	}
-	return s.login(ctx, user, password)
+	return s.login(ctx, in.admin.user, in.admin.password)
 }
 
 // login gets a token for the admin API.
 func (s *server) login(ctx context.Context, user, password string) error {
-	form := url.Values{"client_id": {"admin-cli"}, "grant_type": {"password"}, "username": {user}, "password": {password}}
+	return s.getToken(ctx, user, url.Values{"client_id": {"admin-cli"}, "grant_type": {"password"}, "username": {user}, "password": {password}})
+}
+
+// loginClient gets one for a client with a service account.
+func (s *server) loginClient(ctx context.Context, client, secret string) error {
+	return s.getToken(ctx, "client "+client, url.Values{"client_id": {client}, "grant_type": {"client_credentials"}, "client_secret": {secret}})
+}
+
+func (s *server) getToken(ctx context.Context, who string, form url.Values) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.base+"/realms/master/protocol/openid-connect/token", strings.NewReader(form.Encode()))
 	if err != nil {
 		return err
@@ -104,10 +145,10 @@ func (s *server) login(ctx context.Context, user, password string) error {
 		Token string `json:"access_token"`
 	}
 	if err := s.ask(req, &answer); err != nil {
-		return fmt.Errorf("sign in to Keycloak at %s as %s: %w", s.base, user, err)
+		return fmt.Errorf("sign in to Keycloak at %s as %s: %w", s.base, who, err)
 	}
 	s.token = answer.Token
-	s.renew = func(ctx context.Context) error { return s.login(ctx, user, password) }
+	s.renew = func(ctx context.Context) error { return s.getToken(ctx, who, form) }
 	return nil
 }
 
@@ -125,27 +166,57 @@ func (s *server) list(ctx context.Context, realm string, query url.Values, parts
 }
 
 func (s *server) read(ctx context.Context, into any, realm string, query url.Values, parts ...string) error {
-	at := s.base + "/admin/realms/" + url.PathEscape(realm)
+	return s.call(ctx, http.MethodGet, into, nil, query, append([]string{"realms", realm}, parts...)...)
+}
+
+// call asks the admin API with what login got. body and into may be nil.
+func (s *server) call(ctx context.Context, method string, into, body any, query url.Values, parts ...string) error {
+	at := s.base + "/admin"
 	for _, part := range parts {
 		at += "/" + url.PathEscape(part)
 	}
 	if len(query) > 0 {
 		at += "?" + query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
-	if err != nil {
-		return err
+	var content []byte
+	if body != nil {
+		var err error
+		if content, err = json.Marshal(body); err != nil {
+			return err
+		}
 	}
-	req.Header.Set("Authorization", "Bearer "+s.token)
-	err = s.ask(req, into)
+	ask := func() error {
+		req, err := http.NewRequestWithContext(ctx, method, at, bytes.NewReader(content))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Authorization", "Bearer "+s.token)
+		req.Header.Set("Content-Type", "application/json")
+		return s.ask(req, into)
+	}
+	err := ask()
 	if errors.Is(err, errRefused) && s.renew != nil { // a token lives for a minute; a password that was good is tried once more
 		if err := s.renew(ctx); err != nil {
 			return err
 		}
-		req.Header.Set("Authorization", "Bearer "+s.token)
-		err = s.ask(req, into)
+		err = ask()
 	}
 	return err
+}
+
+// refusedBody is an answer that is none of success, with what the server said.
+type refusedBody struct {
+	what   string // that was asked
+	status int
+	said   string
+}
+
+func (e *refusedBody) Error() string {
+	text := fmt.Sprintf("%s answered %d %s", e.what, e.status, http.StatusText(e.status))
+	if e.said != "" {
+		text += ": " + e.said
+	}
+	return text
 }
 
 func (s *server) ask(req *http.Request, into any) error {
@@ -160,8 +231,15 @@ func (s *server) ask(req *http.Request, into any) error {
 		return errAbsent
 	case resp.StatusCode == http.StatusUnauthorized:
 		return errRefused
-	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("%s %s answered %s", req.Method, req.URL.Path, resp.Status)
+	case resp.StatusCode/100 != 2:
+		var answer struct {
+			Text string `json:"error_description"`
+		}
+		_ = json.NewDecoder(body).Decode(&answer) // says more, where it does
+		return &refusedBody{what: req.Method + " " + req.URL.Path, status: resp.StatusCode, said: answer.Text}
+	}
+	if into == nil {
+		return nil
 	}
 	return json.NewDecoder(body).Decode(into)
 }

@@ -19,6 +19,8 @@ type Spec struct {
 	Port          int                     `yaml:"port" default:"8080" doc:"HTTP port of the server inside its container."`
 	URL           desired.Expr            `yaml:"url" doc:"Base URL of the server as this host reaches it. Default: the service's container and port."`
 	CA            desired.Expr            `yaml:"ca" doc:"PEM of the certificate authority of the server's certificate, for an https url."`
+	Management    int                     `yaml:"managementPort" default:"9000" doc:"Port of the server's management interface inside its container, which tells whether it is ready. Where nothing answers there, or url is given, realm master is asked instead."`
+	AdminUser     string                  `yaml:"adminUser" doc:"Administrator in realm master whose password the variable keycloak_admin_password is. Default: the variable keycloak_admin_user, else admin. A changed password is set with the former one."`
 	Tool          string                  `yaml:"tool" default:"terraform" doc:"Program that applies the module: terraform, or opentofu. It stays the same for a realm's whole life."`
 	ToolVersion   string                  `yaml:"toolVersion" doc:"Versions of it that may be used, such as \">= 1.9, < 2.0\"."`
 	Module        string                  `yaml:"module" required:"true" doc:"Folder of the Terraform module, beside the manifest."`
@@ -33,6 +35,7 @@ type Spec struct {
 	Allow         []string                `yaml:"allow" doc:"Types of resources, such as keycloak_role, that may be destroyed, replaced, and made anew without approval."`
 	MaxChanges    int                     `yaml:"maxChanges" doc:"A plan that changes more resources waits for approval. 0: any number. A first apply, which only creates, does not count."`
 	ApplyWindow   *Window                 `yaml:"applyWindow" doc:"When changes may be applied, those of a first apply too. Outside of it a plan waits, approved or not."`
+	Exports       int                     `yaml:"exports" default:"10" doc:"How many exports of a realm are kept in the component's folder (exports/REALM-TIME.json, 0600). One is made before a plan is applied that deletes or replaces; without it such a plan is not applied. It has clients, groups, roles and settings; no users, and secrets as stars. 0: none is made."`
 	Mode          string                  `yaml:"mode" default:"apply" enum:"apply,plan-only" doc:"plan-only: what is planned is shown and never applied."`
 
 	Position desired.Position
@@ -55,6 +58,7 @@ var (
 	_ desired.Validator = (*Spec)(nil)
 	_ desired.Outputter = (*Spec)(nil)
 	_ desired.Needer    = (*Spec)(nil)
+	_ desired.Setter    = (*Spec)(nil)
 )
 
 // Outputs are the module's outputs that the manifest names. Whether one is secret is the module's word (`sensitive`)
@@ -90,6 +94,12 @@ func (s *Spec) Validate(c *desired.Check) {
 	s.validateTool(c)
 	if s.Parallelism < 1 || s.Parallelism > 256 {
 		c.Errorf(s.Position, "parallelism must be between 1 and 256, not %d", s.Parallelism)
+	}
+	if s.Management < 1 || s.Management > 65535 {
+		c.Errorf(c.At("managementPort"), "managementPort must be between 1 and 65535, not %d", s.Management)
+	}
+	if s.Exports < 0 {
+		c.Errorf(c.At("exports"), "exports must not be negative")
 	}
 	folder := path.Clean(s.Module)
 	if s.Module == "" || c.Files == nil || c.Light {

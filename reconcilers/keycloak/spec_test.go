@@ -72,6 +72,8 @@ func TestSpecIsCheckedAgainstItsModule(t *testing.T) {
 		"a slip of a type":   {"outputs:", "allow: [keycloak_rol]\n      outputs:", `blueprint.yaml:14:15: allow: module realm has no resource of type "keycloak_rol", did you mean "keycloak_role"?`},
 		"both":               {"outputs:", "allow: [keycloak_role]\n      protect: [keycloak_role]\n      outputs:", `keycloak_role is protected and allowed at once`},
 		"negative":           {"outputs:", "maxChanges: -1\n      outputs:", `blueprint.yaml:14:19: maxChanges must not be negative`},
+		"no exports":         {"outputs:", "exports: -1\n      outputs:", `blueprint.yaml:14:16: exports must not be negative`},
+		"no port":            {"outputs:", "managementPort: 0\n      outputs:", `blueprint.yaml:14:23: managementPort must be between 1 and 65535, not 0`},
 		"no window":          {"outputs:", "applyWindow: {schedule: nightly}\n      outputs:", `blueprint.yaml:14:31: schedule "nightly" of applyWindow`},
 		"a vague window":     {"outputs:", "applyWindow: {schedule: '@every 1h'}\n      outputs:", `@every counts from nowhere`},
 		"never a window":     {"outputs:", "applyWindow: {schedule: 0 0 30 2 *}\n      outputs:", `it never opens`},
@@ -128,4 +130,18 @@ func TestApplyWindow(t *testing.T) {
 			require.True(t, at(c.next).Equal(next), "%s: %s", c.now, next)
 		}
 	}
+}
+
+func TestThePasswordIsSetByTheComponent(t *testing.T) {
+	spec := decode(t, "url: http://a\nmodule: realm\nvariables: {keycloak_admin_password: \"${ADMIN_PASSWORD}\", other: \"${OTHER}\"}\n")
+	require.Equal(t, []string{"ADMIN_PASSWORD"}, spec.Sets(nil))
+	require.Empty(t, decode(t, "url: http://a\nmodule: realm\n").Sets(nil))
+	scope := desired.NewScope(map[string]desired.Value{"ADMIN_PASSWORD": desired.Secret("third")}).WithFormer(map[string][]desired.Value{
+		"ADMIN_PASSWORD": {desired.Secret("second"), desired.Secret("third"), desired.Secret("first")}, "OTHER": {desired.Secret("x")},
+	})
+	variables := map[string]any{passwordVariable: "third", userVariable: "root"}
+	require.Equal(t, admin{user: "root", password: "third", former: []string{"second", "first"}}, adminOf(spec, variables, scope))
+	spec.AdminUser = "chief"
+	require.Equal(t, "chief", adminOf(spec, variables, scope).user)
+	require.Equal(t, admin{user: "admin"}, adminOf(&Spec{}, nil, scope), "nobody signs in")
 }

@@ -34,7 +34,7 @@ variable "undeclared" {
 provider "keycloak" {
   client_id = "admin-cli"
   url       = var.keycloak_url
-  username  = "admin"
+  username  = var.keycloak_admin_user
   password  = var.keycloak_admin_password
 
   client_timeout = 60
@@ -84,4 +84,9 @@ output "title" { value = keycloak_realm.this.display_name }
 output "client_secret" {
   value     = keycloak_openid_client.app.client_secret
   sensitive = true
+}
+
+variable "keycloak_admin_user" {
+  type    = string
+  default = "admin"
 }
