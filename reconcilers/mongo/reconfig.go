@@ -2,6 +2,7 @@ package mongo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -44,10 +45,11 @@ func (s *session) reconfigure(ctx context.Context, change func(c *config) (bool,
 			continue
 		}
 		if waitErr := pause(limited, retryEvery); waitErr != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
+			wait := &reconcilers.WaitError{For: "the configuration of " + s.want.set + " to be committed", Again: 5 * time.Second, Err: err}
+			if ctx.Err() != nil { // what it waited for is of use to people all the same
+				return errors.Join(ctx.Err(), wait)
 			}
-			return &reconcilers.WaitError{For: "the configuration of " + s.want.set + " to be committed", Again: 5 * time.Second, Err: err}
+			return wait
 		}
 	}
 }
