@@ -37,7 +37,7 @@ func TestServerFaultsLeaveTheLastGoodRevision(t *testing.T) {
 			b := newBed(t)
 			b.commit("Good", gitserver.Files{"fleet.yaml": "a: 1\n", "dir/b": "2\n"})
 			remote, err := gitremote.New(gitremote.Config{
-				URL: b.server.URL("fleet"), CAFile: b.server.CAFile(), Timeout: 600 * time.Millisecond,
+				URL: b.server.URL("fleet"), CAFile: b.server.CAFile(), Timeout: 2 * time.Second,
 				Username: b.server.Reader().Name, Password: b.server.Reader().Password,
 			})
 			require.NoError(t, err)
