@@ -310,21 +310,16 @@ func forewarned(t *testing.T, b *bed) {
 }
 
 // Who may not ask for the version gets none, and is not asked again; the realm is none the worse.
-func ownRealmsOnly(t *testing.T, b *bed) {
-	w, f, name := rotating(t, b, "first-Secret-11aa")
-	id := b.list(t, "/master/users?exact=true&username="+name)[0]["id"].(string)
-	roles := map[string]map[string]any{}
-	for _, role := range []string{"admin", "create-realm"} {
-		_, answer := b.admin(t, http.MethodGet, "/master/roles/"+role, nil)
-		var one map[string]any
-		require.NoError(t, json.Unmarshal(answer, &one))
-		roles[role] = one
-	}
-	at := "/master/users/" + id + "/role-mappings/realm"
-	status, _ := b.admin(t, http.MethodPost, at, []any{roles["create-realm"]})
-	require.Equal(t, http.StatusNoContent, status)
-	status, _ = b.admin(t, http.MethodDelete, at, []any{roles["admin"]})
-	require.Equal(t, http.StatusNoContent, status)
+func versionRefused(t *testing.T, b *bed) {
+	f := newFront(t, b)
+	w := f.through(t, b, "")
+	f.on(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/admin/serverinfo" {
+			return false
+		}
+		rw.WriteHeader(http.StatusForbidden)
+		return true
+	})
 	w.drive()
 	before := f.logins.Load()
 	observed, plan := w.look()

@@ -63,7 +63,7 @@ func TestKeycloak(t *testing.T) {
 		"a password that the server refuses":              refusedPassword,
 		"the server's version and whether it is ready":    serverItself,
 		"another image is judged":                         forewarned,
-		"an administrator of its own realms only":         ownRealmsOnly,
+		"the server does not tell its version":            versionRefused,
 		"a realm is exported before something is deleted": exported,
 		"who cannot export deletes nothing":               notExported,
 	} {
