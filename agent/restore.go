@@ -15,9 +15,34 @@ import (
 // instance first.
 func (a *Agent) Restorer(ctx context.Context, revision Revision, instance, component string) (reconcilers.Restorer, reconcilers.Target, error) {
 	none := reconcilers.Target{}
-	fleet, err := a.load(revision)
+	next, err := a.assigned(revision, instance)
 	if err != nil {
 		return nil, none, err
+	}
+	folders, err := placesOf(a.Dir, instance, sourceOf(next))
+	if err != nil {
+		return nil, none, err
+	}
+	p, _, missing, err := a.idle(ctx, next, folders)
+	if err = errors.Join(err, missing); err != nil {
+		return nil, none, err
+	}
+	found, err := oneThat[reconcilers.Restorer](p, component, "data can be restored")
+	if err != nil {
+		return nil, none, err
+	}
+	target, err := p.target(found)
+	if err != nil {
+		return nil, none, err
+	}
+	return found.engine.(reconcilers.Restorer), target, nil
+}
+
+// assigned gives an instance of this host as a revision has it. The error is an UnknownError when there is none of that name.
+func (a *Agent) assigned(revision Revision, instance string) (*assignment, error) {
+	fleet, err := a.load(revision)
+	if err != nil {
+		return nil, err
 	}
 	inst := fleet.Instances[instance]
 	if inst == nil || inst.Host != a.Host {
@@ -27,30 +52,22 @@ func (a *Agent) Restorer(ctx context.Context, revision Revision, instance, compo
 				have = append(have, name)
 			}
 		}
-		return nil, none, &UnknownError{Name: instance, Have: have}
+		return nil, &UnknownError{Name: instance, Have: have}
 	}
-	next := &assignment{revision: revision, fleet: fleet, instance: inst}
-	folders, err := placesOf(a.Dir, instance, sourceOf(next))
-	if err != nil {
-		return nil, none, err
-	}
-	p, _, missing, err := a.idle(ctx, next, folders)
-	if err = errors.Join(err, missing); err != nil {
-		return nil, none, err
-	}
+	return &assignment{revision: revision, fleet: fleet, instance: inst}, nil
+}
+
+// oneThat finds the component with an ability: the named one, or the only one there is. whose says what it can, for people.
+func oneThat[Ability any](p *pass, component, whose string) (*nodeRun, error) {
 	var found []*nodeRun
-	for _, node := range inst.Graph.Nodes {
-		n := p.nodes[node.ID]
-		if _, can := a.Reconcilers[node.Component.Kind].(reconcilers.Restorer); can && (component == "" || component == node.Component.Name) {
-			found = append(found, n)
+	for _, node := range p.instance.Graph.Nodes {
+		_, can := p.nodes[node.ID].engine.(Ability)
+		if can && node.Part == "" && (component == "" || component == node.Component.Name) {
+			found = append(found, p.nodes[node.ID])
 		}
 	}
 	if len(found) != 1 {
-		return nil, none, fmt.Errorf("%s has %d components whose data can be restored. Name one: --component NAME", instance, len(found))
+		return nil, fmt.Errorf("%s has %d components whose %s. Name one: --component NAME", p.instance.Name, len(found), whose)
 	}
-	target, err := p.target(found[0])
-	if err != nil {
-		return nil, none, err
-	}
-	return a.Reconcilers[target.Component.Kind].(reconcilers.Restorer), target, nil
+	return found[0], nil
 }

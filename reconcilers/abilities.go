@@ -54,6 +54,11 @@ type (
 		Overwrites(ctx context.Context, t Target, b BackupFile) ([]Overwrite, error)
 		Restore(ctx context.Context, t Target, b BackupFile) error
 	}
+	// Adopter tells how what is in the engine already and not in the component's state can be taken over. Called by an
+	// operator's command, with a copy of the component's folder (Target.CopyOf); it changes nothing.
+	Adopter interface {
+		Adoption(ctx context.Context, t Target) (Adoption, error)
+	}
 	// Outliner says what a component consists of by its manifest alone, for people who review a change where there is no
 	// host: the target has no Services, its scope has stand-ins in place of secrets and outputs, and Dir is a folder for
 	// this command only, the same for all instances of a component of this name. No engine is asked.
@@ -87,6 +92,29 @@ type Item struct {
 	Address    string
 	Attributes map[string]string // by path, as people may see them, as far as they are known
 	Lasting    bool              // data or identity: to take it away destroys, and waits for approval
+}
+
+// Adoption is what of a component is in the engine and not in its state. No secrets.
+type Adoption struct {
+	State   string     `json:"state"` // how the state is, for people: "empty", "lost: the state file is empty (0 bytes)", "12 resources"
+	Imports []Import   `json:"imports"`
+	Creates []Creation `json:"creates"`
+	Blocks  string     `json:"blocks"`          // the imports in the language of the engine
+	File    string     `json:"file"`            // the instance's manifest
+	Merge   string     `json:"merge,omitempty"` // what to merge into it to have the imports made; empty: there are none
+}
+
+// Import is one thing that would be taken over.
+type Import struct {
+	Address string   `json:"address"`
+	ID      string   `json:"id"`
+	Changes []string `json:"changes,omitempty"` // attributes that would be changed by that: the manifest has them otherwise
+}
+
+// Creation is one thing that would be made.
+type Creation struct {
+	Address string `json:"address"`
+	Over    bool   `json:"over"` // nothing imports its type: it is made over what may be there
 }
 
 // BackupFile is a backup on this host.

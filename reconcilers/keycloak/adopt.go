@@ -7,14 +7,16 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	tfjson "github.com/hashicorp/terraform-json"
 )
 
 // What a lost or cut off state held is still in the realm, and Terraform would only meet it with a 409. It is taken
-// over by `import` blocks. Their ids come from the plan's own values: each round of planning makes known what the
-// imports of the round before are, and so the parents of the next ones. Four rounds reach the depth of a realm.
+// over by `import` blocks. Their ids come from the plan's own values and from what the module's text refers to, so that one
+// plan mostly makes all of them known, and a second one takes them over. What stays unknown (a parent that is the result of
+// an expression) is known once the imports of the plan before are.
 
 // adoptFile has the import blocks of a plan that takes over.
 const adoptFile = "dive_agent_import.tf"
@@ -27,6 +29,23 @@ type adopter struct {
 	server *server
 	mine   func(address string) bool // what may be taken over
 	done   map[string]string         // address -> import id
+	ids    map[string]string         // address -> id, of what is in the state or was found
+	lists  map[string][]map[string]any
+}
+
+// newAdopter makes one that begins with import ids that are given.
+func newAdopter(s *server, state *tfState, given map[string]string, mine func(string) bool) *adopter {
+	a := &adopter{server: s, mine: mine, done: map[string]string{}, ids: state.ids(), lists: map[string][]map[string]any{}}
+	for address, id := range given {
+		a.found(address, id)
+	}
+	return a
+}
+
+// found remembers an import id. Its last part is what others refer to by `.id`.
+func (a *adopter) found(address, id string) {
+	a.done[address] = id
+	a.ids[address] = id[strings.LastIndex(id, "/")+1:]
 }
 
 // adopt plans until nothing more is found to take over. The import blocks stand in the working directory until
@@ -35,28 +54,17 @@ func (a *adopter) adopt(ctx context.Context, w *workspace, in *inputs, s *Spec) 
 	if err := a.server.signIn(ctx, in); err != nil {
 		return nil, err
 	}
-	a.done = map[string]string{}
 	for range adoptRounds {
-		if err := a.write(w); err != nil {
+		if err := w.writeImports(a.done); err != nil {
 			return nil, err
 		}
 		p, err := w.plan(ctx, in, s.Parallelism)
 		if err != nil || !p.changes {
 			return p, err
 		}
-		found := 0
-		for _, rc := range p.plan.ResourceChanges {
-			if !rc.Change.Actions.Create() || a.done[rc.Address] != "" || !a.mine(rc.Address) {
-				continue
-			}
-			id, err := a.find(ctx, rc)
-			if err != nil {
-				return nil, fmt.Errorf("look for %s in the realm: %w", rc.Address, err)
-			}
-			if id != "" {
-				a.done[rc.Address] = id
-				found++
-			}
+		found, err := a.search(ctx, p.plan)
+		if err != nil {
+			return nil, err
 		}
 		if found == 0 {
 			return p, nil
@@ -65,16 +73,46 @@ func (a *adopter) adopt(ctx context.Context, w *workspace, in *inputs, s *Spec) 
 	return nil, fmt.Errorf("the realm still has things to take over after %d rounds", adoptRounds)
 }
 
-func (a *adopter) write(w *workspace) error {
+// search looks for all that a plan would create, parents first, and says how many it found.
+func (a *adopter) search(ctx context.Context, plan *tfjson.Plan) (int, error) {
+	before := len(a.done)
+	for {
+		known := len(a.done)
+		for _, rc := range plan.ResourceChanges {
+			if !rc.Change.Actions.Create() || a.done[rc.Address] != "" || !a.mine(rc.Address) {
+				continue
+			}
+			id, err := a.find(ctx, plan, rc)
+			if err != nil {
+				return 0, fmt.Errorf("look for %s in the realm: %w", rc.Address, err)
+			}
+			if id != "" {
+				a.found(rc.Address, id)
+			}
+		}
+		if len(a.done) == known {
+			return known - before, nil
+		}
+	}
+}
+
+// writeImports puts import blocks in the working directory, in place of those that were there.
+func (w *workspace) writeImports(ids map[string]string) error {
 	name := filepath.Join(w.module, adoptFile)
-	if len(a.done) == 0 {
+	if len(ids) == 0 {
 		return removeIfThere(name)
 	}
-	var text strings.Builder
-	for _, address := range sortedKeys(a.done) {
-		fmt.Fprintf(&text, "import {\n  to = %s\n  id = %q\n}\n", address, a.done[address])
+	return write(name, []byte(importBlocks(ids)))
+}
+
+// importBlocks is the text of import blocks, by address.
+func importBlocks(ids map[string]string) string {
+	var blocks []string
+	for _, address := range sortedKeys(ids) {
+		id := strings.NewReplacer("${", "$${", "%{", "%%{").Replace(strconv.Quote(ids[address]))
+		blocks = append(blocks, fmt.Sprintf("import {\n  to = %s\n  id = %s\n}\n", address, id))
 	}
-	return write(name, []byte(text.String()))
+	return strings.Join(blocks, "\n")
 }
 
 func removeIfThere(name string) error {
@@ -94,10 +132,8 @@ func (x wish) text(name string) string {
 
 // find gives the import id of what a planned resource would collide with; "" when there is nothing, or when its
 // parents are not known yet, or when its type is simply created over what is there.
-func (a *adopter) find(ctx context.Context, rc *tfjson.ResourceChange) (string, error) {
-	after, _ := rc.Change.After.(map[string]any)
-	x := wish(after)
-	id, err := a.lookup(ctx, strings.TrimPrefix(rc.Type, "keycloak_"), x)
+func (a *adopter) find(ctx context.Context, plan *tfjson.Plan, rc *tfjson.ResourceChange) (string, error) {
+	id, err := a.lookup(ctx, strings.TrimPrefix(rc.Type, "keycloak_"), a.wishOf(plan, rc))
 	if errors.Is(err, errAbsent) {
 		return "", nil
 	}
@@ -162,8 +198,36 @@ func (a *adopter) lookup(ctx context.Context, kind string, x wish) (string, erro
 		return strings.Replace(id, "/", "/"+alias+"/", 1), err
 	case "authentication_subflow", "authentication_execution", "authentication_execution_config":
 		return a.step(ctx, realm, kind, x)
+	case "required_action":
+		return a.byName(ctx, realm, "alias", x.text("alias"), nil, "authentication", "required-actions")
+	case "group_roles":
+		return ofParent(realm, x, "group_id")
+	case "user_roles":
+		return ofParent(realm, x, "user_id")
 	}
 	return "", nil
+}
+
+// ofParent gives the import id of a list of roles: its group's or user's. One that is not the whole list is made beside what
+// is there.
+func ofParent(realm string, x wish, parent string) (string, error) {
+	if x["exhaustive"] == false || x.text(parent) == "" {
+		return "", nil
+	}
+	return realm + "/" + x.text(parent), nil
+}
+
+// list reads a list once: what collides with many resources stands in few of them.
+func (a *adopter) list(ctx context.Context, realm string, query url.Values, parts ...string) ([]map[string]any, error) {
+	key := strings.Join(append([]string{realm, query.Encode()}, parts...), "\n")
+	if list, known := a.lists[key]; known {
+		return list, nil
+	}
+	list, err := a.server.list(ctx, realm, query, parts...)
+	if err == nil {
+		a.lists[key] = list
+	}
+	return list, err
 }
 
 // byName gives realm/id of the one in a list that has the name.
@@ -174,12 +238,15 @@ func (a *adopter) byName(ctx context.Context, realm, key, name string, query url
 	if query == nil {
 		query = url.Values{"max": {"10000"}}
 	}
-	list, err := a.server.list(ctx, realm, query, parts...)
+	list, err := a.list(ctx, realm, query, parts...)
 	if err != nil {
 		return "", err
 	}
 	for _, one := range list {
 		if one[key] == name {
+			if key == "alias" && one["id"] == nil { // a required action is known by its alias
+				return realm + "/" + name, nil
+			}
 			return fmt.Sprintf("%s/%v", realm, one["id"]), nil
 		}
 	}
@@ -218,7 +285,7 @@ func (a *adopter) step(ctx context.Context, realm, kind string, x wish) (string,
 	if parent == "" {
 		return "", nil
 	}
-	steps, err := a.server.list(ctx, realm, nil, "authentication", "flows", parent, "executions")
+	steps, err := a.list(ctx, realm, nil, "authentication", "flows", parent, "executions")
 	if err != nil {
 		return "", err
 	}

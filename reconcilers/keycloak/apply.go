@@ -212,6 +212,12 @@ func (r *run) terraform(ctx context.Context) error {
 	if err := r.work.keepBegun(r.cut); err != nil {
 		return err
 	}
+	if r.plan.anew { // from here on the state is the one that this run begins
+		r.record.Serial, r.record.Lineage = 0, ""
+		if err := r.work.forget(r.deps.Clock.Now()); err != nil {
+			return err
+		}
+	}
 	r.record.Begun = r.in.digest
 	if err := r.work.keep(r.record); err != nil {
 		return err
@@ -221,8 +227,9 @@ func (r *run) terraform(ctx context.Context) error {
 	defer cancel()
 	failed := tf.ApplyJSON(limited, r.stream, tfexec.DirOrPlan(r.plan.file), tfexec.Parallelism(r.spec.Parallelism))
 	tf.SetStdout(nil)
-	_ = os.Chmod(r.work.state, 0o600)
-	_ = os.Chmod(r.work.state+".backup", 0o600)
+	if err := r.work.tighten(); err != nil {
+		r.target.Log.Warn("cannot keep the Terraform state from others", "error", err)
+	}
 	if failed != nil && ctx.Err() != nil && terminated(failed) {
 		_, err := keepCopy(r.work.state, r.work.copies)
 		return errors.Join(fmt.Errorf("%d of %d changes were made: %w", r.tally.done, r.tally.all, context.Cause(ctx)), err)
@@ -251,7 +258,7 @@ func (r *run) settle(failed error) error {
 		r.record.Stuck = nil
 	}
 	r.record.Inputs, r.record.Verified, r.record.Applied, r.record.Begun = r.in.digest, false, printOf(r.plan.changes), ""
-	r.record.Compared = r.deps.Clock.Now()
+	r.record.Compared, r.record.Adopt = r.deps.Clock.Now(), r.spec.Adopt
 	r.record.Last = &lastApply{At: r.record.Compared, Took: r.tally.now.Sub(r.tally.began), Changes: madeOf(r.plan.changes), Slowest: r.tally.slowest}
 	if err := r.work.keep(r.record); err != nil {
 		return err

@@ -2,11 +2,13 @@ package keycloak
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -169,7 +171,7 @@ func (w *world) source(folder string) {
 	script := fmt.Sprintf("#!/bin/sh\necho \"$1\" >>'%s'\nexec '%s' \"$@\"\n", w.calls, real)
 	require.NoError(w.t, os.WriteFile(w.tool, []byte(script), 0o755))
 	w.target = reconcilers.Target{
-		Instance:  &desired.Instance{Name: "deu"},
+		Instance:  &desired.Instance{Name: "deu", Position: desired.Position{File: "instances/deu.yaml"}},
 		Component: &desired.Component{Name: "identity", Kind: Kind.Name, Spec: w.spec},
 		Scope:     desired.NewScope(w.values),
 		SourceDir: snapshot, Dir: private, Services: w.bed.lab,
@@ -188,12 +190,15 @@ func (w *world) reconciler() *Reconciler {
 	return New(reconcilers.Deps{Clock: w.clock, Redact: redact, Terraform: tool, OpenTofu: tool})
 }
 
-func (w *world) processes() int {
+func (w *world) processes() int { return len(w.commands()) }
+
+// commands are the commands of the tool that were run.
+func (w *world) commands() []string {
 	data, err := os.ReadFile(w.calls)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		require.NoError(w.t, err)
 	}
-	return bytes.Count(data, []byte("\n"))
+	return strings.Fields(string(data))
 }
 
 // look observes and plans.
@@ -254,11 +259,26 @@ func (w *world) quiet() {
 		require.NotContains(w.t, w.said.String(), secret)
 	}
 	for _, name := range []string{"record.json", "terraform.tfstate", "key", "journal.jsonl"} {
-		info, err := os.Stat(filepath.Join(w.target.Dir, name))
-		require.NoError(w.t, err)
-		require.Equal(w.t, os.FileMode(0o600), info.Mode().Perm(), name)
+		require.FileExists(w.t, filepath.Join(w.target.Dir, name))
 	}
+	require.NoError(w.t, filepath.WalkDir(w.target.Dir, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() && (entry.Name() == ".terraform" || entry.Name() == "home") {
+			return cmp.Or(err, fs.SkipDir)
+		}
+		info, err := entry.Info()
+		require.NoError(w.t, err)
+		require.Zero(w.t, info.Mode().Perm()&0o077&^lockFileMode(name), "%s can be read by others", name)
+		return nil
+	}))
 	require.NoFileExists(w.t, filepath.Join(w.target.Dir, "module", variablesFile))
+}
+
+// lockFileMode is what Terraform's lock file, which has no secret, may be open to.
+func lockFileMode(name string) fs.FileMode {
+	if filepath.Base(name) == ".terraform.lock.hcl" {
+		return 0o077
+	}
+	return 0
 }
 
 // steps is a progress that a test can stop or listen to.
@@ -321,6 +341,13 @@ func (b *bed) admin(t *testing.T, method, path string, body any) (status int, an
 	answer, err = io.ReadAll(got.Body)
 	require.NoError(t, err)
 	return got.StatusCode, answer
+}
+
+func (b *bed) read(t *testing.T, path string, into any) {
+	t.Helper()
+	status, answer := b.admin(t, http.MethodGet, path, nil)
+	require.Equal(t, http.StatusOK, status)
+	require.NoError(t, json.Unmarshal(answer, into))
 }
 
 func (b *bed) list(t *testing.T, path string) []map[string]any {

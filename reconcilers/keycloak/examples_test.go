@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -146,6 +148,7 @@ func signIn(t *testing.T, w *world) {
 func takeOver(t *testing.T, w *world, resources int) {
 	w.spec.Adopt = true
 	w.source("../../examples/desired/blueprints/spoke")
+	begun := time.Now()
 	_, plan := w.look()
 	creates := 0
 	for _, c := range plan.Changes {
@@ -155,6 +158,11 @@ func takeOver(t *testing.T, w *world, resources int) {
 		}
 	}
 	require.Less(t, creates, resources/3, "what can be imported is imported")
+	_, err := w.reconciler().Apply(t.Context(), w.target, plan, &steps{})
+	require.NoError(t, err)
+	plans := slices.DeleteFunc(w.commands(), func(command string) bool { return command != "plan" })
+	t.Logf("%d resources taken over in %.1f s, init and %d plans included", resources-creates, time.Since(begun).Seconds(), len(plans))
+	require.LessOrEqual(t, len(plans), 3, "the parents are known by the module's text, not by a plan for each of their generations")
 	w.drive()
 }
 

@@ -2,7 +2,6 @@ package keycloak
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -125,18 +124,11 @@ func (l *look) policyOf(d diagnostic, text string) error {
 
 // conflictWay is the way out of a conflict: what to merge to take over what is there, as far as it can be found by its name.
 func (l *look) conflictWay() string {
-	const said = "Something of that name is in the realm and not in the Terraform state. "
-	if len(l.imports) == 0 {
-		return said + "Import it (`adopt: true` with an empty state), rename it, or remove it from the realm"
+	show := fmt.Sprintf("`dive-agent adopt %s` shows what of the realm can be imported", l.target.Instance.Name)
+	if len(l.met) == 0 {
+		return "Something of that name is in the realm and not in the Terraform state. " + show + ". Or rename it, or remove it from the realm"
 	}
-	line, _ := json.Marshal(map[string]any{"import": l.imports}) // plain texts
-	return said + "To take it over as it is, merge this into the module's folder as imports.tf.json: " + string(line) + ". Or rename it, or remove it from the realm"
-}
-
-// imported is one import block.
-type imported struct {
-	To string `json:"to"`
-	ID string `json:"id"`
+	return "To take over as it is what is in the realm under that name, merge " + l.mergeLine(importsField(l.met)) + ". Or rename it, or remove it from the realm. " + show
 }
 
 // findConflicts looks for what stood in the way of an apply, and for its import id. What cannot be found is left out.
@@ -156,15 +148,11 @@ func (r *run) findConflicts(ctx context.Context) {
 	if err == nil {
 		err = s.signIn(ctx, r.in)
 	}
-	a := &adopter{server: s, done: map[string]string{}}
-	for _, rc := range r.plan.plan.ResourceChanges {
-		if err != nil || !wanted[rc.Address] {
-			continue
-		}
-		var id string
-		if id, err = a.find(ctx, rc); id != "" {
-			r.imports = append(r.imports, imported{rc.Address, id})
-		}
+	if err == nil {
+		state, _ := readState(r.work.state) // has the ids of what this run made; without them less is found
+		a := newAdopter(s, state, nil, func(address string) bool { return wanted[address] })
+		_, err = a.search(ctx, r.plan.plan)
+		r.met = a.done
 	}
 	if err != nil {
 		r.target.Log.Warn("cannot look for what is in the realm already", "error", r.deps.Redact(err.Error()))

@@ -169,27 +169,6 @@ func oneTry(t *testing.T, b *bed) {
 	require.NoFileExists(t, filepath.Join(w.target.Dir, "refused.json"))
 }
 
-// What is in the realm already is Blocked with what to merge; merged, it is taken over.
-func conflicts(t *testing.T, b *bed) {
-	w := newWorld(t, b, "")
-	w.drive()
-	status, _ := b.admin(t, http.MethodPost, "/"+w.realm+"/roles", map[string]any{"name": "auditor"})
-	require.Equal(t, http.StatusCreated, status)
-	w.spec.Variables["roles"] = tree(t, "[reader, writer, auditor]")
-	err := w.apply()
-	var blocked *reconcilers.BlockedError
-	require.ErrorAs(t, err, &blocked)
-	require.Equal(t, "AlreadyThere", blocked.Reason)
-	require.Contains(t, blocked.Message, `keycloak_role.each["auditor"]`)
-	_, line, found := strings.Cut(blocked.Do, "imports.tf.json: ")
-	require.True(t, found, blocked.Do)
-	line, _, found = strings.Cut(line, ". Or")
-	require.True(t, found, blocked.Do)
-	require.NoError(t, os.WriteFile(filepath.Join(w.target.SourceDir, "realm", "imports.tf.json"), []byte(line), 0o600))
-	require.Equal(t, []string{`update keycloak_role.each["auditor"]`}, w.drive())
-	require.Equal(t, 1, strings.Count(w.picture(t), "roles auditor"))
-}
-
 // Somebody changes the realm between plan and approval: the digest is another one, and the plan that was approved cannot be
 // applied any more.
 func driftBeforeApproval(t *testing.T, b *bed) {

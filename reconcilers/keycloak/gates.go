@@ -123,10 +123,14 @@ func (l *look) asks(changes []reconcilers.Change) []string {
 		n++
 		first = first && c.Action == reconcilers.Create && !c.Destroys
 	}
-	if l.spec.MaxChanges == 0 || n <= l.spec.MaxChanges || first {
-		return nil
+	var why []string
+	if l.lost != nil && l.record.Adopt {
+		why = append(why, fmt.Sprintf("the Terraform state was lost (%v), and `adopt: true` stood in the manifest before that", l.lost))
 	}
-	return []string{fmt.Sprintf("%d changes, and maxChanges is %d", n, l.spec.MaxChanges)}
+	if l.spec.MaxChanges == 0 || n <= l.spec.MaxChanges || first {
+		return why
+	}
+	return append(why, fmt.Sprintf("%d changes, and maxChanges is %d", n, l.spec.MaxChanges))
 }
 
 func isOutput(c reconcilers.Change) bool { return strings.HasPrefix(c.Address, "output.") }
@@ -152,7 +156,11 @@ func (l *look) held(changes []reconcilers.Change) error {
 
 // mergeLine is what to merge to change a field of the component.
 func (l *look) mergeLine(field string) string {
-	return fmt.Sprintf("into %s: spec: {components: {%s: {%s}}}", l.target.Instance.Position.File, l.target.Component.Name, field)
+	return fmt.Sprintf("into %s: %s", l.target.Instance.Position.File, l.mergeText(field))
+}
+
+func (l *look) mergeText(field string) string {
+	return fmt.Sprintf("spec: {components: {%s: {%s}}}", l.target.Component.Name, field)
 }
 
 // countOf is "2 to create, 1 to update" of a plan's resources.

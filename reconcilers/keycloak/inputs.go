@@ -30,7 +30,11 @@ func gather(t reconcilers.Target, s *Spec, w *workspace) (*inputs, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.digest, err = digest(w.key, []any{in.variables, in.url, w.moduleHash, fileHash(w.tool.CLIConfig), w.tool.Path, w.toolVersion})
+	asked := []any{in.variables, in.url, w.moduleHash, fileHash(w.tool.CLIConfig), w.tool.Path, w.toolVersion}
+	if len(s.Imports) > 0 {
+		asked = append(asked, s.Imports)
+	}
+	in.digest, err = digest(w.key, asked)
 	return in, err
 }
 

@@ -42,6 +42,11 @@ func TestKeycloak(t *testing.T) {
 		"the modules of the examples":                     examples,
 		"a lost state is put back or blocked":             lostState,
 		"a realm that was there is taken over on request": adoption,
+		"what could be taken over is told":                adoptionTold,
+		"a lost state is begun anew by imports":           begunAnew,
+		"a conflict comes with its import":                conflicts,
+		"states that are not what was left":               strangeStates,
+		"locks of the state":                              locks,
 		"a realm that is gone waits":                      realmGone,
 		"a wrong password is blocked":                     wrongPassword,
 		"a module that does not converge is told once":    notConverging,
@@ -54,7 +59,6 @@ func TestKeycloak(t *testing.T) {
 		"the server goes":                                 serverGoes,
 		"the server errs":                                 serverErrs,
 		"one try of a wrong password":                     oneTry,
-		"a conflict comes with its import":                conflicts,
 		"drift between plan and approval":                 driftBeforeApproval,
 		"two agents":                                      twoAgents,
 		"a token that ended is asked for anew":            renewedToken,
@@ -225,7 +229,8 @@ func lostState(t *testing.T, b *bed) {
 	var blocked *reconcilers.BlockedError
 	require.ErrorAs(t, observed.Err, &blocked)
 	require.Equal(t, "StateLost", blocked.Reason)
-	require.Contains(t, blocked.Do, "adopt: true")
+	require.Contains(t, blocked.Do, "`dive-agent adopt deu` shows what of it can be imported")
+	require.Contains(t, blocked.Do, "merge into instances/deu.yaml: spec: {components: {identity: {adopt: true}}}")
 	require.Empty(t, plan.Changes)
 	require.Equal(t, before, w.processes(), "Terraform ran with a lost state")
 	require.Equal(t, w.realm, observed.Outputs["realm"].Text(), "what is known stays published")
@@ -251,6 +256,7 @@ func adoption(t *testing.T, b *bed) {
 	var blocked *reconcilers.BlockedError
 	require.ErrorAs(t, observed.Err, &blocked)
 	require.Equal(t, "RealmExists", blocked.Reason)
+	require.Contains(t, blocked.Do, "`dive-agent adopt deu`")
 	require.Empty(t, plan.Changes)
 
 	w.spec.Adopt = true

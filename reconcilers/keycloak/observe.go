@@ -54,25 +54,28 @@ type saved struct {
 	apply   *tfexec.Terraform
 	plan    *tfjson.Plan
 	changes []reconcilers.Change
+	anew    bool // the state begins anew: what was there is lost
 }
 
 // look is one observation under way.
 type look struct {
 	*Reconciler
-	target  reconcilers.Target
-	spec    *Spec
-	source  string
-	work    *workspace
-	record  *record
-	about   *serverRecord
-	module  moduleFiles
-	in      *inputs
-	server  *server
-	state   *tfState // nil when there is none
-	cut     *interruption
-	imports []imported // of what stood in the way of an apply
-	gone    bool       // a realm of the state is not on the server
-	notes   []string
+	target reconcilers.Target
+	spec   *Spec
+	source string
+	work   *workspace
+	record *record
+	about  *serverRecord
+	module moduleFiles
+	in     *inputs
+	server *server
+	state  *tfState // nil when there is none
+	cut    *interruption
+	gone   bool              // a realm of the state is not on the server
+	lost   error             // why the state is begun anew by imports
+	asked  bool              // a person asks what can be taken over
+	met    map[string]string // import ids of what stood in the way of an apply, by address
+	notes  []string
 }
 
 func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
@@ -280,6 +283,9 @@ func (l *look) underWay() error {
 
 // findState reads the state, or puts it back from a copy when it was lost.
 func (l *look) findState() error {
+	if err := l.work.tighten(); err != nil {
+		return err
+	}
 	state, err := readState(l.work.state)
 	reason := lost(state, err, l.record)
 	if reason == nil && state == nil && l.cut != nil && len(l.cut.begun) > 0 {
@@ -288,17 +294,28 @@ func (l *look) findState() error {
 	}
 	if reason == nil {
 		l.state = state
+		if state != nil && l.record.Serial > 0 && state.Serial > l.record.Serial && l.record.Begun == "" {
+			l.notes = append(l.notes, fmt.Sprintf("the Terraform state was written by something else: its serial went from %d to %d. It is compared with the realm, and taken as it is", l.record.Serial, state.Serial))
+		}
 		return nil
 	}
-	from, problem := restore(l.work, l.record, l.deps.Clock.Now())
-	if problem != nil && l.record.Serial == 0 && l.cut != nil {
+	problem, from := errors.New("the copies of it are another tool's"), ""
+	if l.record.tool() == l.spec.tool() {
+		from, problem = restore(l.work, l.record, l.deps.Clock.Now())
+	}
+	switch {
+	case problem == nil:
+	case l.record.Serial == 0 && l.cut != nil:
 		// Nothing was ever applied to an end, and what was begun is known.
 		return l.setAside()
-	}
-	if problem != nil {
+	case l.spec.Adopt || l.asked:
+		l.lost = reason
+		l.notes = append(l.notes, fmt.Sprintf("the Terraform state was lost (%v, and %v): what is in the realm is taken over", reason, problem))
+		return l.setAside()
+	default:
 		return &reconcilers.BlockedError{
 			Reason: "StateLost", Message: "the Terraform state of this realm is lost: " + reason.Error() + ", and " + problem.Error(),
-			Do: fmt.Sprintf("Put a copy of the state to %s (journal.jsonl beside it has the ids of all that was made), or move what is there away and merge `adopt: true` to take over the realm as it is. Nothing was changed", l.work.state),
+			Do: fmt.Sprintf("Put a copy of the state to %s (journal.jsonl beside it has the ids of all that was made), or take over the realm as it is. %s. Nothing was changed", l.work.state, l.adoptLine()),
 		}
 	}
 	l.notes = append(l.notes, fmt.Sprintf("the Terraform state was lost (%v) and put back from copy %s", reason, from))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,12 +13,9 @@ import (
 
 // plan asks Terraform, and takes over what is ours in the realm and missing in the state.
 func (l *look) plan(ctx context.Context) (*planned, error) {
-	if err := removeIfThere(filepath.Join(l.work.module, adoptFile)); err != nil {
-		return nil, err
-	}
+	given := l.imports()
 	if mine := l.mine(); mine != nil {
-		a := &adopter{server: l.server, mine: mine}
-		p, err := a.adopt(ctx, l.work, l.in, l.spec)
+		p, err := newAdopter(l.server, l.state, given, mine).adopt(ctx, l.work, l.in, l.spec)
 		switch {
 		case errors.Is(err, errRefused):
 			policy := l.wrongPassword(l.deps.Redact(err.Error()))
@@ -29,6 +25,9 @@ func (l *look) plan(ctx context.Context) (*planned, error) {
 		}
 		return p, err
 	}
+	if err := l.work.writeImports(given); err != nil {
+		return nil, err
+	}
 	p, err := l.work.plan(ctx, l.in, l.spec.Parallelism)
 	if err != nil {
 		return nil, l.failed("plan", p.stream, err)
@@ -36,11 +35,22 @@ func (l *look) plan(ctx context.Context) (*planned, error) {
 	return p, nil
 }
 
+// imports are those of the manifest that the state does not have.
+func (l *look) imports() map[string]string {
+	known, given := l.state.ids(), map[string]string{}
+	for address, id := range l.spec.Imports {
+		if _, there := known[address]; !there {
+			given[address] = id
+		}
+	}
+	return given
+}
+
 // mine says which resources may be taken over; nil when none may. After an apply that was cut off it is those which
-// were begun and did not get into the state. With `adopt` and no state it is all.
+// were begun and did not get into the state. With `adopt` and no state it is all, and all too for a person who asks.
 func (l *look) mine() func(string) bool {
 	empty := l.state == nil || l.state.managed() == 0
-	if l.spec.Adopt && empty {
+	if l.spec.Adopt && empty || l.asked {
 		return func(string) bool { return true }
 	}
 	if l.cut == nil || len(l.cut.begun) == 0 {
@@ -77,7 +87,7 @@ func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 		return l.inSync(now, nil)
 	}
 	print := printOf(changes)
-	if l.record.Inputs == l.in.digest && (!l.record.Verified && equal(print, l.record.Applied) || equal(print, l.record.Stuck)) {
+	if l.lost == nil && l.record.Inputs == l.in.digest && (!l.record.Verified && equal(print, l.record.Applied) || equal(print, l.record.Stuck)) {
 		l.record.Drift = sinceWhen(l.record.Drift, nil, now)
 		return l.inSync(now, print)
 	}
@@ -97,7 +107,7 @@ func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 	}
 	seen.changes, seen.content, seen.differences = changes, content, differencesOf(p, l.deps.Redact)
 	seen.asks, seen.held = l.asks(changes), l.held(changes)
-	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, apply: l.work.apply, changes: changes, plan: p.plan}
+	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, apply: l.work.apply, changes: changes, plan: p.plan, anew: l.lost != nil}
 	return nil
 }
 
@@ -116,7 +126,7 @@ func (l *look) foreign(ctx context.Context, p *planned) error {
 		if there {
 			return &reconcilers.BlockedError{
 				Reason: "RealmExists", Message: fmt.Sprintf("realm %s is on the server and not in the Terraform state of this component", name),
-				Do: "Merge `adopt: true` into the component to take it over as it is, or put the realm's state back. Nothing was changed",
+				Do: l.adoptLine() + ". Or put the realm's state back. Nothing was changed",
 			}
 		}
 	}
@@ -129,6 +139,7 @@ func (l *look) inSync(now time.Time, stuck []string) error {
 		l.record.take(l.state, l.work.toolName)
 	}
 	l.record.Inputs, l.record.Verified, l.record.Compared, l.record.Stuck, l.record.Applied, l.record.Begun = l.in.digest, true, now, stuck, nil, ""
+	l.record.Adopt = l.spec.Adopt
 	if err := l.work.keep(l.record); err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type Spec struct {
 	Drift         string                  `yaml:"drift" default:"correct" enum:"correct,report" doc:"What is done about changes that were not made by the module: correct puts them back; report tells of them, until the next change of the manifest or the module. A realm that is gone is never only reported."`
 	Parallelism   int                     `yaml:"parallelism" default:"20" doc:"How many resources Terraform works on at a time."`
 	Adopt         bool                    `yaml:"adopt" doc:"Import what is in the realm under the names that the module declares, when the state is empty. Without it a realm that is there already is Blocked. It signs in with the variables keycloak_admin_user (admin) and keycloak_admin_password."`
+	Imports       map[string]string       `yaml:"imports" doc:"What is in the realm already and not in the state, by the address that it has in the module: the ids with which Terraform imports it, as dive-agent adopt prints them. What the state has is left as it is."`
 	Timeout       desired.Duration        `yaml:"timeout" default:"20m" doc:"Limit of one apply."`
 	Protect       []string                `yaml:"protect" doc:"Types of resources, such as keycloak_realm, of which every change but a creation waits for the approval of exactly that plan: updates in place and corrections of drift too. What destroys or replaces waits in any case."`
 	Allow         []string                `yaml:"allow" doc:"Types of resources, such as keycloak_role, that may be destroyed, replaced, and made anew without approval."`
@@ -125,6 +126,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	}
 	s.validateAgainst(c, read.module)
 	s.validateGates(c, read.module)
+	s.validateImports(c, read.module)
 }
 
 // readResult is what readModule gives; instances of one blueprint share it.

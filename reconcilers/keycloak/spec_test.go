@@ -78,6 +78,10 @@ func TestSpecIsCheckedAgainstItsModule(t *testing.T) {
 		"a vague window":     {"outputs:", "applyWindow: {schedule: '@every 1h'}\n      outputs:", `@every counts from nowhere`},
 		"never a window":     {"outputs:", "applyWindow: {schedule: 0 0 30 2 *}\n      outputs:", `it never opens`},
 		"a short window":     {"outputs:", "applyWindow: {schedule: 0 2 * * *, duration: 5s}\n      outputs:", `an applyWindow of less than a minute is never used`},
+		"no address":         {"outputs:", "imports: {auditor: r/1}\n      outputs:", `blueprint.yaml:14:26: imports: "auditor" is not the address of a resource`},
+		"text as an address": {"outputs:", "imports: {'keycloak_role.a }': r/1}\n      outputs:", `is not the address of a resource`},
+		"import of no type":  {"outputs:", "imports: {keycloak_rol.a: r/1}\n      outputs:", `module realm has no resource of type "keycloak_rol", did you mean "keycloak_role"?`},
+		"no import id":       {"outputs:", "imports: {'keycloak_role.each[\"a\"]': ''}\n      outputs:", `has no import id`},
 		"no mode":            {"outputs:", "mode: dry\n      outputs:", `apply`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -95,9 +95,12 @@ func (s *tfState) managed() int {
 	return n
 }
 
-// addresses lists the managed instances as Terraform writes their addresses.
-func (s *tfState) addresses() map[string]bool {
-	all := map[string]bool{}
+// ids gives the managed instances' ids, by their addresses as Terraform writes them.
+func (s *tfState) ids() map[string]string {
+	all := map[string]string{}
+	if s == nil {
+		return all
+	}
 	for _, r := range s.Resources {
 		if r.Mode != "managed" {
 			continue
@@ -113,8 +116,17 @@ func (s *tfState) addresses() map[string]bool {
 			case float64:
 				address += fmt.Sprintf("[%d]", int(key))
 			}
-			all[address] = true
+			all[address], _ = instance.Attributes["id"].(string)
 		}
+	}
+	return all
+}
+
+// addresses lists the managed instances.
+func (s *tfState) addresses() map[string]bool {
+	all := map[string]bool{}
+	for address := range s.ids() {
+		all[address] = true
 	}
 	return all
 }
@@ -224,6 +236,28 @@ func restore(w *workspace, r *record, now time.Time) (string, error) {
 	}
 	_ = os.Remove(filepath.Join(w.module, "errored.tfstate"))
 	return strings.TrimSuffix(filepath.Base(best), ".tfstate"), nil
+}
+
+// tighten keeps the states from others: Terraform, and a hand that brings one, make them as their umask says.
+func (w *workspace) tighten() error {
+	copies, _ := filepath.Glob(filepath.Join(w.copies, "*.tfstate"))
+	aside, _ := filepath.Glob(w.state + ".*")
+	for _, name := range append(append(copies, aside...), w.state, filepath.Join(w.module, "errored.tfstate")) {
+		if err := os.Chmod(name, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget keeps the copies aside of a state that is begun anew: none of them is ever put in the new one's place.
+func (w *workspace) forget(now time.Time) error {
+	for _, name := range []string{w.copies, w.state + ".backup"} {
+		if err := os.Rename(name, fmt.Sprintf("%s.lost-%s", name, now.UTC().Format("20060102T150405.000"))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.MkdirAll(w.copies, 0o700)
 }
 
 func lostName(w *workspace, now time.Time) string {

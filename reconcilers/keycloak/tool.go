@@ -2,7 +2,9 @@ package keycloak
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 
@@ -67,6 +69,9 @@ func (l *look) sameTool() error {
 	r := l.record
 	if r.Serial == 0 || r.tool() == l.spec.tool() {
 		return nil
+	}
+	if _, err := os.Stat(l.work.state); errors.Is(err, fs.ErrNotExist) && l.spec.Adopt {
+		return nil // as it is told below
 	}
 	return &reconcilers.BlockedError{
 		Reason: "ToolChanged", Message: fmt.Sprintf("this realm was applied by %s, and the manifest says %s: neither reads the other's state and lock file for sure", r.tool(), l.spec.tool()),

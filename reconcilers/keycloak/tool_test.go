@@ -3,6 +3,8 @@ package keycloak
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -39,6 +41,13 @@ func ofOneTool(t *testing.T, b *bed) {
 	observed, plan = w.look()
 	require.NoError(t, observed.Err)
 	require.Empty(t, plan.Changes)
+
+	// On purpose, as the message says. That the program is the same one here is no matter: the agent does not know.
+	w.spec.Tool, w.spec.Adopt = map[string]string{terraform: opentofu, opentofu: terraform}[made], true
+	require.NoError(t, os.Remove(filepath.Join(w.target.Dir, "terraform.tfstate")))
+	for _, line := range w.drive() {
+		require.True(t, strings.HasPrefix(line, "update ") || strings.HasPrefix(line, "create output."), line)
+	}
 }
 
 func TestToolIsFoundInPathOrAtItsPath(t *testing.T) {
