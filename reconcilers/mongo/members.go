@@ -302,6 +302,10 @@ func (s *session) stepDown(ctx context.Context, host string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	s.thaw(ctx, host)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	s.memory.SteppedDown = s.r.deps.Clock.Now()
 	if err := s.memory.save(); err != nil {
 		return err
@@ -318,4 +322,23 @@ func (s *session) stepDown(ctx context.Context, host string) error {
 		return errors.Join(ctx.Err(), &reconcilers.WaitError{For: "another primary than " + host, Err: err})
 	}
 	return nil
+}
+
+// thaw lets members stand for election that were asked to step down here less than stepDownSeconds ago: there may be no other
+// heir. What somebody else froze stays so. One that does not take it is not waited for: the step-down tells whether it is
+// missed.
+func (s *session) thaw(ctx context.Context, but string) {
+	if s.r.deps.Clock.Now().Sub(s.memory.SteppedDown) >= settledTime {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, ownLimit)
+	defer cancel()
+	for _, m := range s.want.members {
+		if m.host == but || !m.electable() {
+			continue
+		}
+		if client, err := s.logInRoot(limited, m); err == nil {
+			_ = run(limited, client, adminDatabase, bson.D{{Key: "replSetFreeze", Value: 0}}, nil)
+		}
+	}
 }

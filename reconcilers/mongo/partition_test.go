@@ -103,3 +103,27 @@ func TestAgentOnTheMinoritySide(t *testing.T) {
 	users := fmt.Sprint(s.command(primaryOf(t, o), bson.D{{Key: "usersInfo", Value: "late"}}))
 	require.True(t, strings.Contains(users, "late"), users)
 }
+
+// The primary moves there and back within a minute: the member that stepped down is let stand again.
+func TestPrimaryMovesThereAndBack(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three[:2]...).run(three[:2]...)
+	r := reconciler(t)
+	first := primaryOf(t, s.settle(r))
+	none, one := 0.0, 1.0
+	moves := func(from string) string {
+		t.Helper()
+		for i := range s.spec.Members {
+			m := &s.spec.Members[i]
+			if m.Priority = &one; m.Service == from {
+				m.Priority = &none
+			}
+		}
+		return primaryOf(t, s.settle(r))
+	}
+	second := moves(first)
+	require.NotEqual(t, first, second)
+	began := time.Now()
+	require.Equal(t, first, moves(second))
+	require.Less(t, time.Since(began), 30*time.Second, "it does not stand by itself for a minute")
+}
