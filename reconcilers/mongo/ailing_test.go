@@ -138,10 +138,11 @@ func TestFormerMemberVotesWhenItHasCaughtUp(t *testing.T) {
 			return
 		}
 		testbed.Eventually(t, 20*time.Second, "the former member to serve", func() error {
-			if state := s.command(three[1], bson.D{{Key: "hello", Value: 1}}); state["secondary"] != true {
-				return fmt.Errorf("%v", state)
+			state, err := s.tryCommand(three[1], bson.D{{Key: "hello", Value: 1}}) // it closes connections on its way there
+			if err == nil && state["secondary"] != true {
+				err = fmt.Errorf("%v", state)
 			}
-			return nil
+			return err
 		})
 		s.command(three[1], bson.D{{Key: "fsync", Value: 1}, {Key: "lock", Value: true}})
 		insert()
@@ -188,7 +189,7 @@ func TestMemberWithAnotherClock(t *testing.T) {
 	fact := tr.told("has a clock that is 4 min ahead of the others'")
 	require.True(t, fact.Health)
 	require.Equal(t, "SECONDARY", fact.State)
-	require.Less(t, fact.Lag, 10*time.Second, "replication does not ask for the time of day")
+	require.Less(t, fact.Lag, time.Minute, "replication does not ask for the time of day")
 	tr.waits("clock that is 4 min ahead")
 	put("+0")
 	tr.goesOn()

@@ -249,11 +249,17 @@ func (s *set) connect(ctx context.Context, host, address string) (net.Conn, erro
 
 func (s *set) command(service string, command bson.D) bson.M {
 	s.t.Helper()
+	answer, err := s.tryCommand(service, command)
+	require.NoError(s.t, err, command[0].Key)
+	return answer
+}
+
+func (s *set) tryCommand(service string, command bson.D) (answer bson.M, err error) {
+	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 	defer cancel()
-	var answer bson.M
-	require.NoError(s.t, s.admin(service).Database("admin").RunCommand(ctx, command).Decode(&answer), command[0].Key)
-	return answer
+	err = s.admin(service).Database("admin").RunCommand(ctx, command).Decode(&answer)
+	return answer, err
 }
 
 // picture is the live state as the conformance suite compares it: the configuration's members, users, and documents.

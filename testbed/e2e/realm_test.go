@@ -17,7 +17,6 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
 
-	"dive-agent/agent"
 	"dive-agent/report"
 	"dive-agent/testbed"
 	"dive-agent/testbed/agenttest"
@@ -235,7 +234,7 @@ func (r *withRealm) adopted() {
 	require.Contains(t, out, "import {\n  to = keycloak_realm.this\n  id = \"life\"\n}\n")
 	require.Contains(t, out, "import {\n  to = keycloak_role.each[\"reader\"]\n  id = \"life/"+before["reader"]+"\"\n}\n")
 	require.Contains(t, out, "# To have it taken over as it is, merge into instances/one.yaml:\n#   spec: {components: {identity: {adopt: true}}}\n")
-	var told agent.Adoption
+	var told struct{ Imports, Creates []any }
 	require.NoError(t, json.Unmarshal([]byte(r.host.Do("adopt", "one", "--output", "json")), &told))
 	require.Len(t, told.Imports, 5)
 	require.Empty(t, told.Creates)
