@@ -152,7 +152,7 @@ func TestAWrongKeyfileOfOneMemberIsNamed(t *testing.T) {
 	m.untouched(before, "mongodb-2")
 
 	commit := m.Merge("And a change of all", withLabel(m.edited(stackFile, file+"mongo-keyfile", file+"other-keyfile")))
-	m.host.AwaitPhase(soon, "one", report.Blocked, commit)
+	m.host.AwaitPhase(5*soon, "one", report.Blocked, commit) // members that wait for it give up after three minutes
 	m.untouched(before, "mongodb-2")
 
 	commit = m.Merge("Mend it", m.good)
