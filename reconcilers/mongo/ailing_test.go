@@ -2,6 +2,7 @@ package mongo_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -70,6 +71,9 @@ func (tr *trial) told(sentences ...string) (fact reconcilers.MemberFacts) {
 				return nil
 			}
 		}
+		if err != nil && strings.Contains(err.Error(), "do not reach "+tr.ailing) {
+			return nil // it does so little that it counts as away
+		}
 		return fmt.Errorf("notes %q, %w", o.Facts.Notes, err)
 	})
 	return fact
@@ -89,7 +93,14 @@ func (tr *trial) waits(words string) {
 // goesOn waits until nothing is told any more and a roll goes on.
 func (tr *trial) goesOn() {
 	tr.t.Helper()
-	testbed.Eventually(tr.t, 2*time.Minute, "a turn for "+tr.other, tr.turn)
+	testbed.Eventually(tr.t, 2*time.Minute, "a turn for "+tr.other, func() error {
+		err := tr.turn()
+		var wait *reconcilers.WaitError
+		if errors.As(err, &wait) && strings.HasSuffix(wait.For, tr.other+":27017 is the primary") {
+			return nil // a clock that is put back may cost an election: the roll goes on with the others
+		}
+		return err
+	})
 	testbed.Eventually(tr.t, time.Minute, "no notes", func() error {
 		o, _, err := tr.pass(tr.r)
 		if len(o.Facts.Notes) > 0 {
