@@ -73,12 +73,13 @@ func (g *globals) plan(ctx context.Context, what, name string) error {
 	return g.tellPlan(previews, noInstance(h.config.Host))
 }
 
-// planOffline plans without a host: Terraform, where there is one in PATH, takes its configuration from TF_CLI_CONFIG_FILE.
+// planOffline plans without a host: Terraform or OpenTofu, where it is in PATH, takes its configuration from TF_CLI_CONFIG_FILE.
 func (g *globals) planOffline(ctx context.Context, f planFlags) error {
 	log := newLogger(g.streams, "warn", secrets.NewRedactor())
+	tool := reconcilers.Terraform{CLIConfig: os.Getenv("TF_CLI_CONFIG_FILE")}
 	engines, err := all.Registry.Make(reconcilers.Deps{
 		Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: log, Redact: func(text string) string { return text },
-		Terraform: reconcilers.Terraform{CLIConfig: os.Getenv("TF_CLI_CONFIG_FILE")},
+		Terraform: tool, OpenTofu: tool,
 	})
 	if err != nil {
 		return err

@@ -45,3 +45,31 @@ func TestPlanOffline(t *testing.T) {
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, said, "--base goes with --offline")
 }
+
+// Whichever tool a manifest names is run with the configuration that the environment names.
+func TestPlanOfflineHandsOnTheToolsConfiguration(t *testing.T) {
+	bin, fleet := t.TempDir(), t.TempDir()
+	t.Setenv("PATH", bin+":/bin:/usr/bin")
+	t.Setenv("TF_CLI_CONFIG_FILE", filepath.Join(bin, "mirror.rc"))
+	told := filepath.Join(bin, "told")
+	for _, name := range []string{"terraform", "tofu"} {
+		script := "#!/bin/sh\necho \"" + name + " $TF_CLI_CONFIG_FILE\" >>'" + told + "'\nexit 1\n"
+		require.NoError(t, os.WriteFile(filepath.Join(bin, name), []byte(script), 0o700))
+	}
+	require.NoError(t, os.CopyFS(fleet, os.DirFS("../../examples/desired")))
+	blueprint := filepath.Join(fleet, "blueprints/spoke/blueprint.yaml")
+	manifest, err := os.ReadFile(blueprint)
+	require.NoError(t, err)
+	for tool, program := range map[string]string{"terraform": "terraform", "opentofu": "tofu"} {
+		require.NoError(t, os.WriteFile(blueprint, []byte(strings.Replace(string(manifest), "kind: Keycloak\n", "kind: Keycloak\n      tool: "+tool+"\n", 1)), 0o600))
+		require.NoError(t, os.WriteFile(told, nil, 0o600))
+		code, _, said := do(t, "plan", "--offline", fleet, "--instance", "deu")
+		require.Equal(t, exitPending, code, said)
+		runs, err := os.ReadFile(told)
+		require.NoError(t, err)
+		require.NotEmpty(t, runs, tool)
+		for _, line := range strings.Split(strings.TrimSpace(string(runs)), "\n") {
+			require.Equal(t, program+" "+filepath.Join(bin, "mirror.rc"), line)
+		}
+	}
+}
