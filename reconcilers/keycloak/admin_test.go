@@ -2,6 +2,7 @@ package keycloak
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -35,8 +36,8 @@ func (b *bed) administrator(t *testing.T, name, password string) {
 	status, _ = b.admin(t, http.MethodPost, "/master/users/"+id+"/role-mappings/realm", []any{role})
 	require.Equal(t, http.StatusNoContent, status)
 	t.Cleanup(func() {
-		if s, err := newServer(b.url, ""); err == nil && s.login(t.Context(), "admin", adminPassword) == nil {
-			_ = s.call(t.Context(), http.MethodDelete, nil, nil, nil, "realms", master, "users", id)
+		if s, err := newServer(b.url, ""); err == nil && s.login(context.Background(), "admin", adminPassword) == nil {
+			_ = s.call(context.Background(), http.MethodDelete, nil, nil, nil, "realms", master, "users", id)
 		}
 	})
 }

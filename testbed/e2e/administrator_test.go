@@ -103,13 +103,16 @@ func TestThePasswordOfKeycloaksAdministratorIsRotated(t *testing.T) {
 	require.NotContains(t, log, string(next))
 	require.Contains(t, log, "administrator admin")
 
-	engine := s.engine
-	_, err = engine.ImageTag(t.Context(), client.ImageTagOptions{Source: image, Target: "dive-testbed/" + s.project + ":25.0.6"})
+	older := "dive-testbed/" + s.project + ":25.0.6"
+	_, err = s.engine.ImageTag(t.Context(), client.ImageTagOptions{Source: image, Target: older})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		_, _ = engine.ImageRemove(t.Context(), "dive-testbed/"+s.project+":25.0.6", client.ImageRemoveOptions{})
+		ctx, cancel := cleanupContext()
+		defer cancel()
+		_, err := s.engine.ImageRemove(ctx, older, client.ImageRemoveOptions{})
+		require.NoError(t, err)
 	})
-	bad := s.Merge("Name an older Keycloak", map[string]string{"blueprints/small/compose.yaml": compose("dive-testbed/" + s.project + ":25.0.6")})
+	bad := s.Merge("Name an older Keycloak", map[string]string{"blueprints/small/compose.yaml": compose(older)})
 	status := h.AwaitPhase(2*soon, "one", report.Blocked, bad)
 	require.Contains(t, why(status), "Keycloak 26.4.7 has migrated its database, on which 25.0.6 does not run")
 	require.Equal(t, after, s.running())

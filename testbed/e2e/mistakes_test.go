@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -170,7 +171,7 @@ func TestAWrongPasswordIsNamedBeforeAMemberIsTouched(t *testing.T) {
 	secret := w.secret("MONGO_PASSWORD")
 	c, err := w.client("admin", "MONGO_PASSWORD", numbered(3)...)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = c.Disconnect(t.Context()) })
+	t.Cleanup(func() { _ = c.Disconnect(context.Background()) })
 	set := func(password string) {
 		t.Helper()
 		require.NoError(t, c.Database("admin").RunCommand(t.Context(), bson.D{{Key: "updateUser", Value: "admin"}, {Key: "pwd", Value: password}}).Err())
