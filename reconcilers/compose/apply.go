@@ -297,7 +297,10 @@ func (r *Reconciler) commit(ctx context.Context, st *serviceState, id string) (r
 func (r *Reconciler) failed(ctx context.Context, st *serviceState, bad *fault, progress reconcilers.Progress) error {
 	logs := r.tail(ctx, st)
 	if st.oneShot || st.known() {
-		return fmt.Errorf("%w%s", bad, quoted(logs))
+		return fmt.Errorf("%w%s", errors.Join(bad, st.noteEnd(r.clock.Now(), bad)), quoted(logs))
+	}
+	if st.endedLike(r.clock.Now(), bad) {
+		return fmt.Errorf("%w, as it did before it was changed%s", bad, quoted(logs))
 	}
 	rejected := &reconcilers.RejectedError{Message: bad.message, Err: bad.err, Logs: logs}
 	good, err := st.readGood()

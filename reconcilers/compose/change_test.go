@@ -354,6 +354,47 @@ services:
 	require.NotEqual(t, web.State.StartedAt, w.inspect("web").State.StartedAt)
 }
 
+// What fails any version may let the old one run for a while when it is put back, as a disk does on which a little is free
+// again: a newer version that fails as the old one did a short time ago is not to blame either.
+func TestWhatFailedBeforeTheRevisionIsNoFaultOfIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `
+services:
+  web:
+    image: "${IMAGE}"
+    init: true
+    command: [bash, -c, "test ! -e /disk/full || test $$LABEL = first -a -e /disk/lasts || exit $$(cat /disk/full); ${RUN}"]
+    environment: ["LABEL"]
+    volumes: ["${DISK}:/disk:ro"]
+`)
+	disk := t.TempDir()
+	put := func(name, content string) {
+		t.Helper()
+		require.NoError(t, os.WriteFile(filepath.Join(disk, name), []byte(content), 0o600))
+	}
+	w.set("DISK", disk)
+	w.set("LABEL", "first")
+	w.up("web")
+	put("full", "14")
+	_, err := w.engine.ContainerKill(t.Context(), w.inspect("web").ID, client.ContainerKillOptions{Signal: "KILL"})
+	require.NoError(t, err)
+	require.EqualError(t, w.try("web"), `service web exited with 14; its last words: "serving"`)
+	put("lasts", "")
+
+	w.set("LABEL", "second")
+	err = w.try("web")
+	require.ErrorContains(t, err, "service web exited with 14, as it did before it was changed")
+	var r *reconcilers.RejectedError
+	require.False(t, errors.As(err, &r))
+	put("full", "15")
+	require.ErrorAs(t, w.try("web"), &r, "another fault is the revision's own")
+	require.Equal(t, "service web exited with 15", r.Message)
+	require.Contains(t, w.inspect("web").Config.Env, "LABEL=first")
+	require.NoError(t, os.Remove(filepath.Join(disk, "full")))
+	w.up("web")
+	require.Contains(t, w.inspect("web").Config.Env, "LABEL=second")
+}
+
 // A disk that is full, and the like, fails the old version as well as the new one: the revision is tried again, and comes to
 // run when there is room.
 func TestWhatFailsAnyVersionIsNoFaultOfTheRevision(t *testing.T) {

@@ -32,6 +32,7 @@ type record struct {
 	Parents    map[string]string `json:"parents,omitempty"` // service whose restart restarts this one -> container ID
 	Good       *goodMark         `json:"good,omitempty"`
 	Refused    string            `json:"refused,omitempty"` // image ID that did not become healthy under the present definition
+	Ended      *ended            `json:"ended,omitempty"`
 }
 
 // pending is a change that was begun and of which it is not known yet whether it is good.
@@ -48,6 +49,16 @@ type goodMark struct {
 	ImageID   string `json:"imageID"`
 	Written   string `json:"written"` // digest of what the revision said of it
 }
+
+// ended tells how the last good version failed.
+type ended struct {
+	At      time.Time `json:"at"`
+	Message string    `json:"message"`
+}
+
+// endedLately is for how long a failure of the last good version speaks for a newer one that fails alike. It is longer than
+// the longest pause between two tries.
+const endedLately = 30 * time.Minute
 
 func readRecord(path string) (record, error) {
 	var rec record

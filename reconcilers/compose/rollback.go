@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/compose/v5/pkg/api"
 	"github.com/moby/moby/api/types/container"
@@ -164,6 +165,22 @@ func (st *serviceState) readGood() (*good, error) {
 		return nil, err
 	}
 	return &g, nil
+}
+
+// noteEnd remembers how the version that was good fails now.
+func (st *serviceState) noteEnd(now time.Time, bad *fault) error {
+	if !st.known() {
+		return nil
+	}
+	st.record.Ended = &ended{At: now, Message: bad.message}
+	return st.record.write(st.recordPath(st.name))
+}
+
+// endedLike says whether the version that was good failed in the same way a short time ago: what is wrong is around the
+// service. One that ends now and then, as with a full disk, may look well for long enough when it is put back.
+func (st *serviceState) endedLike(now time.Time, bad *fault) bool {
+	e := st.record.Ended
+	return e != nil && e.Message == bad.message && now.Sub(e.At) < endedLately
 }
 
 // putBack makes the last good version again, in place of what is there, and waits until it is ready. When the call is
