@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -79,15 +80,21 @@ func (tr *trial) told(sentences ...string) (fact reconcilers.MemberFacts) {
 	return fact
 }
 
-// waits holds a roll to waiting for the ailing member, which is named.
+// waits holds a roll to waiting for the ailing member, which is named with what is wrong with it: at last, since one that was
+// started anew has to catch up first.
 func (tr *trial) waits(words string) {
 	tr.t.Helper()
-	err := tr.turn()
-	var wait *reconcilers.WaitError
-	require.ErrorAs(tr.t, err, &wait)
-	require.Contains(tr.t, wait.For, tr.ailing+":27017 to ")
-	require.Regexp(tr.t, words, wait.For)
-	require.Contains(tr.t, wait.For, "before "+tr.other+":27017 is restarted")
+	testbed.Eventually(tr.t, time.Minute, "a roll that waits for "+words, func() error {
+		err := tr.turn()
+		var wait *reconcilers.WaitError
+		require.ErrorAs(tr.t, err, &wait)
+		require.Contains(tr.t, wait.For, tr.ailing+":27017 to ")
+		require.Contains(tr.t, wait.For, "before "+tr.other+":27017 is restarted")
+		if !regexp.MustCompile(words).MatchString(wait.For) {
+			return err
+		}
+		return nil
+	})
 }
 
 // goesOn waits until nothing is told any more and a roll goes on.
