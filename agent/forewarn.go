@@ -14,17 +14,15 @@ func (p *pass) forewarn(n *nodeRun) (words []string, err error) {
 	if !slices.ContainsFunc(n.plan.Changes, func(c reconcilers.Change) bool { return c.Image != "" }) {
 		return nil, nil
 	}
-	for _, node := range p.instance.Graph.Nodes {
-		one := p.nodes[node.ID]
-		knows, ok := one.engine.(reconcilers.Forewarner)
-		if !ok || !livesOn(one, n) {
+	for _, one := range able[reconcilers.Forewarner](p) {
+		if !livesOn(one, n) {
 			continue
 		}
 		target, err := p.target(one)
 		if err != nil {
 			return nil, err
 		}
-		more, err := knows.Forewarn(target, reconcilers.Turn{Part: n.node.Part, Changes: n.plan.Changes})
+		more, err := one.engine.(reconcilers.Forewarner).Forewarn(target, reconcilers.Turn{Part: n.node.Part, Changes: n.plan.Changes})
 		if err != nil {
 			return nil, err
 		}

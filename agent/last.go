@@ -9,10 +9,10 @@ import (
 // Some changes are made last: a container whose service left the stack may run a member that the replica set still counts
 // on, and a set that loses several at once has no majority. It goes when the set has let it go.
 
-// withoutLast is a node's plan without the changes that are made last, as long as there is a Roller that is not in sync.
+// withoutLast is a node's plan without the changes that are made last, until applyLast, where there is a Roller.
 func (p *pass) withoutLast(n *nodeRun) reconcilers.Plan {
 	plan := n.plan
-	if n.late || len(p.allRollers()) == 0 {
+	if p.last || len(able[reconcilers.Roller](p)) == 0 {
 		return plan
 	}
 	plan.Changes = nil
@@ -28,25 +28,16 @@ func (p *pass) withoutLast(n *nodeRun) reconcilers.Plan {
 
 // applyLast steps the nodes once more that have changes to make last, unless a Roller is in trouble: a later pass does it then.
 func (p *pass) applyLast(ctx context.Context) {
-	for _, roller := range p.allRollers() {
+	for _, roller := range able[reconcilers.Roller](p) {
 		if roller.err != nil {
 			return
 		}
 	}
+	p.last = true
 	for _, node := range p.instance.Graph.Nodes {
 		if n := p.nodes[node.ID]; n.late && n.err == nil && ctx.Err() == nil {
 			n.err = p.step(ctx, n)
 			p.finish(ctx, n)
 		}
 	}
-}
-
-// allRollers are the instance's nodes that have a say in when a part is interrupted.
-func (p *pass) allRollers() (list []*nodeRun) {
-	for _, node := range p.instance.Graph.Nodes {
-		if _, ok := p.nodes[node.ID].engine.(reconcilers.Roller); ok {
-			list = append(list, p.nodes[node.ID])
-		}
-	}
-	return list
 }

@@ -47,6 +47,7 @@ type pass struct {
 	passOptions
 	nodes map[string]*nodeRun
 	began time.Time
+	last  bool // all else is done: what is made last is made now
 
 	mu      sync.Mutex                          // guards what follows, and what of each node says so; no other lock is taken under it
 	outputs map[string]map[string]desired.Value // component -> output -> value
@@ -93,6 +94,16 @@ func newPass(o passOptions) *pass {
 		}
 	}
 	return p
+}
+
+// able are the nodes whose reconcilers have an ability, in the graph's order.
+func able[Ability any](p *pass) (list []*nodeRun) {
+	for _, node := range p.instance.Graph.Nodes {
+		if _, can := p.nodes[node.ID].engine.(Ability); can {
+			list = append(list, p.nodes[node.ID])
+		}
+	}
+	return list
 }
 
 // views gives all nodes as they are now, in the graph's order.

@@ -11,8 +11,7 @@ import (
 )
 
 // Restorer finds the component of an instance of this host whose data a backup can bring back: the named one, or the only
-// one there is. It changes nothing; who restores reserves the
-// instance first.
+// one there is. It changes nothing; who restores reserves the instance first.
 func (a *Agent) Restorer(ctx context.Context, revision Revision, instance, component string) (reconcilers.Restorer, reconcilers.Target, error) {
 	none := reconcilers.Target{}
 	next, err := a.assigned(revision, instance)
@@ -59,13 +58,9 @@ func (a *Agent) assigned(revision Revision, instance string) (*assignment, error
 
 // oneThat finds the component with an ability: the named one, or the only one there is. whose says what it can, for people.
 func oneThat[Ability any](p *pass, component, whose string) (*nodeRun, error) {
-	var found []*nodeRun
-	for _, node := range p.instance.Graph.Nodes {
-		_, can := p.nodes[node.ID].engine.(Ability)
-		if can && node.Part == "" && (component == "" || component == node.Component.Name) {
-			found = append(found, p.nodes[node.ID])
-		}
-	}
+	found := slices.DeleteFunc(able[Ability](p), func(n *nodeRun) bool {
+		return n.node.Part != "" || component != "" && component != n.node.Component.Name
+	})
 	if len(found) != 1 {
 		return nil, fmt.Errorf("%s has %d components whose %s. Name one: --component NAME", p.instance.Name, len(found), whose)
 	}

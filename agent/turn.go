@@ -76,14 +76,7 @@ func interrupts(c reconcilers.Change) bool { return c.Interrupts }
 
 // rollers are the nodes that live on n and have a say in when it is interrupted, in the graph's order.
 func (p *pass) rollers(n *nodeRun) []*nodeRun {
-	var list []*nodeRun
-	for _, node := range p.instance.Graph.Nodes {
-		one := p.nodes[node.ID]
-		if _, ok := one.engine.(reconcilers.Roller); ok && livesOn(one, n) {
-			list = append(list, one)
-		}
-	}
-	return list
+	return slices.DeleteFunc(able[reconcilers.Roller](p), func(one *nodeRun) bool { return !livesOn(one, n) })
 }
 
 func livesOn(one, n *nodeRun) bool {
