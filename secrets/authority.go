@@ -3,9 +3,7 @@ package secrets
 import (
 	"bytes"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 
 	"dive-agent/desired"
 )
@@ -34,13 +32,9 @@ func bundleOf(value []byte) (b bundle) {
 }
 
 // bothAuthorities is what an authority has to hold so that another takes its place.
-func (e *ensuring) bothAuthorities(name string, value []byte) ([]byte, error) {
+func (e *ensuring) bothAuthorities(name string, present, value []byte) ([]byte, error) {
 	if _, err := readAuthority(value); err != nil {
 		return nil, fmt.Errorf("secret %s of %s is an authority: %w", name, e.instance, err)
-	}
-	present, err := readFile(e.valuePath(name))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read secret %s of %s: %w", name, e.instance, err)
 	}
 	have, err := readAuthority(present)
 	if err != nil || !e.now().Before(have.cert.NotAfter) || bytes.Equal(present, value) {
@@ -87,7 +81,7 @@ func (e *ensuring) renewAuthorities(specs []desired.SecretSpec) (made []string, 
 		}
 		next, err := e.generate(spec)
 		if err != nil {
-			return nil, fmt.Errorf("make secret %s of %s: %w", spec.Name, e.instance, err)
+			return nil, err
 		}
 		if err := e.replace(spec.Name, next); err != nil {
 			return nil, err

@@ -41,22 +41,17 @@ func newAuthority(c desired.Certificate, random io.Reader, now time.Time) ([]byt
 	return signed(template, nil)
 }
 
-// readAuthority reads the value of a ca.
+// readAuthority reads the value of a ca. What a parser says is dropped: it may quote the PEM, which may be a key.
 func readAuthority(value []byte) (authority, error) {
 	pair, err := tls.X509KeyPair(value, value)
 	if err != nil {
-		return authority{}, fmt.Errorf("it is no key and certificate in PEM: %w", withoutContent(err))
+		return authority{}, errors.New("it is no key and certificate in PEM: it cannot be read, or key and certificate do not belong together")
 	}
 	signer, ok := pair.PrivateKey.(crypto.Signer)
 	if !ok || !pair.Leaf.IsCA {
 		return authority{}, errors.New("its certificate is not one of an authority")
 	}
 	return authority{pair.Leaf, signer}, nil
-}
-
-// withoutContent keeps what a parser says and drops what it may have quoted: a PEM may be a key.
-func withoutContent(error) error {
-	return errors.New("it cannot be read, or key and certificate do not belong together")
 }
 
 // certificates gives the certificates of a PEM, without anything else that is in it.
@@ -221,12 +216,8 @@ func (e *ensuring) issueAll(specs []desired.SecretSpec) (made []string, err erro
 	return made, nil
 }
 
-// endOf is until when the certificate in a secret is valid; zero when it cannot be read.
-func (s *Store) endOf(name string) time.Time {
-	value, err := readFile(s.valuePath(name))
-	if err != nil {
-		return time.Time{}
-	}
+// endOf is until when the certificate in a value is valid; zero when it cannot be read.
+func endOf(value []byte) time.Time {
 	pair, err := tls.X509KeyPair(value, value)
 	if err != nil {
 		return time.Time{}

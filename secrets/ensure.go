@@ -118,14 +118,14 @@ func (e *ensuring) survey(specs []desired.SecretSpec) error {
 		if err := checkSpec(spec); err != nil {
 			return err
 		}
-		value, err := readFile(e.valuePath(spec.Name))
+		value, err := e.read(spec.Name)
 		switch {
 		case err == nil && len(value) > 0:
 			err = e.adopt(spec, value)
 		case err == nil || errors.Is(err, fs.ErrNotExist):
 			err = e.mayMake(spec)
 		default:
-			return fmt.Errorf("read secret %s of %s: %w", spec.Name, e.instance, err)
+			return err
 		}
 		var resolvable Resolvable
 		if err != nil && !errors.As(err, &resolvable) {
@@ -209,7 +209,7 @@ func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 		}
 		value, err := e.generate(spec)
 		if err != nil {
-			return Result{}, fmt.Errorf("make secret %s of %s: %w", spec.Name, e.instance, err)
+			return Result{}, err
 		}
 		if err := e.keep(spec.Name, kindOf(spec), value); err != nil {
 			return Result{}, err
@@ -247,11 +247,16 @@ func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 	return out, nil
 }
 
-func (e *ensuring) generate(spec desired.SecretSpec) ([]byte, error) {
+func (e *ensuring) generate(spec desired.SecretSpec) (value []byte, err error) {
 	if isAuthority(spec) {
-		return newAuthority(*spec.Certificate, e.random, e.now())
+		value, err = newAuthority(*spec.Certificate, e.random, e.now())
+	} else {
+		value, err = generate(*spec.Generate, e.random)
 	}
-	return generate(*spec.Generate, e.random)
+	if err != nil {
+		return nil, fmt.Errorf("make secret %s of %s: %w", spec.Name, e.instance, err)
+	}
+	return value, nil
 }
 
 // keep writes a value and notes it for the manifest.

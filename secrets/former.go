@@ -36,12 +36,12 @@ func (s *Store) readFormer(name string) (values [][]byte, err error) {
 
 // retire keeps the value that is to be replaced, durably before it is. Under the lock.
 func (s *Store) retire(name string, next []byte) error {
-	present, err := readFile(s.valuePath(name))
+	present, err := s.read(name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && (len(present) == 0 || bytes.Equal(present, next)) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("read secret %s of %s: %w", name, s.instance, err)
+		return err
 	}
 	values, err := s.readFormer(name)
 	if err != nil {

@@ -2,9 +2,7 @@ package secrets
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"dive-agent/desired"
@@ -21,14 +19,10 @@ import (
 
 // bothKeys is what a key file has to hold so that a key takes the present one's place. One at a time: as long as a server
 // may run with a file before the present one, a third key would shut it out.
-func (e *ensuring) bothKeys(name string, value []byte) ([]byte, error) {
+func (e *ensuring) bothKeys(name string, present, value []byte) ([]byte, error) {
 	next := desired.KeysOf(string(value))
 	if err := desired.CheckKeys(next); err != nil {
 		return nil, fmt.Errorf("secret %s of %s is a key that servers share: %w", name, e.instance, err)
-	}
-	present, err := readFile(e.valuePath(name))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read secret %s of %s: %w", name, e.instance, err)
 	}
 	have := desired.KeysOf(string(present))
 	if desired.CheckKeys(have) != nil || bytes.Equal(present, value) {
@@ -73,11 +67,7 @@ func stepOf(keys []string) string {
 }
 
 // replaced says how far a new value is in taking the former one's place.
-func (s *Store) replaced(known entry, name string) (string, error) {
-	present, err := readFile(s.valuePath(name))
-	if err != nil {
-		return "", fmt.Errorf("read secret %s of %s: %w", name, s.instance, err)
-	}
+func (s *Store) replaced(known entry, name string, present []byte) (string, error) {
 	former, err := s.pending(name, present)
 	switch {
 	case err != nil || len(former) == 0:

@@ -38,7 +38,7 @@ func (s *Store) Rotate(ctx context.Context, spec desired.SecretSpec) error {
 		return fmt.Errorf("secret %s of %s is provided: give the new value with %s", spec.Name, s.instance, setCommand(s.instance, spec.Name))
 	}
 	return s.change(ctx, func(e *ensuring) error {
-		present, err := readFile(e.valuePath(spec.Name))
+		present, err := e.read(spec.Name)
 		known, ok := e.manifest.Secrets[spec.Name]
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && !ok:
@@ -46,13 +46,13 @@ func (s *Store) Rotate(ctx context.Context, spec desired.SecretSpec) error {
 		case errors.Is(err, fs.ErrNotExist):
 			return e.mayMake(spec)
 		case err != nil:
-			return fmt.Errorf("read secret %s of %s: %w", spec.Name, s.instance, err)
+			return err
 		case ok && known.Fingerprint != "" && !known.is(fingerprint(e.key, spec.Name, present)):
 			return &ChangedError{Instance: s.instance, Name: spec.Name, Path: e.valuePath(spec.Name)}
 		}
 		value, err := e.generate(spec)
 		if err != nil {
-			return fmt.Errorf("make secret %s of %s: %w", spec.Name, s.instance, err)
+			return err
 		}
 		known.Kind, known.Keyfile = kindOf(spec), spec.Keyfile
 		e.manifest.Secrets[spec.Name] = known
@@ -114,16 +114,20 @@ func (s *Store) change(ctx context.Context, do func(e *ensuring) error) error {
 
 // replace puts a value in the present one's place, or what brings it there.
 func (e *ensuring) replace(name string, value []byte) error {
-	if known := e.manifest.Secrets[name]; known.Keyfile {
-		var err error
-		if value, err = e.bothKeys(name, value); err != nil {
-			return err
-		}
-	} else if known.Kind == desired.AuthorityKind {
-		var err error
-		if value, err = e.bothAuthorities(name, value); err != nil {
-			return err
-		}
+	known := e.manifest.Secrets[name]
+	if !known.Keyfile && known.Kind != desired.AuthorityKind {
+		return e.swap(name, value)
+	}
+	present, err := e.read(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	both := e.bothAuthorities
+	if known.Keyfile {
+		both = e.bothKeys
+	}
+	if value, err = both(name, present, value); err != nil {
+		return err
 	}
 	return e.swap(name, value)
 }

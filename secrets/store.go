@@ -102,6 +102,15 @@ func (s *Store) valuesDir() string            { return filepath.Join(s.storeDir(
 func (s *Store) valuePath(name string) string { return filepath.Join(s.valuesDir(), name) }
 func (s *Store) manifestPath() string         { return filepath.Join(s.storeDir(), "manifest.json") }
 
+// read gives a value as it is kept. The error is an fs.ErrNotExist when there is none.
+func (s *Store) read(name string) ([]byte, error) {
+	value, err := readFile(s.valuePath(name))
+	if err != nil {
+		return nil, fmt.Errorf("read secret %s of %s: %w", name, s.instance, err)
+	}
+	return value, nil
+}
+
 func (s *Store) keyPath() string { return filepath.Join(s.storeDir(), "fingerprint.key") }
 
 var validName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,127}$`)
@@ -179,10 +188,14 @@ func (s *Store) List() ([]Info, error) {
 			}
 		}
 		info.Present = true
-		if info.Kind == desired.AuthorityKind || info.Kind == desired.CertificateKind {
-			info.Ends = s.endOf(info.Name)
+		value, err := s.read(info.Name)
+		if err != nil {
+			return nil, err
 		}
-		if info.Replaced, err = s.replaced(m.Secrets[info.Name], info.Name); err != nil {
+		if info.Kind == desired.AuthorityKind || info.Kind == desired.CertificateKind {
+			info.Ends = endOf(value)
+		}
+		if info.Replaced, err = s.replaced(m.Secrets[info.Name], info.Name, value); err != nil {
 			return nil, err
 		}
 		all[info.Name] = info
