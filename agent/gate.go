@@ -4,12 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
+	"dive-agent/report"
 )
 
 // reasonApproval is the gate's own reason to block.
@@ -77,39 +77,18 @@ func approval(inst *desired.Instance, node string, plan reconcilers.Plan) (diges
 		message += "; " + ask
 	}
 	if plan.Held != nil {
-		message += "; once approved, it " + heldWords(plan.Held)
+		held, _ := holds(plan.Held)
+		message += "; once approved, it " + held
 	}
 	return digest, &reconcilers.BlockedError{
 		Reason: reasonApproval, Message: message,
-		Do: fmt.Sprintf("To let exactly this plan through, merge into %s: %s", inst.Position.File, approveLine(node, digest)),
+		Do: fmt.Sprintf("To let exactly this plan through, merge into %s: %s", inst.Position.File, report.ApproveLine(node, digest)),
 	}
 }
 
-// approveLine is what to merge into the instance's manifest.
-func approveLine(node, digest string) string {
-	return fmt.Sprintf("spec: {approve: {%s: %s}}", node, digest)
-}
-
-// heldWords tells what holds a plan, without the way out.
-func heldWords(held error) string {
-	var blocked *reconcilers.BlockedError
-	if errors.As(held, &blocked) {
-		return blocked.Message
-	}
-	return held.Error()
-}
-
-// heldWay is the way out of what holds a plan.
-func heldWay(held error) string {
-	var (
-		blocked *reconcilers.BlockedError
-		wait    *reconcilers.WaitError
-	)
-	switch {
-	case errors.As(held, &blocked):
-		return blocked.Do
-	case errors.As(held, &wait):
-		return wait.Do
-	}
-	return ""
+// holds tells what holds a plan, and the way out.
+func holds(held error) (message, way string) {
+	var told Node
+	told.explain(held)
+	return told.Message, told.Do
 }

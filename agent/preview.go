@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dive-agent/reconcilers"
+	"dive-agent/report"
 	"dive-agent/state"
 )
 
@@ -174,11 +175,10 @@ func (p *pass) previewNode(n *nodeRun) PreviewNode {
 		told.Error = p.redact(n.err.Error())
 	}
 	if digest, err := approval(p.instance, n.node.ID, n.plan); err != nil {
-		told.Digest, told.Approve, told.Asks = digest, approveLine(n.node.ID, digest), cleanTexts(n.plan.Asks, p.redact)
+		told.Digest, told.Approve, told.Asks = digest, report.ApproveLine(n.node.ID, digest), cleanTexts(n.plan.Asks, p.redact)
 	}
-	if held := n.plan.Held; held != nil {
-		told.Held, told.Do = p.redact(heldWords(held)), p.redact(heldWay(held))
-	}
+	held, way := holds(n.plan.Held)
+	told.Held, told.Do = p.redact(held), p.redact(way)
 	return told
 }
 

@@ -131,14 +131,17 @@ func (p Plan) Link() PlanLink {
 		}
 	}
 	if link.Waits {
-		link.Into, link.Approve = p.Manifest, p.approve()
+		link.Into, link.Approve = p.Manifest, ApproveLine(p.Node, p.Digest)
 	}
 	return link
 }
 
 func (p Plan) file() string { return "plans/" + p.Digest + ".md" }
 
-func (p Plan) approve() string { return fmt.Sprintf("spec: {approve: {%s: %s}}", p.Node, p.Digest) }
+// ApproveLine is what to merge into an instance's manifest to let exactly the plan of this digest through.
+func ApproveLine(node, digest string) string {
+	return fmt.Sprintf("spec: {approve: {%s: %s}}", node, digest)
+}
 
 // Page is the plan as plans/<digest>.md of the status branch, no longer than 64 KiB: where it would be, first what the
 // changes set is left out, then the last ones of the changes.
@@ -155,7 +158,7 @@ func (p Plan) page(instance string, sets bool, rows int) string {
 	fmt.Fprintf(&b, "# %s: plan of %s\n\n", escape(instance), escape(p.Node))
 	if p.Ended.IsZero() {
 		fmt.Fprintf(&b, "Waits for approval since %s. To let exactly this plan through, merge into %s:\n\n", moment(p.Since), code(p.Manifest))
-		fmt.Fprintf(&b, "```yaml\n%s\n```\n\n", p.approve())
+		fmt.Fprintf(&b, "```yaml\n%s\n```\n\n", ApproveLine(p.Node, p.Digest))
 	} else {
 		fmt.Fprintf(&b, "Waited for approval from %s; since %s it does no longer: it was approved, or what it was made for changed.\n\n", moment(p.Since), moment(p.Ended))
 	}
