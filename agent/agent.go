@@ -83,7 +83,7 @@ func (a *Agent) workedOn(ctx context.Context) (names []string, err error) {
 	err = a.Store.View(ctx, func(r state.Reader) error {
 		instances, err := r.Instances()
 		for _, instance := range instances {
-			if _, err := os.Stat(filepath.Join(a.Dir, "instances", instance.Name)); err == nil {
+			if _, err := os.Stat(folderOf(a.Dir, instance.Name)); err == nil {
 				names = append(names, instance.Name)
 			}
 		}

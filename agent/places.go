@@ -10,16 +10,24 @@ import (
 	"dive-agent/reconcilers"
 )
 
-// placesOf makes the folders of an instance: below dir/instances/<name>, each 0700.
-func placesOf(dir, instance, source string) (places, error) {
-	root := filepath.Join(dir, "instances", instance)
-	p := places{
+// folderOf is all that an agent keeps of an instance in files.
+func folderOf(dir, instance string) string { return filepath.Join(dir, "instances", instance) }
+
+// placesIn names the folders of an instance, and makes none.
+func placesIn(dir, instance, source string) places {
+	root := folderOf(dir, instance)
+	return places{
 		source:  source,
 		project: filepath.Join(root, "project"),
 		secrets: filepath.Join(root, "secrets"),
 		private: filepath.Join(root, "components"),
 	}
-	for _, folder := range []string{root, p.project, p.secrets, p.private} {
+}
+
+// placesOf makes the folders of an instance, each 0700.
+func placesOf(dir, instance, source string) (places, error) {
+	p := placesIn(dir, instance, source)
+	for _, folder := range []string{folderOf(dir, instance), p.project, p.secrets, p.private} {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			return places{}, fmt.Errorf("cannot make the folder of instance %s: %w", instance, err)
 		}
@@ -54,7 +62,7 @@ func leftOf(dir string, next *assignment) (left []string) {
 	if next == nil {
 		return nil
 	}
-	root := filepath.Join(dir, "instances", next.instance.Name, "components")
+	root := placesIn(dir, next.instance.Name, "").private
 	folders, _ := os.ReadDir(root) // none yet
 	for _, folder := range folders {
 		declared := slices.ContainsFunc(next.instance.Components, func(c *desired.Component) bool { return c.Name == folder.Name() })

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -24,7 +23,7 @@ const (
 
 // reserve takes the right to change an instance, without waiting. The error is a WaitError when another process has it.
 func (a *Agent) reserve(instance string) (release func(), err error) {
-	folder := filepath.Join(a.Dir, "instances", instance)
+	folder := folderOf(a.Dir, instance)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of instance %s: %w", instance, err)
 	}

@@ -19,11 +19,8 @@ const scratchDir = "previews"
 // borrowed gives the folders of an instance with a copy of the components' folders in place of the real ones, which a
 // running agent may be at work in. Nothing is made in the real ones, not even a folder.
 func (a *Agent) borrowed(next *assignment) (folders places, remove func() error, err error) {
-	root := filepath.Join(a.Dir, "instances", next.instance.Name)
-	folders = places{
-		source: sourceOf(next), project: filepath.Join(root, "project"), secrets: filepath.Join(root, "secrets"),
-		copyOf: filepath.Join(root, "components"),
-	}
+	folders = placesIn(a.Dir, next.instance.Name, sourceOf(next))
+	folders.copyOf = folders.private
 	parent := filepath.Join(a.Dir, scratchDir)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return folders, nil, fmt.Errorf("cannot make the folder for plans: %w", err)
