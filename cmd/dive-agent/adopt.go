@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -37,9 +36,9 @@ func (g *globals) adopt(ctx context.Context, instance, component string) error {
 		return err
 	}
 	defer h.close()
-	revision, ok := h.source.Current()
-	if !ok {
-		return errors.New("this host follows no revision yet: nothing is known of its instances. Start the agent first")
+	revision, err := h.followed()
+	if err != nil {
+		return err
 	}
 	told, err := h.agent.Adoption(ctx, revision, instance, component)
 	if err != nil {

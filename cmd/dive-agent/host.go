@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -72,18 +73,13 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 		return nil, fmt.Errorf("cannot use the engine %s: %w", c.Engine, err)
 	}
 	h.closers = append(h.closers, h.engine.Close)
-	engines, err := all.Registry.Make(reconcilers.Deps{
+	engines, err := h.makeReconcilers(reconcilers.Deps{
 		Engine: h.engine, Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: h.log, Redact: h.redactor.String,
 		Terraform: reconcilers.Terraform{Path: c.Terraform.Path, CLIConfig: c.Terraform.CLIConfig, Allow: c.Terraform.Allow},
 		OpenTofu:  reconcilers.Terraform{Path: c.OpenTofu.Path, CLIConfig: c.OpenTofu.CLIConfig},
 	})
 	if err != nil {
 		return nil, err
-	}
-	for _, engine := range engines {
-		if closer, ok := engine.(io.Closer); ok {
-			h.closers = append(h.closers, closer.Close)
-		}
 	}
 	lifetime := o.lifetime
 	if lifetime == nil {
@@ -102,6 +98,20 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 	}
 	h.agent = agent.New(lifetime, options)
 	return h, nil
+}
+
+// makeReconcilers makes one of each kind, which close ends.
+func (h *host) makeReconcilers(deps reconcilers.Deps) (map[string]reconcilers.Reconciler, error) {
+	engines, err := all.Registry.Make(deps)
+	if err != nil {
+		return nil, err
+	}
+	for _, engine := range engines {
+		if closer, ok := engine.(io.Closer); ok {
+			h.closers = append(h.closers, closer.Close)
+		}
+	}
+	return engines, nil
 }
 
 func (h *host) openState(ctx context.Context, o hostOptions) error {
@@ -148,6 +158,15 @@ func (h *host) openSource() (err error) {
 		h.log.Warn(notice)
 	}
 	return nil
+}
+
+// followed is the revision in force, for commands that are about what it declares.
+func (h *host) followed() (agent.Revision, error) {
+	revision, ok := h.source.Current()
+	if !ok {
+		return revision, errors.New("this host follows no revision yet: nothing is known of its instances. Start the agent first")
+	}
+	return revision, nil
 }
 
 // readSigners reads who must have signed what is followed; nil when nobody must.

@@ -38,7 +38,7 @@ func newSync(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			accepted, err := c.post(ctx, "/v1/instances/"+url.PathEscape(args[0])+"/sync", query)
+			accepted, err := c.order(ctx, args[0], "sync", query)
 			if err != nil {
 				return err
 			}
@@ -152,7 +152,7 @@ func (g *globals) order(cmd *cobra.Command, name, order string, query url.Values
 	if err != nil {
 		return err
 	}
-	if _, err := c.post(cmd.Context(), "/v1/instances/"+url.PathEscape(name)+"/"+order, query); err != nil {
+	if _, err := c.order(cmd.Context(), name, order, query); err != nil {
 		return err
 	}
 	g.printf(done, name)

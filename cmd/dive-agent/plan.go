@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -75,21 +74,17 @@ func (g *globals) plan(ctx context.Context, what, name string) error {
 
 // planOffline plans without a host: Terraform or OpenTofu, where it is in PATH, takes its configuration from TF_CLI_CONFIG_FILE.
 func (g *globals) planOffline(ctx context.Context, f planFlags) error {
-	log := newLogger(g.streams, "warn", secrets.NewRedactor())
+	h := &host{log: newLogger(g.streams, "warn", secrets.NewRedactor())}
+	defer h.close()
 	tool := reconcilers.Terraform{CLIConfig: os.Getenv("TF_CLI_CONFIG_FILE")}
-	engines, err := all.Registry.Make(reconcilers.Deps{
-		Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: log, Redact: func(text string) string { return text },
+	engines, err := h.makeReconcilers(reconcilers.Deps{
+		Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: h.log, Redact: func(text string) string { return text },
 		Terraform: tool, OpenTofu: tool,
 	})
 	if err != nil {
 		return err
 	}
-	for _, engine := range engines {
-		if closer, ok := engine.(io.Closer); ok {
-			defer func() { _ = closer.Close() }()
-		}
-	}
-	previews, unchanged, err := agent.Offline(ctx, f.offline, f.base, agent.OfflineOptions{Kinds: all.Registry.Kinds(), Reconcilers: engines, Log: log, Instance: f.instance})
+	previews, unchanged, err := agent.Offline(ctx, f.offline, f.base, agent.OfflineOptions{Kinds: all.Registry.Kinds(), Reconcilers: engines, Log: h.log, Instance: f.instance})
 	if err != nil {
 		return err
 	}

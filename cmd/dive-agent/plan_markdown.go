@@ -115,13 +115,13 @@ func writeTable(b *strings.Builder, nodes []agent.PreviewNode, d detail) {
 
 // writeDifferences folds what the changes set.
 func writeDifferences(b *strings.Builder, nodes []agent.PreviewNode, d detail) {
+	if !d.differences {
+		return
+	}
 	rows := 0
 	for _, n := range nodes {
 		for _, c := range n.Changes {
 			for _, one := range c.Differences {
-				if !d.differences {
-					continue
-				}
 				if rows++; rows == 1 {
 					b.WriteString("\n<details><summary>What is set</summary>\n\n| what | attribute | before | after |\n| --- | --- | --- | --- |\n")
 				}

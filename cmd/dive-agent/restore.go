@@ -47,9 +47,9 @@ func (g *globals) restore(ctx context.Context, in io.Reader, instance, component
 		return err
 	}
 	defer h.close()
-	revision, ok := h.source.Current()
-	if !ok {
-		return errors.New("this host follows no revision yet: nothing is known of its instances. Start the agent first")
+	revision, err := h.followed()
+	if err != nil {
+		return err
 	}
 	restorer, target, err := h.agent.Restorer(ctx, revision, instance, component)
 	if err != nil {

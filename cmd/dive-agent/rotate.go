@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +46,7 @@ dive-agent status INSTANCE, dive-agent secrets list INSTANCE. It goes on where i
 			g.printf(".\n")
 			agent, err := newClient(g)
 			if err == nil {
-				_, err = agent.post(cmd.Context(), "/v1/instances/"+url.PathEscape(instance)+"/sync", nil)
+				_, err = agent.order(cmd.Context(), instance, "sync", nil)
 			}
 			if err != nil {
 				g.printf("The agent takes it up at its next start or look: %v\n", err)
