@@ -240,10 +240,8 @@ func compareItems(was, is reconcilers.Outline) []PreviewChange {
 }
 
 func compareAttributes(was, is map[string]string) (found []reconcilers.Difference) {
-	names := maps.Clone(was)
-	if names == nil {
-		names = map[string]string{}
-	}
+	names := map[string]string{}
+	maps.Copy(names, was)
 	maps.Copy(names, is)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if was[name] != is[name] {

@@ -25,12 +25,8 @@ func (l *loader) shareSpokes() {
 		if i == nil || i.Role != RoleSpoke {
 			continue
 		}
-		values := make(map[string]cty.Value, len(i.Values))
-		for name, value := range i.Values {
-			values[name] = value.Cty()
-		}
 		spokes = append(spokes, cty.ObjectVal(map[string]cty.Value{
-			"name": cty.StringVal(i.Name), "host": cty.StringVal(i.Host), "values": cty.ObjectVal(values),
+			"name": cty.StringVal(i.Name), "host": cty.StringVal(i.Host), "values": object(i.Values).Cty(),
 		}))
 	}
 	l.fleet.object = Value{cty.ObjectVal(map[string]cty.Value{"name": cty.StringVal(l.fleet.Name), "spokes": cty.TupleVal(spokes)})}

@@ -3,8 +3,6 @@ package compose
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -40,8 +38,8 @@ func (r *Reconciler) Outline(ctx context.Context, t reconcilers.Target) (reconci
 // outlineOf is what people look for in a service. What else the definition has is told by its hash.
 func outlineOf(service types.ServiceConfig) map[string]string {
 	known := map[string]string{"image": service.Image}
-	for _, name := range slices.Sorted(maps.Keys(service.Environment)) {
-		if value := service.Environment[name]; value != nil {
+	for name, value := range service.Environment {
+		if value != nil {
 			known["environment."+name] = *value
 		}
 	}
