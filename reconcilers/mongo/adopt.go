@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -73,18 +74,7 @@ func (s *session) awaitOthers(ctx context.Context, first wantMember, progress re
 
 // visit logs in to a member that may not be one of the set yet, as whoever it knows.
 func (s *session) visit(ctx context.Context, m wantMember) (*driver.Client, error) {
-	logins := append([]login{s.want.root}, s.want.former...)
-	for _, key := range s.want.keys.all() {
-		logins = append(logins, keyLogin(key))
-	}
-	var err error
-	for _, l := range logins {
-		var client *driver.Client
-		if client, err = s.logInAs(ctx, m, l, s.visitKey(m).user); err == nil || !isCredentials(err) {
-			return client, err
-		}
-	}
-	return nil, err
+	return s.logInAny(ctx, m, s.visitKey(m).user, slices.Concat(s.rootLogins(), keyLogins(s.want.keys.all()))...)
 }
 
 func (s *session) visitKey(m wantMember) clientKey { return clientKey{s.component, m.host, "visit"} }

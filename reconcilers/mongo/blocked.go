@@ -225,6 +225,17 @@ func (s *session) logIn(ctx context.Context, m wantMember, l login) (*driver.Cli
 	return s.logInAs(ctx, m, l, l.id())
 }
 
+// logInAny logs in with the first of the logins that the member's server takes. The error is that of the last one, or of a
+// server that does not judge logins now; without logins there is neither client nor error.
+func (s *session) logInAny(ctx context.Context, m wantMember, name string, logins ...login) (client *driver.Client, err error) {
+	for _, l := range logins {
+		if client, err = s.logInAs(ctx, m, l, name); !isCredentials(err) {
+			return client, err
+		}
+	}
+	return nil, err
+}
+
 // logInAs proves that the login works; a client that does not is not kept. A connection can lose its login while it
 // lives: an initial sync replaces the users it was made with. One that has, or that its server closed, is made anew.
 func (s *session) logInAs(ctx context.Context, m wantMember, l login, name string) (*driver.Client, error) {

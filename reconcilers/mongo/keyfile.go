@@ -98,30 +98,25 @@ func (s *session) share(ctx context.Context) sharing {
 // the former ones.
 func (s *session) follows(ctx context.Context, m wantMember) bool {
 	if next := s.want.keys.next; next != "" {
-		takes, err := s.takesKey(ctx, m, next)
+		takes, err := s.takesAny(ctx, m, next)
 		if err == nil && !takes {
 			takes, err = s.ignoresKeys(ctx, m)
 		}
 		return err == nil && takes
 	}
-	for _, key := range s.want.keys.former {
-		if takes, err := s.takesKey(ctx, m, key); err != nil || takes {
-			return false
-		}
-	}
-	return true
+	takes, err := s.takesAny(ctx, m, s.want.keys.former...)
+	return err == nil && !takes
 }
 
-// takesKey asks the member's server by logging in as one of its fellows. The error is that of a server that did not answer.
-func (s *session) takesKey(ctx context.Context, m wantMember, key string) (bool, error) {
-	l := keyLogin(key)
-	name := l.id() + ".look"
-	defer s.r.pool.forget(clientKey{s.component, m.host, name})
-	_, err := s.logInAs(ctx, m, l, name)
+// takesAny asks the member's server by logging in as one of its fellows. The error is that of a server that did not answer.
+func (s *session) takesAny(ctx context.Context, m wantMember, keys ...string) (bool, error) {
+	look := clientKey{s.component, m.host, "look"}
+	defer s.r.pool.forget(look)
+	client, err := s.logInAny(ctx, m, look.user, keyLogins(keys)...)
 	if isCredentials(err) {
 		return false, nil
 	}
-	return err == nil, err
+	return client != nil, err
 }
 
 // notes tell of a rotation that is going on.
@@ -162,15 +157,13 @@ func (s *session) keepsKey(ctx context.Context, m wantMember) error {
 }
 
 func (s *session) sharesKey(ctx context.Context, other wantMember) (bool, error) {
-	for _, key := range s.want.keys.file {
-		takes, err := s.takesKey(ctx, other, key)
-		var wait *reconcilers.WaitError
-		if errors.As(err, &wait) {
-			return true, nil // its service runs elsewhere, or is not there: whether all others serve was asked before
-		}
-		if err != nil || takes {
-			return takes, err
-		}
+	takes, err := s.takesAny(ctx, other, s.want.keys.file...)
+	var wait *reconcilers.WaitError
+	switch {
+	case errors.As(err, &wait):
+		return true, nil // its service runs elsewhere, or is not there: whether all others serve was asked before
+	case err != nil || takes:
+		return takes, err
 	}
 	return s.ignoresKeys(ctx, other)
 }

@@ -132,19 +132,14 @@ func (s *session) mayBeEmptied(ctx context.Context, client *driver.Client, m wan
 
 // checkKey finds out whether the candidate takes one of the keys that the manifest names, if it names any.
 func (s *session) checkKey(ctx context.Context, m wantMember) error {
-	for i, key := range s.want.keys.file {
-		l := keyLogin(key)
-		_, err := s.logInAs(ctx, m, l, l.id()+".join")
-		s.r.pool.forget(clientKey{s.component, m.host, l.id() + ".join"})
-		if err == nil || !isCredentials(err) {
-			return err
-		}
-		if i < len(s.want.keys.file)-1 {
-			continue
-		}
-		if client, err := s.logInX509(ctx, m); client == nil {
-			return errors.Join(err, s.wrongKey(m.host))
-		}
+	key := clientKey{s.component, m.host, "join"}
+	_, err := s.logInAny(ctx, m, key.user, keyLogins(s.want.keys.file)...)
+	s.r.pool.forget(key)
+	if !isCredentials(err) {
+		return err
+	}
+	if client, err := s.logInX509(ctx, m); client == nil {
+		return errors.Join(err, s.wrongKey(m.host))
 	}
 	return nil
 }

@@ -29,29 +29,27 @@ func formerLogins(password desired.Expr, scope *desired.Scope, root login) []log
 // former one. rootIsStale tells which.
 func (s *session) logInRoot(ctx context.Context, m wantMember) (*driver.Client, error) {
 	client, err := s.logIn(ctx, m, s.want.root)
-	for i := 0; i < len(s.want.former) && isCredentials(err); i++ {
-		former, formerErr := s.logInAs(ctx, m, s.want.former[i], s.want.root.id()+".former")
-		if formerErr == nil {
-			return former, nil
-		}
-		if !isCredentials(formerErr) {
-			return nil, formerErr
-		}
+	if !isCredentials(err) || len(s.want.former) == 0 {
+		return client, err
 	}
-	return client, err
+	if former, formerErr := s.logInAny(ctx, m, s.want.root.id()+".former", s.want.former...); !isCredentials(formerErr) {
+		return former, formerErr
+	}
+	return nil, err
 }
+
+// rootLogins are the administrator's with each password that it may have.
+func (s *session) rootLogins() []login { return append([]login{s.want.root}, s.want.former...) }
 
 // proveRoot logs in anew as the administrator, who was let in before: connections outlive the password they were made with.
 func (s *session) proveRoot(ctx context.Context, m wantMember) error {
-	for _, l := range append([]login{s.want.root}, s.want.former...) {
-		key := clientKey{s.component, m.host, s.want.root.id() + ".proof"}
-		_, err := s.logInAs(ctx, m, l, key.user)
-		s.r.pool.forget(key)
-		if err == nil || !isCredentials(err) {
-			return err
-		}
+	key := clientKey{s.component, m.host, s.want.root.id() + ".proof"}
+	defer s.r.pool.forget(key)
+	_, err := s.logInAny(ctx, m, key.user, s.rootLogins()...)
+	if isCredentials(err) {
+		return s.refusedRoot(ctx, m)
 	}
-	return s.refusedRoot(ctx, m)
+	return err
 }
 
 // rootIsStale says whether the server, to which logInRoot found a way, has a former password of the administrator.

@@ -72,6 +72,14 @@ func keyLogin(key string) login {
 	return login{name: "__system", password: key, database: "local", mechanism: "SCRAM-SHA-256"}
 }
 
+func keyLogins(keys []string) []login {
+	var list []login
+	for _, key := range keys {
+		list = append(list, keyLogin(key))
+	}
+	return list
+}
+
 // x509Login is whom the certificate is for that the connection shows. A member's is __system.
 func x509Login() login { return login{database: externalDatabase, mechanism: x509Mechanism} }
 
