@@ -210,30 +210,40 @@ func (s *session) waitSynced(ctx context.Context, m wantMember, progress reconci
 func (s *session) waitLevel(ctx context.Context, m wantMember, delay int, progress reconcilers.Progress) error {
 	limited, cancel := context.WithTimeout(ctx, syncLimit)
 	defer cancel()
-	var goal bson.Timestamp
 	told := s.r.deps.Clock.Now()
-	for {
-		if goal.IsZero() {
-			if primary, err := s.primary(limited); err == nil {
-				goal = s.ask(limited, primary).hello.LastWrite.Optime.Time
-			}
-		}
-		seen := s.ask(limited, m)
-		has := seen.hello.LastWrite.Optime.Time
+	seen, err := s.awaitData(limited, m, func(has, goal bson.Timestamp) bool {
 		behind := int64(goal.T) - int64(has.T) - int64(delay)
-		level := seen.hello.IsWritablePrimary || seen.hello.Arbiter || behind < 0 || behind == 0 && has.I >= goal.I
-		if seen.answers() && !goal.IsZero() && level {
-			return nil
-		}
-		if now := s.r.deps.Clock.Now(); seen.answers() && behind > 0 && now.Sub(told) > syncSlice {
+		if now := s.r.deps.Clock.Now(); behind > 0 && now.Sub(told) > syncSlice {
 			progress.Say("member %s is %d s behind what the primary had", m.host, behind)
 			told = now
 		}
-		if pause(limited, retryEvery) != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
+		return behind < 0 || behind == 0 && has.I >= goal.I
+	})
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return ctx.Err()
+	case err != nil:
+		return &reconcilers.WaitError{For: "member " + m.host + " to catch up before it votes", Again: syncSlice, Err: seen.err}
+	}
+	return nil
+}
+
+// awaitData waits until the member says that it has enough of what the primary had when it was first asked; a primary and
+// an arbiter have all that they need. The error is the context's.
+func (s *session) awaitData(ctx context.Context, m wantMember, enough func(has, goal bson.Timestamp) bool) (sighting, error) {
+	var goal bson.Timestamp
+	for {
+		if goal.IsZero() {
+			if primary, err := s.primary(ctx); err == nil {
+				goal = s.ask(ctx, primary).hello.LastWrite.Optime.Time
 			}
-			return &reconcilers.WaitError{For: "member " + m.host + " to catch up before it votes", Again: syncSlice, Err: seen.err}
+		}
+		seen := s.ask(ctx, m)
+		if h := seen.hello; seen.answers() && !goal.IsZero() && (h.IsWritablePrimary || h.Arbiter || enough(h.LastWrite.Optime.Time, goal)) {
+			return seen, nil
+		}
+		if err := pause(ctx, retryEvery); err != nil {
+			return seen, err
 		}
 	}
 }

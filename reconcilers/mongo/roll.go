@@ -73,7 +73,8 @@ func (s *session) giveTurn(ctx context.Context, m wantMember, turn reconcilers.T
 	if err := s.keepsKey(limited, m); err != nil {
 		return err
 	}
-	if primary.host == m.host && others > 0 {
+	leads := primary.host == m.host && others > 0
+	if leads {
 		if waiting := s.serving(limited, turn.Others); len(waiting) > 0 {
 			return &reconcilers.WaitError{For: strings.Join(waiting, ", ") + " to go first: " + m.host + " is the primary", Again: rollAgain}
 		}
@@ -83,10 +84,10 @@ func (s *session) giveTurn(ctx context.Context, m wantMember, turn reconcilers.T
 			return err
 		}
 	}
-	if err := s.turnAmongHosts(limited, client, m, primary.host == m.host && others > 0); err != nil {
+	if err := s.turnAmongHosts(limited, client, m, leads); err != nil {
 		return err
 	}
-	if primary.host == m.host && others > 0 {
+	if leads {
 		if err := s.yield(limited, m, progress); err != nil {
 			return err
 		}
@@ -146,11 +147,13 @@ func (r *Reconciler) Back(ctx context.Context, t reconcilers.Target, turn reconc
 
 // settled waits until a member that serves again has caught up, and tells of what its restart was for.
 func (s *session) settled(ctx context.Context, m wantMember, progress reconcilers.Progress) error {
-	err := s.caughtUp(ctx, m)
-	if shared := s.share(ctx); err == nil && shared.words != "" {
+	if err := s.caughtUp(ctx, m); err != nil {
+		return err
+	}
+	if shared := s.share(ctx); shared.words != "" {
 		progress.Say("%s", shared.words)
 	}
-	return err
+	return nil
 }
 
 func (s *session) delay(host string) int {
@@ -280,20 +283,9 @@ func (s *session) shortenQuiesce(ctx context.Context, m wantMember) error {
 
 // caughtUp waits until the member has what the primary has now.
 func (s *session) caughtUp(ctx context.Context, m wantMember) error {
-	var goal bson.Timestamp
-	for {
-		if goal.IsZero() {
-			if primary, err := s.primary(ctx); err == nil {
-				goal = s.ask(ctx, primary).hello.LastWrite.Optime.Time
-			}
-		}
-		if seen := s.ask(ctx, m); !goal.IsZero() && seen.answers() {
-			if h := seen.hello; h.IsWritablePrimary || h.Arbiter || m.delay > 0 || !h.LastWrite.Optime.Time.Before(goal) {
-				return nil
-			}
-		}
-		if err := pause(ctx, retryEvery); err != nil {
-			return errors.Join(context.Cause(ctx), &reconcilers.WaitError{For: m.host + " to catch up", Again: time.Second})
-		}
+	_, err := s.awaitData(ctx, m, func(has, goal bson.Timestamp) bool { return m.delay > 0 || !has.Before(goal) })
+	if err != nil {
+		return errors.Join(context.Cause(ctx), &reconcilers.WaitError{For: m.host + " to catch up", Again: time.Second})
 	}
+	return nil
 }
