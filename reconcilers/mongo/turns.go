@@ -38,6 +38,11 @@ type heldTurn struct {
 
 func (h heldTurn) title() string { return wantMember{host: h.Host, on: h.On}.title() }
 
+// wait is for the others, as long as it is held.
+func (h heldTurn) wait() error {
+	return &reconcilers.WaitError{For: "the restart of " + h.title() + " to be over, whose turn it is", Again: rollAgain}
+}
+
 func turns(client *driver.Client) *driver.Collection {
 	return client.Database(adminDatabase).Collection(turnCollection)
 }
@@ -49,18 +54,17 @@ func (s *session) readTurn(ctx context.Context, client *driver.Client, st status
 	}
 	ctx, cancel := context.WithTimeout(ctx, turnLimit)
 	defer cancel()
-	var held []heldTurn
-	found, err := turns(client).Find(ctx, bson.D{{Key: "_id", Value: s.want.set}})
-	if err == nil {
-		err = found.All(ctx, &held)
-	}
-	if err != nil {
+	var held heldTurn
+	err := turns(client).FindOne(ctx, bson.D{{Key: "_id", Value: s.want.set}}).Decode(&held)
+	switch {
+	case errors.Is(err, driver.ErrNoDocuments):
+		return nil, nil
+	case err != nil:
 		return nil, fmt.Errorf("read whose turn it is to be restarted: %w", err)
-	}
-	if len(held) == 0 || st.host(held[0].Member) == "" {
+	case st.host(held.Member) == "":
 		return nil, nil
 	}
-	return &held[0], nil
+	return &held, nil
 }
 
 // takeTurn gives the member the turn, or says who has it.
@@ -85,7 +89,7 @@ func (s *session) takeTurn(ctx context.Context, client *driver.Client, m wantMem
 	} else if err != nil {
 		return wrapTurn(m, err)
 	}
-	return &reconcilers.WaitError{For: "the restart of " + held.title() + " to be over, whose turn it is", Again: rollAgain}
+	return held.wait()
 }
 
 func wrapTurn(m wantMember, err error) error {
@@ -176,7 +180,7 @@ func (s *session) afterOthers(ctx context.Context, client *driver.Client, m want
 		return nil
 	case held != nil:
 		s.r.overcome(key)
-		return &reconcilers.WaitError{For: "the restart of " + held.title() + " to be over, whose turn it is", Again: rollAgain}
+		return held.wait()
 	case s.r.deps.Clock.Now().Sub(s.r.firstSeen(key)) < primaryPause:
 		return &reconcilers.WaitError{For: fmt.Sprintf("members of other hosts to be restarted first, if they are to be, for %s: %s is the primary", primaryPause, m.host), Again: rollAgain}
 	}
@@ -237,9 +241,11 @@ func (s *session) giveTurnBack(ctx context.Context, host string) error {
 func (r *Reconciler) setTurning(component, host string, is bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if delete(r.turning, component+"/"+host); is {
-		r.turning[component+"/"+host] = r.deps.Clock.Now()
+	if !is {
+		delete(r.turning, component+"/"+host)
+		return
 	}
+	r.turning[component+"/"+host] = r.deps.Clock.Now()
 }
 
 func (r *Reconciler) isTurning(component, host string) bool {
