@@ -18,9 +18,9 @@ const (
 
 // ailing says of each member that is no good why, in words that change by steps only: a status is news when they do.
 func (s *session) ailing(ctx context.Context, st status, seen []sighting) (notes []string) {
-	clocks := clocksOff(seen)
+	clocks, newest := clocksOff(seen), newestOptime(st)
 	for _, m := range st.Members {
-		if words := s.ails(m, newestOptime(st), clocks[m.Host]); words != "" && !s.catchesUp(ctx, m, newestOptime(st)) {
+		if words := s.ails(m, newest, clocks[m.Host]); words != "" && !s.catchesUp(ctx, m, newest) {
 			notes = append(notes, m.Host+" "+words)
 		}
 	}

@@ -204,3 +204,6 @@ func (s *session) memberTrouble(st status) error {
 	}
 	return nil
 }
+
+// timeText is a time for people.
+func timeText(t time.Time) string { return t.UTC().Format(time.DateTime) + " UTC" }

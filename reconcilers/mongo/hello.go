@@ -55,9 +55,8 @@ type topologyVersion struct {
 // probe is a connection without login that asks hello. The driver is not used for this: its clients log in before
 // anything else, and wait half a second after a refused connection.
 type probe struct {
-	conn    net.Conn
-	id      int32
-	answers int
+	conn net.Conn
+	id   int32
 }
 
 // openProbe connects to a member.
@@ -140,7 +139,6 @@ func (p *probe) roundTrip(command bson.D) (bson.Raw, error) {
 	if binary.LittleEndian.Uint32(header[12:]) != opMsg || length < 26 || length > maxHelloBytes || header[20] != 0 {
 		return nil, errors.New("what listens there does not speak MongoDB's protocol")
 	}
-	p.answers++
 	answer := make([]byte, length-21)
 	if _, err := io.ReadFull(p.conn, answer); err != nil {
 		return nil, err

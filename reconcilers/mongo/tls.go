@@ -145,13 +145,12 @@ func hungUp(err error) bool {
 func (s *session) wrongCertificate(m wantMember, err error) error {
 	var bad *tls.CertificateVerificationError
 	if !errors.As(err, &bad) || len(bad.UnverifiedCertificates) == 0 {
-		if alert, is := strings.CutPrefix(err.Error(), "remote error: tls: "); is {
+		if alert, refused := alertOf(err); refused {
 			return s.ownRefused(m, alert)
 		}
 		return fmt.Errorf("speak TLS to %s: %w", m.host, err)
 	}
 	leaf := bad.UnverifiedCertificates[0]
-	at := func(t time.Time) string { return t.UTC().Format(time.DateTime) + " UTC" }
 	var (
 		invalid   x509.CertificateInvalidError
 		name      x509.HostnameError
@@ -160,7 +159,7 @@ func (s *session) wrongCertificate(m wantMember, err error) error {
 	)
 	switch now := s.r.deps.Clock.Now(); {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && now.Before(leaf.NotBefore):
-		what = "begins to be valid only at " + at(leaf.NotBefore)
+		what = "begins to be valid only at " + timeText(leaf.NotBefore)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		what = "ended"
 	case errors.As(err, &name):
@@ -172,7 +171,7 @@ func (s *session) wrongCertificate(m wantMember, err error) error {
 	}
 	return &reconcilers.BlockedError{
 		Reason:  "WrongCertificate",
-		Message: fmt.Sprintf("the certificate of %s %s (it is valid until %s)", m.host, what, at(leaf.NotAfter)),
+		Message: fmt.Sprintf("the certificate of %s %s (it is valid until %s)", m.host, what, timeText(leaf.NotAfter)),
 		Do:      "Give the member a certificate for its host name by an authority of tls.ca, and restart it if it has one already: docker restart CONTAINER",
 	}
 }
@@ -197,7 +196,7 @@ func (s *session) ownRefused(m wantMember, alert string) error {
 	}
 	if len(s.want.tls.own) > 0 {
 		blocked.Message = fmt.Sprintf("%s does not take the certificate that the agent shows, %q, valid until %s", m.host,
-			s.want.tls.own[0].Leaf.Subject, s.want.tls.own[0].Leaf.NotAfter.UTC().Format(time.DateTime)+" UTC")
+			s.want.tls.own[0].Leaf.Subject, timeText(s.want.tls.own[0].Leaf.NotAfter))
 		blocked.Do = "Give tls.certificate one by an authority of the member's --tlsCAFile; its log says why it refuses this one"
 	}
 	if alert != "" {
@@ -208,16 +207,16 @@ func (s *session) ownRefused(m wantMember, alert string) error {
 
 // explainSilence finds out why a server closed a connection without an answer to hello.
 func (s *session) explainSilence(ctx context.Context, m wantMember, at place, p *probe, err error) error {
-	secure, isTLS := p.conn.(*tls.Conn)
-	alert, refused := strings.CutPrefix(errText(err), "remote error: tls: ")
+	_, isTLS := p.conn.(*tls.Conn)
+	alert, refused := alertOf(err)
 	switch {
 	case ctx.Err() != nil || !refused && !hungUp(err):
 		return err
 	case isTLS && refused:
 		return s.ownRefused(m, alert)
-	case isTLS && secure.ConnectionState().HandshakeComplete && p.answers == 0:
+	case isTLS:
 		return s.silentTwice(ctx, m, at, err)
-	case isTLS || s.want.tls != nil || !s.speaksTLS(ctx, at.address):
+	case s.want.tls != nil || !s.speaksTLS(ctx, at.address):
 		return err
 	}
 	return &reconcilers.BlockedError{
@@ -234,19 +233,20 @@ func (s *session) silentTwice(ctx context.Context, m wantMember, at place, err e
 	}
 	defer again.close()
 	_, second := again.hello(ctx, nil, 0)
-	if _, isTLS := again.conn.(*tls.Conn); isTLS && (hungUp(second) || strings.HasPrefix(errText(second), "remote error: tls: ")) {
+	_, refused := alertOf(second)
+	if _, isTLS := again.conn.(*tls.Conn); isTLS && (refused || hungUp(second)) {
 		return s.ownRefused(m, "")
 	}
 	return err
 }
 
-// errText is what the innermost network error says: crypto/tls wraps alerts in one and exports no type for them.
-func errText(err error) string {
+// alertOf is what a server said when it refused TLS: crypto/tls wraps that in a network error and exports no type for it.
+func alertOf(err error) (alert string, refused bool) {
 	var operation *net.OpError
-	if errors.As(err, &operation) {
-		return operation.Error()
+	if !errors.As(err, &operation) {
+		return "", false
 	}
-	return ""
+	return strings.CutPrefix(operation.Error(), "remote error: tls: ")
 }
 
 // speaksTLS shakes hands with whoever is there, and sends nothing.
@@ -304,7 +304,7 @@ func (s *session) tellClients(seen []sighting) error {
 func (s *session) endings(seen []sighting) []string {
 	now := s.r.deps.Clock.Now()
 	left := func(what string, begins, ends time.Time) (string, bool) {
-		return fmt.Sprintf("%s ends at %s UTC", what, ends.UTC().Format(time.DateTime)), !ends.IsZero() && ends.Sub(now) < ends.Sub(begins)/6
+		return fmt.Sprintf("%s ends at %s", what, timeText(ends)), !ends.IsZero() && ends.Sub(now) < ends.Sub(begins)/6
 	}
 	var notes []string
 	for _, one := range seen {

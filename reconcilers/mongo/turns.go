@@ -219,7 +219,7 @@ func (s *session) observeTurn(ctx context.Context, client *driver.Client, st sta
 	if m, ours := s.want.member(host); ours && m.local() && !s.r.isTurning(s.component, host) {
 		o.idleTurn = host
 	}
-	return []string{fmt.Sprintf("%s has its turn to be restarted since %s UTC; no other member is restarted before its agent ends it", held.title(), held.Since.UTC().Format(time.DateTime))}, nil
+	return []string{fmt.Sprintf("%s has its turn to be restarted since %s; no other member is restarted before its agent ends it", held.title(), timeText(held.Since))}, nil
 }
 
 func (p *planner) planTurn(o observation) {

@@ -173,21 +173,20 @@ func (s *session) passwordSet(l login) error {
 
 // passwordNotes tells of declared users whose password stopped working: since when, and what was done.
 func (s *session) passwordNotes() []string {
-	at := func(t time.Time) string { return t.UTC().Format(time.DateTime) + " UTC" }
 	var notes []string
 	for _, u := range s.want.users {
 		r, known := s.memory.Refused[u.id()]
 		if !known || !r.Mended.IsZero() && s.r.deps.Clock.Now().Sub(r.Mended) > tellFor {
 			continue
 		}
-		note := fmt.Sprintf("user %s: the server refused its password, found at %s", roleText(u.name, u.database), at(r.Found))
+		note := fmt.Sprintf("user %s: the server refused its password, found at %s", roleText(u.name, u.database), timeText(r.Found))
 		if !r.Worked.IsZero() {
-			note += " (it worked at " + at(r.Worked) + ")"
+			note += " (it worked at " + timeText(r.Worked) + ")"
 		}
 		if r.Mended.IsZero() {
 			note += "; it is to be set anew"
 		} else {
-			note += "; it was set anew at " + at(r.Mended)
+			note += "; it was set anew at " + timeText(r.Mended)
 		}
 		notes = append(notes, note)
 	}
