@@ -243,11 +243,11 @@ func (t *try) mongoTLS(spec *Mongo, asked bool) (digest string, config *tls.Conf
 	if !asked {
 		return "", nil, nil
 	}
-	if config, err = t.tls(spec.Trust, spec.Service); err != nil {
+	ca, err := t.authorities(spec.Trust)
+	if err != nil {
 		return "", nil, err
 	}
-	ca, err := t.text(spec.CA)
-	if err != nil {
+	if config, err = t.trusting(ca, spec.Service); err != nil {
 		return "", nil, err
 	}
 	own, err := t.text(spec.Certificate)

@@ -2,6 +2,8 @@ package verify_test
 
 import (
 	"crypto/x509/pkix"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,6 +51,17 @@ checks:
   - {name: one, mongo: {count: coi_definitions, expect: 0, service: mongodb, ca: "${CA}", certificate: "${APP_CERT}"}}
 `)
 	require.Equal(t, "2 checks passed", w.pass(r).Summary)
+	trusted := filepath.Join(w.target.SourceDir, "ca.pem")
+	w.checks("checks: [{name: by-file, mongo: {command: {ping: 1}, caFile: ca.pem, certificate: \"${APP_CERT}\"}}]")
+	require.NoError(t, os.WriteFile(trusted, w.ca.PEM(), 0o600))
+	require.Equal(t, "1 checks passed", w.pass(r).Summary)
+	w.checks(`
+within: 0s
+checks: [{name: by-file, mongo: {command: {ping: 1}, caFile: ca.pem, certificate: "${APP_CERT}"}, timeout: 3s}]
+`)
+	require.NoError(t, os.WriteFile(trusted, foreign.PEM(), 0o600))
+	saw, _ := w.saw(r)
+	require.Contains(t, saw["by-file"], "false ", "another file is another trust")
 	w.checks(`
 within: 0s
 checks:
@@ -56,7 +69,7 @@ checks:
   - {name: another-ca, mongo: {command: {ping: 1}, ca: "${FOREIGN}", certificate: "${APP_CERT}"}, timeout: 3s}
   - {name: no-pem, mongo: {command: {ping: 1}, ca: "${CA}", certificate: "${database.uri}"}, timeout: 3s}
 `)
-	saw, _ := w.saw(r)
+	saw, _ = w.saw(r)
 	for _, name := range []string{"nothing-shown", "another-ca"} {
 		require.Contains(t, saw[name], "false ")
 	}

@@ -129,16 +129,27 @@ func (t *try) address(ctx context.Context, service string, port int, e desired.E
 
 // tls makes the client side of a connection that trusts what the check says, and nothing else.
 func (t *try) tls(trust Trust, serverName string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: serverName, Time: t.r.deps.Clock.Now}
-	pem, err := t.text(trust.CA)
+	pem, err := t.authorities(trust)
 	if err != nil {
 		return nil, err
 	}
-	if trust.CAFile != "" {
-		if pem, err = reconcilers.ReadInside(t.target.SourceDir, trust.CAFile); err != nil {
-			return nil, fmt.Errorf("read caFile %s: %w", trust.CAFile, err)
-		}
+	return t.trusting(pem, serverName)
+}
+
+// authorities are the certificates, in PEM, by which others are trusted. Without any it is those of the host.
+func (t *try) authorities(trust Trust) (pem string, err error) {
+	if trust.CAFile == "" {
+		return t.text(trust.CA)
 	}
+	if pem, err = reconcilers.ReadInside(t.target.SourceDir, trust.CAFile); err != nil {
+		return "", fmt.Errorf("read caFile %s: %w", trust.CAFile, err)
+	}
+	return pem, nil
+}
+
+// trusting is tls with authorities that have been read.
+func (t *try) trusting(pem, serverName string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: serverName, Time: t.r.deps.Clock.Now}
 	if strings.TrimSpace(pem) == "" {
 		return config, nil
 	}
