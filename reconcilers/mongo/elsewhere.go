@@ -18,10 +18,10 @@ import (
 // alone and each version of its configuration once, keeps apart two who both think it is their turn.
 
 // place says on which host the member runs, where that is told, and whether it is another one than the instance's.
-func (m Member) place(c *desired.Check) (on string, elsewhere bool) {
-	if !m.On.IsZero() && c != nil && c.Instance != nil {
-		if value, err := m.On.Eval(c.Scope); err == nil && value.Known() {
-			return value.Text(), value.Text() != c.Instance.Host
+func (m Member) place(instance *desired.Instance, scope *desired.Scope) (on string, elsewhere bool) {
+	if !m.On.IsZero() && instance != nil {
+		if value, err := m.On.Eval(scope); err == nil && value.Known() {
+			return value.Text(), value.Text() != instance.Host
 		}
 	}
 	return "", m.Service == ""
@@ -154,7 +154,7 @@ func (s *Spec) validatePlaces(c *desired.Check) {
 			unknown = true
 			continue
 		}
-		if _, away := m.place(c); away {
+		if _, away := m.place(c.Instance, c.Scope); away {
 			elsewhere++
 			continue
 		}
@@ -185,7 +185,7 @@ func (m Member) electable() bool { return m.shape().electable() }
 func (s *Spec) compareSpread(c *desired.Check) {
 	compared := map[*desired.Instance]bool{}
 	for _, m := range s.Members {
-		on, elsewhere := m.place(c)
+		on, elsewhere := m.place(c.Instance, c.Scope)
 		host, err := m.host(c.Scope)
 		if !elsewhere || on == "" || err != nil || host == "" {
 			continue
@@ -218,7 +218,7 @@ func runner(c *desired.Check, on, host string) (*desired.Instance, *Spec) {
 				continue
 			}
 			for _, m := range spec.Members {
-				_, elsewhere := m.place(&desired.Check{Instance: instance, Scope: scope})
+				_, elsewhere := m.place(instance, scope)
 				if known, err := m.host(scope); err == nil && known == host && !elsewhere {
 					return instance, spec
 				}
@@ -233,7 +233,7 @@ func (s *Spec) picture(instance *desired.Instance, scope *desired.Scope) string 
 	var words []string
 	for _, m := range s.Members {
 		host, _ := m.host(scope)
-		on, elsewhere := m.place(&desired.Check{Instance: instance, Scope: scope})
+		on, elsewhere := m.place(instance, scope)
 		if !elsewhere {
 			on = instance.Host // whether it says so or not
 		}

@@ -174,7 +174,7 @@ func (s *Spec) Needs(c *desired.Check) []desired.Need {
 	var needs []desired.Need
 	seen := map[string]bool{}
 	for _, m := range s.Members {
-		if _, elsewhere := m.place(c); elsewhere || seen[m.Service] {
+		if _, elsewhere := m.place(c.Instance, c.Scope); elsewhere || seen[m.Service] {
 			continue
 		}
 		seen[m.Service] = true
