@@ -61,14 +61,20 @@ type File struct {
 func New(tb testing.TB) *Lab {
 	tb.Helper()
 	l := &Lab{tb: tb, engine: testbed.Engine(tb), prefix: testbed.Prefix(tb)}
-	if _, err := l.engine.NetworkCreate(tb.Context(), l.prefix, client.NetworkCreateOptions{}); err != nil {
-		tb.Fatalf("make network %s: %v", l.prefix, err)
+	l.network(l.prefix, nil)
+	return l
+}
+
+// network makes a network that is removed after the test.
+func (l *Lab) network(name string, options map[string]string) {
+	l.tb.Helper()
+	if _, err := l.engine.NetworkCreate(l.tb.Context(), name, client.NetworkCreateOptions{Options: options}); err != nil {
+		l.tb.Fatalf("make network %s: %v", name, err)
 	}
-	l.cleanup("network "+l.prefix, func(ctx context.Context) error {
-		_, err := l.engine.NetworkRemove(ctx, l.prefix, client.NetworkRemoveOptions{})
+	l.cleanup("network "+name, func(ctx context.Context) error {
+		_, err := l.engine.NetworkRemove(ctx, name, client.NetworkRemoveOptions{})
 		return err
 	})
-	return l
 }
 
 // cleanup undoes one thing after the test, even when the test's context has ended.
@@ -175,20 +181,41 @@ func (l *Lab) Kill(service string) {
 // Disconnect cuts a service off from all others and from the host, until Connect.
 func (l *Lab) Disconnect(service string) {
 	l.tb.Helper()
-	_, err := l.engine.NetworkDisconnect(l.tb.Context(), l.prefix, client.NetworkDisconnectOptions{Container: l.name(service), Force: true})
-	if err != nil {
-		l.tb.Fatalf("cut off %s: %v", service, err)
-	}
+	l.leave(service, l.prefix)
 }
 
 // Connect undoes Disconnect. The service's address may be another one than before.
 func (l *Lab) Connect(service string) {
 	l.tb.Helper()
-	_, err := l.engine.NetworkConnect(l.tb.Context(), l.prefix, client.NetworkConnectOptions{
-		Container: l.name(service), EndpointConfig: &network.EndpointSettings{Aliases: []string{service}},
+	l.join(service, l.prefix, service)
+}
+
+// join puts a service on a network, under a name.
+func (l *Lab) join(service, into, alias string) {
+	l.tb.Helper()
+	_, err := l.engine.NetworkConnect(l.tb.Context(), into, client.NetworkConnectOptions{
+		Container: l.name(service), EndpointConfig: &network.EndpointSettings{Aliases: []string{alias}},
 	})
 	if err != nil {
-		l.tb.Fatalf("connect %s: %v", service, err)
+		l.tb.Fatalf("connect %s to %s: %v", service, into, err)
+	}
+}
+
+// leave takes a service off a network.
+func (l *Lab) leave(service, from string) {
+	l.tb.Helper()
+	_, err := l.engine.NetworkDisconnect(l.tb.Context(), from, client.NetworkDisconnectOptions{Container: l.name(service), Force: true})
+	if err != nil {
+		l.tb.Fatalf("disconnect %s from %s: %v", service, from, err)
+	}
+}
+
+// abandon takes services off a network, after the test too; those that are not on it have left.
+func (l *Lab) abandon(services []string, from string) {
+	for _, service := range services {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
+		_, _ = l.engine.NetworkDisconnect(ctx, from, client.NetworkDisconnectOptions{Container: l.name(service), Force: true})
+		cancel()
 	}
 }
 
@@ -198,21 +225,13 @@ func (l *Lab) Network() string { return l.prefix }
 // Attach puts a service of this lab on another one's network too, under a name, until Detach.
 func (l *Lab) Attach(other *Lab, service, alias string) {
 	l.tb.Helper()
-	_, err := l.engine.NetworkConnect(l.tb.Context(), other.prefix, client.NetworkConnectOptions{
-		Container: l.name(service), EndpointConfig: &network.EndpointSettings{Aliases: []string{alias}},
-	})
-	if err != nil {
-		l.tb.Fatalf("connect %s to %s: %v", service, other.prefix, err)
-	}
+	l.join(service, other.prefix, alias)
 }
 
 // Detach undoes Attach.
 func (l *Lab) Detach(other *Lab, service string) {
 	l.tb.Helper()
-	_, err := l.engine.NetworkDisconnect(l.tb.Context(), other.prefix, client.NetworkDisconnectOptions{Container: l.name(service), Force: true})
-	if err != nil {
-		l.tb.Fatalf("disconnect %s from %s: %v", service, other.prefix, err)
-	}
+	l.leave(service, other.prefix)
 }
 
 // Pause freezes a service's processes until the test's end or Unpause. The kernel does not always freeze a busy one at the
