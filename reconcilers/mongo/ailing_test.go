@@ -35,15 +35,7 @@ func newTrial(t *testing.T, s *set) *trial {
 	tr := &trial{set: s, r: reconciler(t)}
 	o := s.settle(tr.r)
 	tr.primary = primaryOf(t, o)
-	for _, name := range three {
-		switch {
-		case name == tr.primary:
-		case tr.ailing == "":
-			tr.ailing = name
-		default:
-			tr.other = name
-		}
-	}
+	tr.ailing, tr.other = beside(tr.primary)[0], beside(tr.primary)[1]
 	require.Empty(t, o.Facts.Notes)
 	require.NoError(t, tr.turn())
 	tr.w = s.write()
@@ -52,9 +44,7 @@ func newTrial(t *testing.T, s *set) *trial {
 
 // turn asks whether the other member may be restarted.
 func (tr *trial) turn() error {
-	ctx, cancel := context.WithTimeout(tr.t.Context(), 30*time.Second)
-	defer cancel()
-	return tr.r.(reconcilers.Roller).Turn(ctx, tr.target, reconcilers.Turn{Part: tr.other, Others: []string{tr.primary}}, &progress{t: tr.t})
+	return tr.set.turn(tr.r, reconcilers.Turn{Part: tr.other, Others: []string{tr.primary}})
 }
 
 // told waits until people are told of the ailing member, in one of the sentences, and gives what they are told of it beside.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -152,6 +153,18 @@ func primaryOf(t *testing.T, o reconcilers.Observed) string {
 	return host
 }
 
+// beside are the two of three that are not the service.
+func beside(service string) []string {
+	return slices.DeleteFunc(slices.Clone(three), func(name string) bool { return name == service })
+}
+
+// turn asks whether a member may be restarted.
+func (s *set) turn(r reconcilers.Reconciler, turn reconcilers.Turn) error {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	return r.(reconcilers.Roller).Turn(ctx, s.target, turn, &progress{t: s.t})
+}
+
 // accepting waits until the services' servers accept connections.
 func (s *set) accepting(services ...string) {
 	s.t.Helper()
@@ -205,13 +218,9 @@ func TestKilledMembersFindAPrimarySoon(t *testing.T) {
 	}
 	require.Equal(t, 2, stood, "once for each")
 
-	for _, name := range three {
-		if name != primaryOf(t, o) {
-			s.lab.Kill(name)
-			s.lab.Start(name)
-			break
-		}
-	}
+	secondary := beside(primaryOf(t, o))[0]
+	s.lab.Kill(secondary)
+	s.lab.Start(secondary)
 	o = s.settle(r)
 	require.Equal(t, 2, stood, "a set with a primary needs no other one")
 	require.Empty(t, w.lost(primaryOf(t, o)))
@@ -224,21 +233,8 @@ func TestNoTurnWhileAnotherMemberIsAway(t *testing.T) {
 	r := reconciler(t)
 	o := s.settle(r)
 	primary := primaryOf(t, o)
-	var one, other string // the secondaries
-	for _, name := range three {
-		switch {
-		case name == primary:
-		case one == "":
-			one = name
-		default:
-			other = name
-		}
-	}
-	turn := func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		defer cancel()
-		return r.(reconcilers.Roller).Turn(ctx, s.target, reconcilers.Turn{Part: one, Others: []string{primary}}, &progress{t: t})
-	}
+	one, other := beside(primary)[0], beside(primary)[1]
+	turn := func() error { return s.turn(r, reconcilers.Turn{Part: one, Others: []string{primary}}) }
 	goesOn := func() {
 		t.Helper()
 		testbed.Eventually(t, time.Minute, "a turn for "+one, turn)

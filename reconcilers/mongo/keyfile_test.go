@@ -1,7 +1,6 @@
 package mongo_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -68,11 +67,7 @@ func TestMembersAreAskedHowFarAKeyfileIs(t *testing.T) {
 	o := s.settle(r)
 	require.Equal(t, []string{"KEY"}, o.Holds)
 	require.Equal(t, "rs0 PRIMARY, 3 members", o.Facts.Summary)
-	turn := func(part string) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		defer cancel()
-		return r.(reconcilers.Roller).Turn(ctx, s.target, reconcilers.Turn{Part: part, Others: three}, &progress{t: t})
-	}
+	turn := func(part string) error { return s.turn(r, reconcilers.Turn{Part: part, Others: three}) }
 
 	s.keyIs(both, old)
 	o = s.tells(r, "mongodb-1:27017, mongodb-2:27017, mongodb-3:27017 to be restarted with the new key (keyfile: 0 of 3 members know the new key)")
@@ -82,12 +77,7 @@ func TestMembersAreAskedHowFarAKeyfileIs(t *testing.T) {
 	require.NotEmpty(t, o.Outputs)
 	require.Equal(t, "rs0 PRIMARY, 3 members, key being rotated", o.Facts.Summary)
 	primary := primaryOf(t, o)
-	var others []string
-	for _, name := range three {
-		if name != primary {
-			others = append(others, name)
-		}
-	}
+	others := beside(primary)
 	for i, name := range others {
 		testbed.Eventually(t, time.Minute, "a turn for "+name, func() error { return turn(name) })
 		s.runKeyed(name, both)

@@ -54,12 +54,7 @@ func TestAgentOnTheMinoritySide(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, r.(interface{ Close() error }).Close()) })
 	o := s.settle(r)
 	alone := primaryOf(t, o)
-	var others []string
-	for _, name := range three {
-		if name != alone {
-			others = append(others, name)
-		}
-	}
+	others := beside(alone)
 	version, term := s.configVersion(alone)
 
 	s.lab.Split(others...)

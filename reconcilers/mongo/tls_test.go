@@ -150,8 +150,7 @@ func TestTheWayFromKeyfileToTLSAndX509(t *testing.T) {
 	told := ""
 	for _, step := range []struct{ tls, auth string }{{"allowTLS", "sendKeyFile"}, {"preferTLS", "sendX509"}, {"requireTLS", "x509"}} {
 		primary := primaryOf(t, o)
-		order := append(slices.DeleteFunc(slices.Clone(three), func(name string) bool { return name == primary }), primary)
-		for _, name := range order {
+		for _, name := range append(beside(primary), primary) {
 			require.NoError(t, s.roll(r, name, s.secure(name, step.tls, step.auth, s.member)))
 			o = s.settle(r)
 			told += fmt.Sprint(strings.Contains(o.Outputs["uri"].Text(), "tls=true")) + " "
