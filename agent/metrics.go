@@ -16,6 +16,7 @@ type counters struct {
 	rounds  *prometheus.CounterVec
 	changes *prometheus.CounterVec
 	took    *prometheus.HistogramVec
+	looks   *prometheus.HistogramVec
 }
 
 func newCounters() counters {
@@ -30,13 +31,17 @@ func newCounters() counters {
 			Name: "dive_agent_round_duration_seconds", Help: "How long passes took.",
 			Buckets: []float64{.02, .05, .1, .2, .5, 1, 5, 15, 60, 180, 600},
 		}, []string{"instance"}),
+		looks: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "dive_agent_look_duration_seconds", Help: "How long it took to look at a node and to plan what is to change.",
+			Buckets: []float64{.005, .02, .1, .5, 2, 10, 60},
+		}, []string{"instance", "node"}),
 	}
 }
 
 // Metrics gives the registry of everything that is measured; docs/operations.md lists it.
 func (a *Agent) Metrics() *prometheus.Registry {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(a.counters.rounds, a.counters.changes, a.counters.took, gauges{a},
+	registry.MustRegister(a.counters.rounds, a.counters.changes, a.counters.took, a.counters.looks, gauges{a},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return registry
 }

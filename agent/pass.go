@@ -29,10 +29,11 @@ type passOptions struct {
 	redact      func(string) string
 	learn       func(desired.Value) // tells the redactor of secret outputs
 
-	applied   bool                     // the instance was ready before: healing does not wait for what is not ready now
-	mayApply  func(*desired.Node) bool // nil: all nodes
-	interrupt <-chan struct{}          // closed when a waiting pass should end so that another one can look
-	onChange  func(Node)               // called with each change of a node, in order per node
+	applied   bool                        // the instance was ready before: healing does not wait for what is not ready now
+	mayApply  func(*desired.Node) bool    // nil: all nodes
+	interrupt <-chan struct{}             // closed when a waiting pass should end so that another one can look
+	onChange  func(Node)                  // called with each change of a node, in order per node
+	looked    func(string, time.Duration) // called with how long looking at a node and planning took; nil: nobody asks
 	recorder  recorder
 }
 

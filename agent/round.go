@@ -160,6 +160,9 @@ func (r *round) prepare(ctx context.Context) (*pass, error) {
 		}
 	}
 	options.onChange = func(n Node) { r.noteNode(r.record.id, n) }
+	options.looked = func(node string, took time.Duration) {
+		r.counters.looks.WithLabelValues(r.name, node).Observe(took.Seconds())
+	}
 	return newPass(options), nil
 }
 

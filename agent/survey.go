@@ -77,6 +77,10 @@ func (p *pass) observeAndPlan(ctx context.Context, n *nodeRun) error {
 		return err
 	}
 	n.target = target
+	if p.looked != nil {
+		begun := p.clock.Now()
+		defer func() { p.looked(n.node.ID, p.clock.Now().Sub(begun)) }()
+	}
 	if n.observed, err = n.engine.Observe(ctx, target); err != nil {
 		return err
 	}

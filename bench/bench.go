@@ -21,7 +21,7 @@ type Options struct {
 }
 
 // limit bounds a whole run.
-const limit = 20 * time.Minute
+const limit = 28 * time.Minute
 
 // part measures some figures in one go.
 type part struct {
@@ -46,6 +46,7 @@ func parts() []part {
 		{healNames(), 3 * time.Minute, measureHealing},
 		{[]string{changeService}, 4 * time.Minute, measureChange},
 		{[]string{terraformFirst}, 4 * time.Minute, measureFirstApply},
+		{[]string{realmFirst, realmMemory, realmAttribute, realmPlans, realmUntouched, realmDrift}, 8 * time.Minute, measureRealm},
 	}
 }
 

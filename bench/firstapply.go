@@ -105,11 +105,20 @@ func (w *world) realmByHand(ctx context.Context, code string) (time.Duration, er
 	for _, args := range [][]string{{"init", "-input=false"}, {"apply", "-input=false", "-auto-approve"}} {
 		cmd := exec.CommandContext(ctx, "terraform", args...)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+w.mirror.ConfigFile, "CHECKPOINT_DISABLE=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-			return 0, fmt.Errorf("terraform %s by hand: %w: %s", args[0], err, strings.Join(lines[max(0, len(lines)-10):], "\n"))
+		if _, err := w.byHand(cmd); err != nil {
+			return 0, err
 		}
+	}
+	return time.Since(begun), nil
+}
+
+// byHand runs a command of Terraform with the providers of the mirror.
+func (w *world) byHand(cmd *exec.Cmd) (time.Duration, error) {
+	cmd.Env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+w.mirror.ConfigFile, "CHECKPOINT_DISABLE=1")
+	begun := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		return 0, fmt.Errorf("terraform %s by hand: %w: %s", cmd.Args[1], err, strings.Join(lines[max(0, len(lines)-10):], "\n"))
 	}
 	return time.Since(begun), nil
 }

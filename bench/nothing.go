@@ -107,6 +107,11 @@ func (a *agentProcess) quietRounds(ctx context.Context, instance string) (took, 
 
 // roundTime reads from the agent's metrics how many rounds there were over an instance, and how long they took together.
 func (a *agentProcess) roundTime(ctx context.Context, instance string) (count int, sum time.Duration, err error) {
+	return a.timeOf(ctx, "dive_agent_round_duration_seconds", `{instance="`+instance+`"}`)
+}
+
+// timeOf reads count and sum of a histogram of the agent's metrics.
+func (a *agentProcess) timeOf(ctx context.Context, metric, labels string) (count int, sum time.Duration, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.listen+"/metrics", nil)
 	if err != nil {
 		return 0, 0, err
@@ -120,7 +125,7 @@ func (a *agentProcess) roundTime(ctx context.Context, instance string) (count in
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), " ")
-		name, ours := strings.CutSuffix(name, `{instance="`+instance+`"}`)
+		name, ours := strings.CutSuffix(name, labels)
 		if !ours {
 			continue
 		}
@@ -128,6 +133,5 @@ func (a *agentProcess) roundTime(ctx context.Context, instance string) (count in
 			return 0, 0, err
 		}
 	}
-	const metric = "dive_agent_round_duration_seconds"
 	return int(found[metric+"_count"]), time.Duration(found[metric+"_sum"] * float64(time.Second)), lines.Err()
 }

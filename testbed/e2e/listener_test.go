@@ -73,6 +73,7 @@ func TestEveryMetricTellsWhenWhatItMeasuresBreaks(t *testing.T) {
 	becomes(`dive_agent_changes_total{instance="one",outcome="done"}`, above(changes))
 	becomes(`dive_agent_rounds_total{instance="one",outcome="done"}`, above(rounds))
 	becomes(`dive_agent_round_duration_seconds_count{instance="one"}`, above(count))
+	becomes(`dive_agent_look_duration_seconds_count{instance="one",node="stack/front"}`, above(count))
 
 	s.Merge("Break it", map[string]string{"instances/one.yaml": "kind: [\n"})
 	becomes("dive_agent_revision_accepted", is(0))
