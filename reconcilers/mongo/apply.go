@@ -61,11 +61,13 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 	case changeMember:
 		err = s.changeMember(ctx, what, progress)
 	case removeMember:
-		err = s.removeMember(ctx, what.host)
+		err = s.removeMember(ctx, what.host, progress)
 	case forceMajority:
 		err = s.forceMajority(ctx)
 	case giveTurnBack:
 		err = s.giveTurnBack(ctx, what.host)
+	case renewConnections:
+		err = s.renewConnections(ctx, what.host)
 	case standUp:
 		err = s.standForElection(ctx, what.host)
 	default:

@@ -128,6 +128,12 @@ func (s *session) standForElection(ctx context.Context, host string) error {
 	if err != nil {
 		return fmt.Errorf("read the configuration of %s: %w", host, err)
 	}
+	if lasts := s.r.deps.Clock.Now().Sub(s.r.firstSeen(s.component)); lasts > patience && s.renewedFor(host) >= renewEvery {
+		s.r.renew(s.component + "/" + host) // the votes it asks for may go to other servers
+		if err := dropConnections(limited, client, host, c); err != nil {
+			return err
+		}
+	}
 	for {
 		if _, ok := s.allServe(limited, c); !ok {
 			break // the set goes on without help, or must not be helped

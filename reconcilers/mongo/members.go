@@ -166,6 +166,11 @@ func (s *session) changeMember(ctx context.Context, what step, progress reconcil
 			return err
 		}
 	}
+	if what.to.votes < what.from.votes {
+		if err := s.waitRemaining(ctx, host, progress); err != nil {
+			return err
+		}
+	}
 	return s.reconfigure(ctx, func(c *config) (bool, error) {
 		i, there := c.member(host)
 		if !there {
@@ -217,7 +222,7 @@ func (s *session) waitLevel(ctx context.Context, m wantMember, delay int, progre
 			progress.Say("member %s is %d s behind what the primary had", m.host, behind)
 			told = now
 		}
-		return behind < 0 || behind == 0 && has.I >= goal.I
+		return isLevel(has, goal, delay)
 	})
 	switch {
 	case ctx.Err() != nil && err != nil:
@@ -266,9 +271,12 @@ func (s *session) seenByPrimary(ctx context.Context, m wantMember) (state string
 	return state, err
 }
 
-// removeMember takes a member out. A primary steps down first. Its container and volume are not touched.
-func (s *session) removeMember(ctx context.Context, host string) error {
+// removeMember takes a member out. A primary steps down first, and those that remain catch up. Its container and volume are not touched.
+func (s *session) removeMember(ctx context.Context, host string, progress reconcilers.Progress) error {
 	if err := s.stepDown(ctx, host); err != nil {
+		return err
+	}
+	if err := s.waitRemaining(ctx, host, progress); err != nil {
 		return err
 	}
 	return s.reconfigure(ctx, func(c *config) (bool, error) {

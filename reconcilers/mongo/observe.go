@@ -54,6 +54,7 @@ type observation struct {
 	idleTurn string          // a member of this host that has a turn no restart is using
 	force    *Force          // the order that is to be carried out
 	heir     string          // the member that should stand for election; empty: none should
+	crossed  []crossing      // members whose connections are to be made anew
 
 	writeConcern string // of clients that name none; empty: nobody has set one
 }
@@ -253,6 +254,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 		return o, fmt.Errorf("read the replica set's status: %w", err)
 	}
 	s.hearMembers(ctx, st, same)
+	state.crossed = s.crossings(st, state.config, same)
 	for _, one := range seen {
 		if one.member.host == primary.host {
 			state.version = one.version
@@ -315,13 +317,13 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 	if len(shared.pending) == 0 {
 		o.Holds = append(o.Holds, s.spec().SharedKeys()...)
 	}
-	o.Facts.Notes = slices.Concat(shared.notes(), o.Facts.Notes, notes, turn)
+	o.Facts.Notes = slices.Concat(shared.notes(), crossedNotes(state.crossed), o.Facts.Notes, notes, turn)
 	s.backupFacts(&o.Facts, st)
 	state.backup = s.backupDue() && s.backupIsOurs(st)
 	if isRoot && !state.lacks(s.want.uriUser) {
 		o.Outputs = s.outputs(state)
 	}
-	trouble := s.memberTrouble(st)
+	trouble := s.whileRenewed(s.memberTrouble(st), state)
 	if trouble == nil {
 		trouble = shared.trouble()
 	}

@@ -29,6 +29,7 @@ const (
 	standUp
 	forceMajority
 	giveTurnBack
+	renewConnections
 )
 
 // step is what Apply does for one change.
@@ -131,6 +132,7 @@ func (p *planner) planSet(o observation) error {
 			}
 		}
 	}
+	p.planCrossed(o.crossed)
 	p.planSettings(c)
 	if o.root {
 		p.planRoot()

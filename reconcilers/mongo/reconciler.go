@@ -23,6 +23,7 @@ type Reconciler struct {
 	verified map[string]time.Time // when a user's login last worked
 	versions map[string]version   // of the members' servers
 	speeches map[string]speech    // of the members' servers
+	renewals map[string]time.Time // when a member's connections were made anew, by component and host
 	turning  map[string]time.Time // when a member of this host was given its turn to be restarted, by component and host
 }
 
@@ -44,7 +45,7 @@ func New(deps reconcilers.Deps) reconcilers.Reconciler {
 	return &Reconciler{
 		deps: deps, pool: newPool(), dial: dial,
 		since: map[string]time.Time{}, verified: map[string]time.Time{}, versions: map[string]version{}, speeches: map[string]speech{},
-		turning: map[string]time.Time{},
+		turning: map[string]time.Time{}, renewals: map[string]time.Time{},
 	}
 }
 
