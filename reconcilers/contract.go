@@ -5,6 +5,7 @@ package reconcilers
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"dive-agent/desired"
@@ -89,6 +90,13 @@ type Change struct {
 	Command    []string `json:"-" yaml:"-"` // what it is to run in it; empty: what the image says
 	Interrupts bool     `json:"-" yaml:"-"` // what runs now stops serving for a moment: a Roller gives it its turn
 	Last       bool     `json:"-" yaml:"-"` // what goes may still be used by what a Roller drives: made once all Rollers of the instance are in sync
+}
+
+// ImageTag gives the tag of an image's name: "26.4.7" of quay.io/keycloak/keycloak:26.4.7. It is empty where the name has none.
+func ImageTag(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	_, tag, _ := strings.Cut(image[strings.LastIndex(image, "/")+1:], ":")
+	return tag
 }
 
 // Plan is the list of changes that would bring a target to its desired state; empty when in sync.

@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 
 	"dive-agent/reconcilers"
 )
@@ -51,16 +50,6 @@ func parseRelease(text string) (v release, ok bool) {
 	return v, true
 }
 
-// releaseOfImage reads the version from an image's tag, as in quay.io/keycloak/keycloak:26.4.7. Other tags tell nothing.
-func releaseOfImage(image string) (release, bool) {
-	image, _, _ = strings.Cut(image, "@")
-	at := strings.LastIndex(image, ":")
-	if at < 0 || strings.Contains(image[at:], "/") {
-		return release{}, false
-	}
-	return parseRelease(image[at+1:])
-}
-
 // Forewarn says what another image means for the server's database, by the version that was seen to run on it last. One of an
 // older series is refused.
 func (r *Reconciler) Forewarn(t reconcilers.Target, turn reconcilers.Turn) (words []string, err error) {
@@ -78,7 +67,7 @@ func (r *Reconciler) Forewarn(t reconcilers.Target, turn reconcilers.Turn) (word
 		return nil, nil
 	}
 	for _, change := range turn.Changes {
-		to, known := releaseOfImage(change.Image)
+		to, known := parseRelease(reconcilers.ImageTag(change.Image)) // other tags than versions tell nothing
 		switch order := to.compareSeries(from); {
 		case !known || order == 0 && to.patch <= from.patch:
 		case order < 0:

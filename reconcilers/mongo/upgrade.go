@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
-	"strings"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	driver "go.mongodb.org/mongo-driver/v2/mongo"
@@ -42,20 +41,10 @@ func parseSeries(text string) (v series, ok bool) {
 	return v, true
 }
 
-// seriesOfImage reads the series from an image's tag, as in mongo:6.0.27. Other tags tell nothing.
-func seriesOfImage(image string) (series, bool) {
-	image, _, _ = strings.Cut(image, "@")
-	at := strings.LastIndex(image, ":")
-	if at < 0 || strings.Contains(image[at:], "/") {
-		return series{}, false
-	}
-	return parseSeries(image[at+1:])
-}
-
 // mayRun refuses an image whose server could not open the data: one that skips a series, or goes back behind the
 // feature compatibility version. Such a server ends with code 62 at once, again and again.
 func (s *session) mayRun(m wantMember, image string, fcv series) error {
-	to, known := seriesOfImage(image)
+	to, known := parseSeries(reconcilers.ImageTag(image)) // other tags than versions tell nothing
 	switch {
 	case !known || fcv == (series{}) || to == fcv || to == fcv.next():
 		return nil
