@@ -77,7 +77,7 @@ func (l *look) asPlanned(ctx context.Context) (*planned, error) {
 		return nil, err
 	}
 	l.in.tell(l.module)
-	if err := l.work.prepare(ctx, l.source); err != nil {
+	if err := l.work.prepare(ctx); err != nil {
 		return nil, err
 	}
 	return l.plan(ctx)

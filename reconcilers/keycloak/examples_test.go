@@ -173,7 +173,7 @@ func (w *world) destroy() {
 	require.NoError(w.t, err)
 	require.NoError(w.t, l.in.locate(w.t.Context(), w.target, w.spec))
 	l.in.tell(l.module)
-	require.NoError(w.t, l.work.prepare(w.t.Context(), l.source))
+	require.NoError(w.t, l.work.prepare(w.t.Context()))
 	data, err := json.Marshal(l.in.variables)
 	require.NoError(w.t, err)
 	require.NoError(w.t, write(filepath.Join(l.work.module, variablesFile), data))

@@ -81,41 +81,19 @@ func digest(key []byte, v any) (string, error) {
 	return hex.EncodeToString(mac.Sum(nil)), nil
 }
 
-// treeHash is a hash of a folder's files, names and contents. Folders that begin with a dot are left out, and so are
+// walkModule visits the files of a module, by their names in files. Folders that begin with a dot are left out, and so are
 // files that are no regular ones.
-func treeHash(root string) (string, error) {
-	sum := sha256.New()
-	err := walkModule(root, func(rel string, data []byte) error {
-		fmt.Fprintf(sum, "%d %s %d\n", len(rel), rel, len(data))
-		sum.Write(data)
+func walkModule(files fs.FS, folder string, visit func(name string) error) error {
+	return fs.WalkDir(files, folder, func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && name != folder && entry.Name()[0] == '.':
+			return fs.SkipDir
+		case entry.Type().IsRegular():
+			return visit(name)
+		}
 		return nil
-	})
-	return hex.EncodeToString(sum.Sum(nil)), err
-}
-
-func walkModule(root string, visit func(rel string, data []byte) error) error {
-	return filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			if name != root && entry.Name()[0] == '.' {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if !entry.Type().IsRegular() {
-			return nil
-		}
-		rel, err := filepath.Rel(root, name)
-		if err != nil {
-			return err
-		}
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		return visit(rel, data)
 	})
 }
 

@@ -30,7 +30,7 @@ func gather(t reconcilers.Target, s *Spec, w *workspace) (*inputs, error) {
 	if err != nil {
 		return nil, err
 	}
-	asked := []any{in.variables, in.url, w.moduleHash, fileHash(w.tool.CLIConfig), w.tool.Path, w.toolVersion}
+	asked := []any{in.variables, in.url, w.source.hash, fileHash(w.tool.CLIConfig), w.tool.Path, w.toolVersion}
 	if len(s.Imports) > 0 {
 		asked = append(asked, s.Imports)
 	}

@@ -2,10 +2,14 @@ package keycloak
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,12 +19,14 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"dive-agent/desired"
+	"dive-agent/reconcilers"
 )
 
 // moduleFiles is what a module is seen to declare without Terraform.
 type moduleFiles struct {
 	variables map[string]bool // whether it must be given
 	outputs   []string
+	provider  bool      // it configures the provider by itself
 	types     []string  // of its resources, those of local modules too
 	findings  []finding // what is wrong with it, and what is not allowed everywhere
 }
@@ -38,14 +44,62 @@ var modules sync.Map // [sha256.Size]byte -> moduleFiles
 // readModule reads a module's own files and those of the local modules that it calls. An error says that there is no
 // module; whatever is wrong inside it is a finding.
 func readModule(files fs.FS, folder string) (moduleFiles, error) {
-	texts, err := moduleTexts(files, folder)
+	texts := map[string][]byte{}
+	err := walkModule(files, folder, func(name string) (err error) {
+		if isConfiguration(name) {
+			texts[name], err = fs.ReadFile(files, name)
+		}
+		return err
+	})
 	if err != nil {
 		return moduleFiles{}, err
 	}
+	return parseModule(texts, folder)
+}
+
+// source is the module of a component in the snapshot.
+type source struct {
+	folder string // on the host
+	hash   string // of all its files, names and contents
+	module moduleFiles
+}
+
+// readSource reads a component's module, each file once.
+func readSource(t reconcilers.Target, s *Spec) (*source, error) {
+	folder, files, texts := path.Clean(s.Module), os.DirFS(t.SourceDir), map[string][]byte{}
+	sum := sha256.New()
+	err := walkModule(files, folder, func(name string) error {
+		data, err := fs.ReadFile(files, name)
+		if err != nil {
+			return err
+		}
+		addFile(sum, strings.TrimPrefix(name, folder+"/"), data)
+		if isConfiguration(name) {
+			texts[name] = data
+		}
+		return nil
+	})
+	src := &source{folder: filepath.Join(t.SourceDir, filepath.FromSlash(folder)), hash: hex.EncodeToString(sum.Sum(nil))}
+	if err == nil {
+		src.module, err = parseModule(texts, folder)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read Terraform module %s: %w", s.Module, err)
+	}
+	return src, nil
+}
+
+// addFile takes a file into a hash.
+func addFile(sum hash.Hash, name string, data []byte) {
+	fmt.Fprintf(sum, "%d %s %d\n", len(name), name, len(data))
+	sum.Write(data)
+}
+
+// parseModule reads a module's texts, by name.
+func parseModule(texts map[string][]byte, folder string) (moduleFiles, error) {
 	sum := sha256.New()
 	for _, name := range sortedKeys(texts) {
-		fmt.Fprintf(sum, "%d %s %d\n", len(name), name, len(texts[name]))
-		sum.Write(texts[name])
+		addFile(sum, name, texts[name])
 	}
 	key := [sha256.Size]byte(sum.Sum(nil))
 	if known, ok := modules.Load(key); ok {
@@ -66,28 +120,7 @@ func sorted(names []string) []string {
 	return slices.Compact(names)
 }
 
-// moduleTexts reads what Terraform and OpenTofu read as configuration below a folder, by name. What walkModule does not copy is
-// left out here too.
-func moduleTexts(files fs.FS, folder string) (map[string][]byte, error) {
-	texts := map[string][]byte{}
-	err := fs.WalkDir(files, folder, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			if name != folder && entry.Name()[0] == '.' {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if entry.Type().IsRegular() && isConfiguration(entry.Name()) {
-			texts[name], err = fs.ReadFile(files, name)
-		}
-		return err
-	})
-	return texts, err
-}
-
+// isConfiguration tells what Terraform and OpenTofu read.
 func isConfiguration(name string) bool {
 	return slices.ContainsFunc([]string{".tf", ".tf.json", ".tofu", ".tofu.json"}, func(end string) bool { return strings.HasSuffix(name, end) })
 }
@@ -206,6 +239,8 @@ func (r *moduleReader) declare(s *scope, block *hcl.Block) {
 		for name := range attributes {
 			s.locals[name] = true
 		}
+	case "provider":
+		r.module.provider = r.module.provider || s.folder == r.root && block.Labels[0] == "keycloak"
 	case "resource":
 		r.module.types = append(r.module.types, block.Labels[0])
 	case "terraform":

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -62,7 +61,6 @@ type look struct {
 	*Reconciler
 	target reconcilers.Target
 	spec   *Spec
-	source string
 	work   *workspace
 	record *record
 	about  *serverRecord
@@ -83,9 +81,12 @@ func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
 	if !ok {
 		return nil, fmt.Errorf("component %s is not of kind %s", t.Component.Name, Kind.Name)
 	}
-	l := &look{Reconciler: r, target: t, spec: spec, source: filepath.Join(t.SourceDir, filepath.FromSlash(path.Clean(spec.Module)))}
-	var err error
-	if l.work, err = openWorkspace(t, spec, r.deps, l.source); err != nil {
+	source, err := readSource(t, spec)
+	if err != nil {
+		return nil, err
+	}
+	l := &look{Reconciler: r, target: t, spec: spec, module: source.module}
+	if l.work, err = openWorkspace(t, spec, r.deps, source); err != nil {
 		return nil, err
 	}
 	if l.record, err = l.work.record(); err != nil {
@@ -99,9 +100,6 @@ func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
 	if err := load(l.work.serverFile(), l.about); err != nil {
 		t.Log.Warn("what is known of the server cannot be read and is asked anew", "error", err)
 		l.about = &serverRecord{}
-	}
-	if l.module, err = readModule(os.DirFS(t.SourceDir), path.Clean(spec.Module)); err != nil {
-		return nil, fmt.Errorf("read Terraform module %s: %w", spec.Module, err)
 	}
 	l.in, err = gather(t, spec, l.work)
 	return l, err
@@ -248,7 +246,7 @@ func (l *look) ask(ctx context.Context, reason bool) (stale bool, err error) {
 			prepared <- nil
 			return
 		}
-		prepared <- l.work.prepare(ctx, l.source)
+		prepared <- l.work.prepare(ctx)
 	}()
 	stale, err = l.prove(ctx)
 	if problem := <-prepared; err == nil {

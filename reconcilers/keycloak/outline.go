@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -17,9 +16,12 @@ var _ reconcilers.Outliner = (*Reconciler)(nil)
 // offlineURL stands for the server where there is none to ask.
 const offlineURL = "http://keycloak.invalid:8080"
 
-// offlineFile lets the provider begin without a server to sign in to. A plan with an empty state asks for nothing else, unless
-// the module has data sources.
-const offlineFile = "dive_agent_offline_override.tf"
+// offlineFile lets the provider begin without a server to sign in to, where the module configures it. A plan with an empty state
+// asks for nothing else, unless the module has data sources.
+const (
+	offlineFile = "dive_agent_offline_override.tf"
+	offlineText = "provider \"keycloak\" {\n  initial_login = false\n}\n"
+)
 
 // Outline lists the resources that the module would create, by a plan of Terraform with an empty state. Where Terraform, its
 // provider or what the module reads is not at hand, they are listed by the module's text.
@@ -28,12 +30,11 @@ func (r *Reconciler) Outline(ctx context.Context, t reconcilers.Target) (reconci
 	if !ok {
 		return reconcilers.Outline{}, fmt.Errorf("component %s is not of kind %s", t.Component.Name, Kind.Name)
 	}
-	source := filepath.Join(t.SourceDir, filepath.FromSlash(path.Clean(spec.Module)))
-	hash, err := treeHash(source)
+	source, err := readSource(t, spec)
 	if err != nil {
-		return reconcilers.Outline{}, fmt.Errorf("read Terraform module %s: %w", spec.Module, err)
+		return reconcilers.Outline{}, err
 	}
-	t.Dir = filepath.Join(t.Dir, hash[:16]) // one init for all instances of a module
+	t.Dir = filepath.Join(t.Dir, source.hash[:16]) // one init for all instances of a module
 	if err := os.MkdirAll(t.Dir, 0o700); err != nil {
 		return reconcilers.Outline{}, err
 	}
@@ -44,14 +45,10 @@ func (r *Reconciler) Outline(ctx context.Context, t reconcilers.Target) (reconci
 	if in.url == "" {
 		in.url = offlineURL
 	}
-	module, err := readModule(os.DirFS(t.SourceDir), path.Clean(spec.Module))
-	if err != nil {
-		return reconcilers.Outline{}, fmt.Errorf("read Terraform module %s: %w", spec.Module, err)
-	}
-	if err := r.lawful(spec, module); err != nil {
+	if err := r.lawful(spec, source.module); err != nil {
 		return reconcilers.Outline{}, err
 	}
-	in.tell(module)
+	in.tell(source.module)
 	items, problem := r.plannedItems(ctx, t, spec, source, in)
 	if ctx.Err() != nil {
 		return reconcilers.Outline{}, ctx.Err()
@@ -59,7 +56,7 @@ func (r *Reconciler) Outline(ctx context.Context, t reconcilers.Target) (reconci
 	if problem == nil {
 		return reconcilers.Outline{Items: items, Note: "by " + title[spec.tool()] + ", for an empty realm"}, nil
 	}
-	items, err = textItems(source, in.variables)
+	items, err = textItems(source.folder, in.variables)
 	if err != nil {
 		return reconcilers.Outline{}, fmt.Errorf("read Terraform module %s: %w", spec.Module, err)
 	}
@@ -67,7 +64,7 @@ func (r *Reconciler) Outline(ctx context.Context, t reconcilers.Target) (reconci
 }
 
 // plannedItems asks Terraform.
-func (r *Reconciler) plannedItems(ctx context.Context, t reconcilers.Target, spec *Spec, source string, in *inputs) ([]reconcilers.Item, error) {
+func (r *Reconciler) plannedItems(ctx context.Context, t reconcilers.Target, spec *Spec, source *source, in *inputs) ([]reconcilers.Item, error) {
 	w, err := openWorkspace(t, spec, r.deps, source)
 	if err != nil {
 		return nil, err
@@ -77,7 +74,7 @@ func (r *Reconciler) plannedItems(ctx context.Context, t reconcilers.Target, spe
 	if said, err := os.ReadFile(unable); err == nil {
 		return nil, errors.New(string(said))
 	}
-	if err := w.prepare(ctx, source); err != nil {
+	if err := w.prepare(ctx); err != nil {
 		return nil, errors.Join(err, os.WriteFile(unable, []byte(err.Error()), 0o600))
 	}
 	p, err := w.plan(ctx, in, spec.Parallelism)
@@ -101,16 +98,4 @@ func (r *Reconciler) plannedItems(ctx context.Context, t reconcilers.Target, spe
 		items = append(items, reconcilers.Item{Address: rc.Address, Attributes: c.attributes(), Lasting: true})
 	}
 	return items, nil
-}
-
-// offlineOverride is the content of offlineFile; empty for a module that does not configure the provider.
-func offlineOverride(source string) string {
-	files, _ := filepath.Glob(filepath.Join(source, "*.tf"))
-	for _, name := range files {
-		text, err := os.ReadFile(name)
-		if err == nil && strings.Contains(strings.Join(strings.Fields(string(text)), " "), `provider "keycloak" {`) {
-			return "provider \"keycloak\" {\n  initial_login = false\n}\n"
-		}
-	}
-	return ""
 }

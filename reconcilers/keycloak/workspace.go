@@ -39,7 +39,7 @@ type workspace struct {
 	tool                            reconcilers.Terraform
 	toolName, toolVersion           string
 	key                             []byte
-	moduleHash                      string
+	source                          *source           // of module/
 	tf, apply                       *tfexec.Terraform // for all but an apply, and for an apply
 	offline                         bool              // no server is asked
 }
@@ -57,14 +57,14 @@ const recordName = "record.json"
 const overrideFile = "dive_agent_override.tf"
 
 // openWorkspace makes the folders, for the agent's user alone, and finds the program. It changes nothing in the module.
-func openWorkspace(t reconcilers.Target, s *Spec, d reconcilers.Deps, source string) (*workspace, error) {
+func openWorkspace(t reconcilers.Target, s *Spec, d reconcilers.Deps, source *source) (*workspace, error) {
 	dir, err := filepath.EvalSymlinks(t.Dir)
 	if err != nil {
 		return nil, err
 	}
 	w := &workspace{
 		dir: dir, module: filepath.Join(dir, "module"), state: filepath.Join(dir, "terraform.tfstate"),
-		copies: filepath.Join(dir, "copies"), run: filepath.Join(dir, "run"), toolName: s.tool(), toolVersion: s.ToolVersion,
+		copies: filepath.Join(dir, "copies"), run: filepath.Join(dir, "run"), toolName: s.tool(), toolVersion: s.ToolVersion, source: source,
 	}
 	for _, folder := range []string{w.module, w.copies, w.run, filepath.Join(dir, "home")} {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -73,9 +73,6 @@ func openWorkspace(t reconcilers.Target, s *Spec, d reconcilers.Deps, source str
 	}
 	if w.key, err = keyOf(dir, d.Rand); err != nil {
 		return nil, err
-	}
-	if w.moduleHash, err = treeHash(source); err != nil {
-		return nil, fmt.Errorf("read Terraform module %s: %w", filepath.Base(source), err)
 	}
 	w.tool, err = findTool(s, d)
 	return w, err
@@ -129,12 +126,12 @@ type prepared struct {
 }
 
 func (w *workspace) wanted() prepared {
-	return prepared{Module: w.moduleHash, Lock: fileHash(filepath.Join(w.module, ".terraform.lock.hcl")), Config: fileHash(w.tool.CLIConfig), Tool: stamp(w.tool.Path), Version: w.toolVersion}
+	return prepared{Module: w.source.hash, Lock: fileHash(filepath.Join(w.module, ".terraform.lock.hcl")), Config: fileHash(w.tool.CLIConfig), Tool: stamp(w.tool.Path), Version: w.toolVersion}
 }
 
 // prepare brings the module's copy up to date and initialises it, when module, lock file or the tool's configuration
 // changed.
-func (w *workspace) prepare(ctx context.Context, source string) error {
+func (w *workspace) prepare(ctx context.Context) error {
 	var err error
 	if w.tf, err = w.terraform(w.tool.Path, nil); err != nil {
 		return err
@@ -148,12 +145,12 @@ func (w *workspace) prepare(ctx context.Context, source string) error {
 		if err := os.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := w.copyModule(source); err != nil {
-			return fmt.Errorf("copy Terraform module %s: %w", filepath.Base(source), err)
+		if err := w.copyModule(); err != nil {
+			return fmt.Errorf("copy Terraform module %s: %w", filepath.Base(w.source.folder), err)
 		}
 		// The library asks each of its values for Terraform's version once; that takes no longer than init does.
 		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return w.initialise(ctx, source) })
+		g.Go(func() error { return w.initialise(ctx) })
 		g.Go(func() error { return w.askVersion(ctx, w.tf) })
 		g.Go(func() error { return w.askVersion(ctx, w.apply) })
 		if err := g.Wait(); err != nil {
@@ -166,7 +163,7 @@ func (w *workspace) prepare(ctx context.Context, source string) error {
 
 // copyModule puts the module's files in place of the former ones. What Terraform keeps beside them stays: the providers,
 // and a state that it could not write (errored.tfstate). States and values that the source brings are left out.
-func (w *workspace) copyModule(source string) error {
+func (w *workspace) copyModule() error {
 	old, err := os.ReadDir(w.module)
 	if err != nil {
 		return err
@@ -178,9 +175,14 @@ func (w *workspace) copyModule(source string) error {
 			}
 		}
 	}
-	err = walkModule(source, func(rel string, data []byte) error {
+	files := os.DirFS(w.source.folder)
+	err = walkModule(files, ".", func(rel string) error {
 		if strings.Contains(rel, ".tfstate") || strings.HasSuffix(rel, ".auto.tfvars.json") {
 			return nil
+		}
+		data, err := fs.ReadFile(files, rel)
+		if err != nil {
+			return err
 		}
 		name := filepath.Join(w.module, rel)
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
@@ -192,8 +194,8 @@ func (w *workspace) copyModule(source string) error {
 		return err
 	}
 	override := "terraform {\n  backend \"local\" {\n    path = \"../terraform.tfstate\"\n  }\n}\n"
-	if offline := offlineOverride(source); w.offline && offline != "" {
-		if err := os.WriteFile(filepath.Join(w.module, offlineFile), []byte(offline), 0o600); err != nil {
+	if w.offline && w.source.module.provider {
+		if err := os.WriteFile(filepath.Join(w.module, offlineFile), []byte(offlineText), 0o600); err != nil {
 			return err
 		}
 	}
@@ -201,8 +203,8 @@ func (w *workspace) copyModule(source string) error {
 }
 
 // initialise lets Terraform fetch the providers. With a lock file shipped by the module exactly these are taken.
-func (w *workspace) initialise(ctx context.Context, source string) error {
-	shipped := fileHash(filepath.Join(source, ".terraform.lock.hcl"))
+func (w *workspace) initialise(ctx context.Context) error {
+	shipped := fileHash(filepath.Join(w.source.folder, ".terraform.lock.hcl"))
 	lock := filepath.Join(w.module, ".terraform.lock.hcl")
 	if shipped == "" {
 		// A lock file of our own making does not outlive what it was made for; a shipped one is the module's word.
@@ -220,7 +222,7 @@ func (w *workspace) initialise(ctx context.Context, source string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return fmt.Errorf("%s init of module %s: %s", w.toolName, filepath.Base(source), brief(err))
+		return fmt.Errorf("%s init of module %s: %s", w.toolName, filepath.Base(w.source.folder), brief(err))
 	}
 	if shipped != "" && fileHash(lock) != shipped {
 		return &reconcilers.BlockedError{
