@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -113,13 +112,6 @@ func importBlocks(ids map[string]string) string {
 		blocks = append(blocks, fmt.Sprintf("import {\n  to = %s\n  id = %s\n}\n", address, id))
 	}
 	return strings.Join(blocks, "\n")
-}
-
-func removeIfThere(name string) error {
-	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // wish is what a resource that is to be created looks like, as far as it is known.

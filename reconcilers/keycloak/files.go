@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"dive-agent/atomicfile"
 )
@@ -47,6 +48,23 @@ func store(name string, v any) error {
 		return err
 	}
 	return write(name, data)
+}
+
+// removeIfThere removes a file; one that is not there is none to remove.
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// setAside gives a file or folder a name by which nothing finds it any more; what is not there stays away. Nothing is removed.
+func setAside(name string, now time.Time) error {
+	err := os.Rename(name, fmt.Sprintf("%s.lost-%s", name, now.UTC().Format("20060102T150405.000")))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // keyOf gives the folder's own key, made once: digests of secrets are made with it, so that nobody can try values

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -305,11 +304,11 @@ func (l *look) findState() error {
 	case problem == nil:
 	case l.record.Serial == 0 && l.cut != nil:
 		// Nothing was ever applied to an end, and what was begun is known.
-		return l.setAside()
+		return setAside(l.work.state, l.deps.Clock.Now())
 	case l.spec.Adopt || l.asked:
 		l.lost = reason
 		l.notes = append(l.notes, fmt.Sprintf("the Terraform state was lost (%v, and %v): what is in the realm is taken over", reason, problem))
-		return l.setAside()
+		return setAside(l.work.state, l.deps.Clock.Now())
 	default:
 		return &reconcilers.BlockedError{
 			Reason: "StateLost", Message: "the Terraform state of this realm is lost: " + reason.Error() + ", and " + problem.Error(),
@@ -321,15 +320,6 @@ func (l *look) findState() error {
 	l.state, err = readState(l.work.state)
 	l.record.Verified = false
 	return errors.Join(err, l.work.keep(l.record))
-}
-
-// setAside moves a state that cannot be read out of Terraform's way. Nothing is ever removed.
-func (l *look) setAside() error {
-	err := os.Rename(l.work.state, lostName(l.work, l.deps.Clock.Now()))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }
 
 // realmsGone lists the realms of the state that the server does not have.

@@ -228,7 +228,7 @@ func restore(w *workspace, r *record, now time.Time) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.Rename(w.state, lostName(w, now)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := setAside(w.state, now); err != nil {
 		return "", err
 	}
 	if err := write(w.state, data); err != nil {
@@ -253,13 +253,9 @@ func (w *workspace) tighten() error {
 // forget keeps the copies aside of a state that is begun anew: none of them is ever put in the new one's place.
 func (w *workspace) forget(now time.Time) error {
 	for _, name := range []string{w.copies, w.state + ".backup"} {
-		if err := os.Rename(name, fmt.Sprintf("%s.lost-%s", name, now.UTC().Format("20060102T150405.000"))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := setAside(name, now); err != nil {
 			return err
 		}
 	}
 	return os.MkdirAll(w.copies, 0o700)
-}
-
-func lostName(w *workspace, now time.Time) string {
-	return fmt.Sprintf("%s.lost-%s", w.state, now.UTC().Format("20060102T150405.000"))
 }

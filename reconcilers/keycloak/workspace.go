@@ -142,7 +142,7 @@ func (w *workspace) prepare(ctx context.Context) error {
 	var done prepared
 	mark := filepath.Join(w.dir, "init.json")
 	if err := load(mark, &done); err != nil || done != w.wanted() {
-		if err := os.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removeIfThere(mark); err != nil {
 			return err
 		}
 		if err := w.copyModule(); err != nil {
@@ -208,7 +208,7 @@ func (w *workspace) initialise(ctx context.Context) error {
 	lock := filepath.Join(w.module, ".terraform.lock.hcl")
 	if shipped == "" {
 		// A lock file of our own making does not outlive what it was made for; a shipped one is the module's word.
-		if err := os.Remove(lock); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removeIfThere(lock); err != nil {
 			return err
 		}
 	}
