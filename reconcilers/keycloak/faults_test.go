@@ -33,7 +33,8 @@ func interrupted(t *testing.T, b *bed) {
 	ctx, stop := context.WithCancelCause(t.Context())
 	var once sync.Once
 	heard := &steps{on: func(said string) {
-		if strings.Contains(said, "create keycloak_role.each") && strings.HasPrefix(said, "2 of 16") {
+		var done int
+		if _, err := fmt.Sscanf(said, "%d of 16 ", &done); err == nil && done >= 2 && strings.Contains(said, "create keycloak_role.each") {
 			once.Do(func() { stop(errStops) })
 		}
 	}}
