@@ -15,7 +15,7 @@ import (
 // texts are the provider's, and cleaned of every secret.
 func (l *look) failed(what string, s *stream, err error) error {
 	if terminated(err) {
-		return fmt.Errorf("%s %s of module %s did not end in time: %w", l.work.toolName, what, l.spec.Module, err)
+		return fmt.Errorf("%s %s of module %s did not end in time: %w", l.work.toolName, what, l.spec.Module, context.DeadlineExceeded)
 	}
 	told := s.telling()
 	var lines []string

@@ -98,7 +98,8 @@ func follow(process *os.Process, read io.Reader, signals <-chan os.Signal, ended
 	}
 }
 
-// terminated tells whether an error of terraform-exec says that the process was made to stop from outside.
+// terminated tells whether an error of terraform-exec says that the process was made to stop from outside. Such an error is
+// not to be asked for its text: for a process that ended well at that moment it has none, and panics.
 func terminated(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -1,12 +1,14 @@
 package keycloak
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/terraform-exec/tfexec"
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/reconcilers"
@@ -71,4 +73,24 @@ func TestToolIsFoundInPathOrAtItsPath(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, dir+c.want, tool.Path)
 	}
+}
+
+// over is a context that ends between the library's look at it and its look after a process was started.
+type over struct{ context.Context }
+
+func (over) Done() <-chan struct{} { return nil }
+func (over) Err() error            { return context.Canceled }
+
+// The library's error for a process that ended well when its context was over panics when it is asked for its text.
+func TestAProcessThatWasStoppedAtItsEndIsTold(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tf, err := tfexec.NewTerraform(dir, "/bin/true")
+	require.NoError(t, err)
+	_, _, err = tf.Version(over{t.Context()}, true)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Panics(t, func() { _ = err.Error() }, "the library mended it: what stands in for it can go")
+	require.Equal(t, "it was stopped before its end", brief(err))
+	l := &look{spec: &Spec{Module: "realm"}, work: &workspace{toolName: terraform}}
+	require.EqualError(t, l.failed("apply", &stream{}, err), "terraform apply of module realm did not end in time: context deadline exceeded")
 }

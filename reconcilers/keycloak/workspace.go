@@ -235,6 +235,9 @@ func (w *workspace) initialise(ctx context.Context) error {
 
 // brief is an error of Terraform's in one line, without its frame and without exit codes.
 func brief(err error) string {
+	if terminated(err) {
+		return "it was stopped before its end"
+	}
 	var words []string
 	for _, line := range strings.Split(err.Error(), "\n") {
 		line = strings.TrimSpace(strings.TrimLeft(line, "│╷╵ "))
