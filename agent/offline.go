@@ -32,7 +32,8 @@ type OfflineOptions struct {
 	Kinds       []desired.Kind
 	Reconcilers map[string]reconcilers.Reconciler
 	Log         *slog.Logger
-	Instance    string // only this one; empty: all
+	Instance    string                     // only this one; empty: all
+	Allow       func(host string) []string // as desired.Options.Allow
 }
 
 // Offline tells what the instances of a folder consist of, or with a base folder what changes from there: by the manifests
@@ -91,7 +92,7 @@ func newSide(dir, scratch string, o OfflineOptions) (*side, error) {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("cannot read the fleet repository: %s is not a folder", dir)
 	}
-	fleet, err := desired.Load(dir, desired.Options{Kinds: o.Kinds})
+	fleet, err := desired.Load(dir, desired.Options{Kinds: o.Kinds, Allow: o.Allow})
 	return &side{OfflineOptions: o, dir: dir, scratch: scratch, fleet: fleet}, err
 }
 

@@ -20,6 +20,7 @@ type planFlags struct {
 	instance string
 	offline  string
 	base     string
+	allow    allowed
 }
 
 func newPlan(g *globals) *cobra.Command {
@@ -44,6 +45,8 @@ state and no secret; with --base, what is different from another folder. Exit co
 				return g.planOffline(cmd.Context(), f)
 			case f.base != "":
 				return usageError(cmd, "--base goes with --offline; on a host the base is what runs")
+			case len(f.allow) > 0:
+				return usageError(cmd, "--allow goes with --offline; a host's own agent.yaml says what it allows")
 			}
 			return g.plan(cmd.Context(), what, f.instance)
 		},
@@ -51,6 +54,7 @@ state and no secret; with --base, what is different from another folder. Exit co
 	cmd.Flags().StringVar(&f.instance, "instance", "", "only this instance")
 	cmd.Flags().StringVar(&f.offline, "offline", "", "folder to plan by its manifests alone")
 	cmd.Flags().StringVar(&f.base, "base", "", "folder to compare with, such as a worktree of the branch that is merged into")
+	f.allow.flag(cmd)
 	return cmd
 }
 
@@ -74,9 +78,12 @@ func (g *globals) plan(ctx context.Context, what, name string) error {
 
 // planOffline plans without a host: Terraform or OpenTofu, where it is in PATH, takes its configuration from TF_CLI_CONFIG_FILE.
 func (g *globals) planOffline(ctx context.Context, f planFlags) error {
+	if err := f.allow.check(); err != nil {
+		return err
+	}
 	h := &host{log: newLogger(g.streams, "warn", secrets.NewRedactor())}
 	defer h.close()
-	tool := reconcilers.Terraform{CLIConfig: os.Getenv("TF_CLI_CONFIG_FILE")}
+	tool := reconcilers.Terraform{CLIConfig: os.Getenv("TF_CLI_CONFIG_FILE"), Allow: f.allow}
 	engines, err := h.makeReconcilers(reconcilers.Deps{
 		Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: h.log, Redact: func(text string) string { return text },
 		Terraform: tool, OpenTofu: tool,
@@ -84,7 +91,9 @@ func (g *globals) planOffline(ctx context.Context, f planFlags) error {
 	if err != nil {
 		return err
 	}
-	previews, unchanged, err := agent.Offline(ctx, f.offline, f.base, agent.OfflineOptions{Kinds: all.Registry.Kinds(), Reconcilers: engines, Log: h.log, Instance: f.instance})
+	previews, unchanged, err := agent.Offline(ctx, f.offline, f.base, agent.OfflineOptions{
+		Kinds: all.Registry.Kinds(), Reconcilers: engines, Log: h.log, Instance: f.instance, Allow: f.allow.by,
+	})
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,29 @@ func TestPlanOffline(t *testing.T) {
 	require.Contains(t, said, "--base goes with --offline")
 }
 
+// What the hosts allow a module is said by hand, as for validate; the base may have it too.
+func TestPlanOfflineAllowsWhatTheHostsDo(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	base, head := example(t), example(t)
+	const module = "resource \"terraform_data\" \"x\" {\n  provisioner \"local-exec\" {}\n}\n"
+	for dir, text := range map[string]string{base: module, head: module + "resource \"terraform_data\" \"y\" {}\n"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "blueprints/hub/terraform/more.tf"), []byte(text), 0o600))
+	}
+	code, _, said := do(t, "plan", "--offline", head)
+	require.Equal(t, exitData, code)
+	require.Contains(t, said, `blueprints/hub/terraform/more.tf:2:3: terraform_data.x has a provisioner "local-exec"`)
+	code, out, said := do(t, "plan", "--offline", head, "--base", base, "--allow", "provisioners")
+	require.Equal(t, exitPending, code, said)
+	require.Contains(t, out, "terraform_data.y")
+	require.NotContains(t, out, "terraform_data.x")
+	code, _, said = do(t, "plan", "--offline", head, "--allow", "provisioners", "--allow", "everything")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, said, `"everything" is none of provisioners`)
+	code, _, said = do(t, "plan", "--allow", "provisioners")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, said, "--allow goes with --offline")
+}
+
 // Whichever tool a manifest names is run with the configuration that the environment names.
 func TestPlanOfflineHandsOnTheToolsConfiguration(t *testing.T) {
 	bin, fleet := t.TempDir(), t.TempDir()

@@ -14,7 +14,7 @@ import (
 )
 
 func newValidate(g *globals) *cobra.Command {
-	var allow []string
+	var allow allowed
 	cmd := &cobra.Command{
 		Use: "validate [DIR]", Short: "Check a fleet repository without a host: schema, references, collisions",
 		Args: cobra.MaximumNArgs(1),
@@ -26,10 +26,10 @@ func newValidate(g *globals) *cobra.Command {
 			if _, err := os.Stat(dir); err != nil {
 				return fmt.Errorf("cannot read the fleet repository: %w", err)
 			}
-			if problems := config.CheckAllow("--allow", allow); len(problems) > 0 {
-				return &exitError{code: exitUsage, err: errors.New(strings.Join(problems, "; "))}
+			if err := allow.check(); err != nil {
+				return err
 			}
-			fleet, err := desired.Load(dir, desired.Options{Kinds: all.Registry.Kinds(), Allow: func(string) []string { return allow }})
+			fleet, err := desired.Load(dir, desired.Options{Kinds: all.Registry.Kinds(), Allow: allow.by})
 			var problems desired.Problems
 			if err != nil && !errors.As(err, &problems) {
 				return err
@@ -37,9 +37,26 @@ func newValidate(g *globals) *cobra.Command {
 			return writeValidation(g, fleet, problems)
 		},
 	}
-	cmd.Flags().StringArrayVar(&allow, "allow", nil, "what the hosts allow Terraform modules in terraform.allow of their agent.yaml, a word each")
+	allow.flag(cmd)
 	return cmd
 }
+
+// allowed is what the hosts allow modules, for commands that judge a repository without a host.
+type allowed []string
+
+func (a *allowed) flag(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar((*[]string)(a), "allow", nil, "what the hosts allow Terraform modules in terraform.allow of their agent.yaml, a word each")
+}
+
+func (a allowed) check() error {
+	if problems := config.CheckAllow("--allow", a); len(problems) > 0 {
+		return &exitError{code: exitUsage, err: errors.New(strings.Join(problems, "; "))}
+	}
+	return nil
+}
+
+// by is the same for each host.
+func (a allowed) by(string) []string { return a }
 
 // allowAll is for commands that read a repository and judge no module.
 func allowAll(string) []string { return []string{desired.AllowAll} }
