@@ -66,7 +66,7 @@ type Remote struct {
 type Terraform struct {
 	Path      string   `yaml:"path"`      // default: terraform, or tofu, in PATH
 	CLIConfig string   `yaml:"cliConfig"` // TF_CLI_CONFIG_FILE for hosts with a provider mirror
-	Allow     []string `yaml:"allow"`     // for both tools, under terraform: provisioners, external, provider:NAMESPACE/NAME, module:PREFIX
+	Allow     []string `yaml:"allow"`     // for both tools, under terraform: provisioners, external, files, provider:NAMESPACE/NAME, module:PREFIX
 }
 
 // Report says where status goes.
@@ -237,13 +237,13 @@ func (c *Config) problems() (problems []string) {
 	return append(problems, c.Listen.problems()...)
 }
 
-var allowWord = regexp.MustCompile(`^(provisioners|external|provider:([a-z0-9.-]+/)?[a-z0-9-]+/[a-z0-9-]+|module:.+)$`)
+var allowWord = regexp.MustCompile(`^(provisioners|external|files|provider:([a-z0-9.-]+/)?[a-z0-9-]+/[a-z0-9-]+|module:.+)$`)
 
 // CheckAllow says what is wrong with words of terraform.allow; field is where they stand.
 func CheckAllow(field string, words []string) (problems []string) {
 	for _, word := range words {
 		if !allowWord.MatchString(word) {
-			problems = append(problems, fmt.Sprintf("%s: %q is none of provisioners, external, provider:NAMESPACE/NAME, module:PREFIX", field, word))
+			problems = append(problems, fmt.Sprintf("%s: %q is none of provisioners, external, files, provider:NAMESPACE/NAME, module:PREFIX", field, word))
 		}
 	}
 	return problems

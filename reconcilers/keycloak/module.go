@@ -28,6 +28,7 @@ type moduleFiles struct {
 	outputs   []string
 	provider  bool      // it configures the provider by itself
 	types     []string  // of its resources, those of local modules too
+	templates []string  // files that it fills in, as far as their names stand in it
 	findings  []finding // what is wrong with it, and what is not allowed everywhere
 }
 
@@ -54,7 +55,7 @@ func readModule(files fs.FS, folder string) (moduleFiles, error) {
 	if err != nil {
 		return moduleFiles{}, err
 	}
-	return parseModule(texts, folder)
+	return parseModule(files, texts, folder)
 }
 
 // source is the module of a component in the snapshot.
@@ -81,7 +82,7 @@ func readSource(t reconcilers.Target, s *Spec) (*source, error) {
 	})
 	src := &source{folder: filepath.Join(t.SourceDir, filepath.FromSlash(folder)), hash: hex.EncodeToString(sum.Sum(nil))}
 	if err == nil {
-		src.module, err = parseModule(texts, folder)
+		src.module, err = parseModule(files, texts, folder)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read Terraform module %s: %w", s.Module, err)
@@ -95,15 +96,15 @@ func addFile(sum hash.Hash, name string, data []byte) {
 	sum.Write(data)
 }
 
-// parseModule reads a module's texts, by name.
-func parseModule(texts map[string][]byte, folder string) (moduleFiles, error) {
+// parseModule reads a module by its texts, by name, and the templates among its files.
+func parseModule(files fs.FS, texts map[string][]byte, folder string) (moduleFiles, error) {
 	sum := sha256.New()
 	for _, name := range sortedKeys(texts) {
 		addFile(sum, name, texts[name])
 	}
 	key := [sha256.Size]byte(sum.Sum(nil))
 	if known, ok := modules.Load(key); ok {
-		return known.(moduleFiles), nil
+		return known.(moduleFiles).withTemplates(files, folder), nil
 	}
 	r := &moduleReader{root: folder, texts: texts, parser: hclparse.NewParser(), read: map[string]bool{}}
 	r.module = moduleFiles{variables: map[string]bool{}}
@@ -112,7 +113,7 @@ func parseModule(texts map[string][]byte, folder string) (moduleFiles, error) {
 	}
 	r.module.outputs, r.module.types = sorted(r.module.outputs), sorted(r.module.types)
 	modules.Store(key, r.module)
-	return r.module, nil
+	return r.module.withTemplates(files, folder), nil
 }
 
 func sorted(names []string) []string {
@@ -141,6 +142,7 @@ type scope struct {
 	locals    map[string]bool
 	providers map[string]string // local name -> source, as required_providers says
 	bodies    []hcl.Body
+	names     []string // of their files
 }
 
 // folder reads a folder; false when there is nothing in it.
@@ -160,7 +162,7 @@ func (r *moduleReader) folder(folder string) bool {
 		file, diags := parse(r.texts[name], name)
 		r.diagnostics(name, diags)
 		if !diags.HasErrors() {
-			s.bodies = append(s.bodies, file.Body)
+			s.bodies, s.names = append(s.bodies, file.Body), append(s.names, name)
 		}
 	}
 	blocks := r.blocks(s)
@@ -173,6 +175,7 @@ func (r *moduleReader) folder(folder string) bool {
 	if !slices.ContainsFunc(r.module.findings, func(f finding) bool { return path.Dir(f.at.File) == folder }) {
 		r.references(s) // what could not be read may have declared the rest
 	}
+	r.reads(s)
 	return found
 }
 

@@ -17,11 +17,13 @@ import (
 //
 //	provisioners ........... local-exec, remote-exec, file
 //	external ............... data sources that run a program, or read the state of another module
+//	files .................. reading files of the host outside of the module's folder
 //	provider:NAMESPACE/NAME  a provider besides keycloak/keycloak
 //	module:PREFIX .......... modules whose source begins so; what is in them is not looked at
 const (
 	allowProvisioners = "provisioners"
 	allowExternal     = "external"
+	allowFiles        = "files"
 	allowProvider     = "provider:"
 	allowModule       = "module:"
 )
@@ -122,6 +124,11 @@ func normal(source string) string {
 // judge looks for what a block of the module may not do.
 func (r *moduleReader) judge(s *scope, block *hcl.Block) {
 	switch block.Type {
+	case "terraform":
+		content, _, _ := block.Body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "encryption"}}})
+		for _, encryption := range content.Blocks {
+			r.find(encryption.DefRange, "", "the module encrypts its state, which the agent keeps, copies and reads itself; what encrypts it may also be a program")
+		}
 	case "provider":
 		r.implied(s, block, block.Labels[0])
 	case "resource", "removed":

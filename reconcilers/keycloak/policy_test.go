@@ -111,6 +111,45 @@ module "g" {}
 				at + `a.tf:19:1: module g has no source`,
 			},
 		},
+		"files of the host": {
+			map[string]string{
+				"a.tf": `locals {
+  a = file("/etc/shadow")
+  b = filebase64("../terraform.tfstate")
+  c = templatefile("${path.module}/../../key", {})
+  d = fileset("${path.root}/users", "../../*.json")
+  e = fileexists(pathexpand("~/.ssh/id_ed25519"))
+  f = core::filesha256("${path.module}/${var.realm}/../../key")
+  g = [for name in ["a"] : file("${path.cwd}/../${name}")]
+}
+module "m" {
+  source = "./sub"
+}
+`,
+				"b.tf.json":   "{\n  \"output\": {\"o\": {\"value\": \"x${file(\\\"/etc/passwd\\\")}\"}}\n}\n",
+				"sub/main.tf": "output \"o\" { value = file(\"${path.module}/../../key\") }\noutput \"p\" { value = file(\"../key\") }\n",
+				"c.tf":        "locals {\n  t = templatefile(\"mails/welcome.txt\", {})\n}\n", "mails/welcome.txt": "Hello\n${file(\"/etc/hostname\")} ${templatefile(\"mails/more.txt\", {})}\n",
+				"mails/more.txt": "%{ if fileexists(\"/etc/hosts\") }x%{ endif }",
+			},
+			[]string{
+				at + `a.tf:2:7: file("/etc/shadow") reads outside of the module's folder: only what is below it is taken along. Take it out, or let the host allow it, in its agent.yaml: terraform: {allow: ["files"]}`,
+				at + `a.tf:3:7: filebase64("../terraform.tfstate") reads outside`,
+				at + `a.tf:4:7: templatefile(".//../../key") reads outside`,
+				at + `a.tf:5:7: fileset("./users/../../*.json") reads outside`,
+				at + `a.tf:6:7: fileexists("~/.ssh/id_ed25519") reads outside`,
+				at + `a.tf:7:7: filesha256(".//${...}/../../key") reads outside`,
+				at + `a.tf:8:28: file("./../${...}") reads outside`,
+				at + `b.tf.json:2:33: file("/etc/passwd") reads outside`,
+				at + `mails/more.txt:1:7: fileexists("/etc/hosts") reads outside`,
+				at + `mails/welcome.txt:2:3: file("/etc/hostname") reads outside`,
+				at + `sub/main.tf:1:22: file("./sub/../../key") reads outside`,
+				at + `sub/main.tf:2:22: file("../key") reads outside`,
+			},
+		},
+		"an encrypted state": {
+			map[string]string{"a.tf": "terraform {\n  encryption {\n    key_provider \"external\" \"x\" {\n      command = [\"id\"]\n    }\n  }\n}\n"},
+			[]string{at + "a.tf:2:3: the module encrypts its state"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := loadFleet(t, goodComponent, c.files)
@@ -127,9 +166,10 @@ module "g" {}
 func TestAHostAllowsModulesMore(t *testing.T) {
 	files := map[string]string{
 		"a.tf": strings.Replace(roleWith, "%", "provisioner \"local-exec\" {}", 1),
+		"c.tf": "locals { key = file(\"/etc/dive/ca.pem\") }\n",
 		"b.tf": "data \"external\" \"x\" {}\nmodule \"m\" {\n  source = \"git::https://git.example/realm.git?ref=1\"\n}\nresource \"random_pet\" \"p\" {}\n",
 	}
-	all := []string{"provisioners", "external", "module:git::https://git.example/", "provider:hashicorp/random"}
+	all := []string{"provisioners", "external", "module:git::https://git.example/", "provider:hashicorp/random", "files"}
 	require.NoError(t, loadFleet(t, goodComponent, files, all...))
 	require.NoError(t, loadFleet(t, goodComponent, files, desired.AllowAll))
 	for i, word := range all {
@@ -139,6 +179,22 @@ func TestAHostAllowsModulesMore(t *testing.T) {
 		require.Len(t, problems, 1, word)
 	}
 	require.Error(t, loadFleet(t, goodComponent, map[string]string{"a.tf": "locals { x = var.relm }\n"}, desired.AllowAll), "no host allows what does not work")
+}
+
+// What a module brings along it may read, and what a variable says is known to Terraform alone.
+func TestAModuleReadsItsOwnFiles(t *testing.T) {
+	require.NoError(t, loadFleet(t, goodComponent, map[string]string{
+		"a.tf": `locals {
+  a = file("texts/a.txt")
+  b = templatefile("${path.module}/texts/../texts/b.tftpl", { x = 1 })
+  c = fileset(path.module, "**")
+  d = file("./texts/${var.realm}.txt")
+  e = file(var.realm)
+  f = fileexists("${path.root}/.x")
+  g = templatefile("texts/gone.txt", {})
+}
+`, "texts/b.tftpl": "${x}", "b.tf.json": `{"locals": {"j": "${file(\"texts/a.txt\")}", "/etc/passwd": "file(\"/etc/passwd\")"}}`,
+	}))
 }
 
 // What is allowed where it was validated may not be allowed here.
@@ -166,6 +222,8 @@ func TestNoProcessForAModuleThatIsNotAllowed(t *testing.T) {
 
 func FuzzModule(f *testing.F) {
 	f.Add([]byte("resource \"a\" \"b\" {\n provisioner \"x\" {}\n}\nmodule \"m\" { source = \"./.\" }\n"), false)
+	f.Add([]byte("locals {\n x = templatefile(\"main.tf\", file(\"../${path.module}\"))\n}\n"), false)
+	f.Add([]byte(`{"locals":{"x":"${file(\"/etc/passwd\")}"}}`), true)
 	f.Add([]byte(`{"terraform":[{"required_providers":{"a":"1","b":{"source":1}}}],"module":{"m":{"source":"../x"}}}`), true)
 	f.Fuzz(func(t *testing.T, data []byte, json bool) {
 		name := "main.tf"
