@@ -37,10 +37,10 @@ func NewPrivateEngine(tb testing.TB) *PrivateEngine {
 		extra: []string{"--bridge=" + bridge, "--iptables=false", "--ip6tables=false"},
 	}
 	p := &PrivateEngine{tb: tb, engine: e}
-	p.ip("link", "add", "name", bridge, "type", "bridge")
-	tb.Cleanup(func() { p.ip("link", "delete", bridge, "type", "bridge") })
-	p.ip("address", "add", fmt.Sprintf("10.%d.%d.1/24", 214+os.Getpid()%32, bridgeNumber.Add(1)%256), "dev", bridge)
-	p.ip("link", "set", bridge, "up")
+	p.system("ip", "link", "add", "name", bridge, "type", "bridge")
+	tb.Cleanup(func() { p.system("ip", "link", "delete", bridge, "type", "bridge") })
+	p.system("ip", "address", "add", fmt.Sprintf("10.%d.%d.1/24", 214+os.Getpid()%32, bridgeNumber.Add(1)%256), "dev", bridge)
+	p.system("ip", "link", "set", bridge, "up")
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -55,11 +55,12 @@ func NewPrivateEngine(tb testing.TB) *PrivateEngine {
 	return p
 }
 
-func (p *PrivateEngine) ip(args ...string) {
+// system has the machine's own programs set up what the engine needs of the network.
+func (p *PrivateEngine) system(program string, args ...string) {
 	p.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if _, err := (command{name: lookPath("ip"), args: args}).run(ctx); err != nil {
+	if _, err := (command{name: lookPath(program), args: args}).run(ctx); err != nil {
 		p.tb.Fatalf("test bed: %v", err)
 	}
 }
@@ -69,19 +70,12 @@ func (p *PrivateEngine) ip(args ...string) {
 func (p *PrivateEngine) OpenBridge() string {
 	p.tb.Helper()
 	name := fmt.Sprintf("tbo%x", time.Now().UnixNano()%0xffffffff)
-	rule := []string{"-i", name, "-o", name, "-j", "ACCEPT"}
-	p.firewall(append([]string{"-w", "-I", "FORWARD"}, rule...)...)
-	p.tb.Cleanup(func() { p.firewall(append([]string{"-w", "-D", "FORWARD"}, rule...)...) })
-	return name
-}
-
-func (p *PrivateEngine) firewall(args ...string) {
-	p.tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	if _, err := (command{name: lookPath("iptables"), args: args}).run(ctx); err != nil {
-		p.tb.Errorf("test bed: %v", err)
+	rule := func(do string) {
+		p.system("iptables", "-w", do, "FORWARD", "-i", name, "-o", name, "-j", "ACCEPT")
 	}
+	rule("-I")
+	p.tb.Cleanup(func() { rule("-D") })
+	return name
 }
 
 // bridgeNumber sets the bridges of one process apart.
