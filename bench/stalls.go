@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -46,7 +47,7 @@ func measureStalls(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	l.client, err = replicaset.Set{Engine: w.engine, Project: l.project, Name: "rs0", Password: password}.Connect(trio...)
+	l.client, err = mongo.Connect(replicaset.Set{Engine: w.engine, Project: l.project, Name: "rs0", User: "admin", Password: password}.Options(trio...))
 	if err != nil {
 		return err
 	}
@@ -118,23 +119,23 @@ func (l *living) become(ctx context.Context, image testbed.ImageName, fcv, label
 // losePrimary kills the primary and waits until all is well again. It gives how long the status took to name the new one,
 // from its election and from the death on.
 func (l *living) losePrimary(ctx context.Context) (after, whole time.Duration, err error) {
-	ids, addresses := map[string]string{}, map[string]string{}
-	primary := ""
+	running, err := testbed.Running(ctx, l.world.engine, l.project)
+	if err != nil {
+		return 0, 0, err
+	}
+	addresses, primary := map[string]string{}, ""
 	for _, service := range trio {
-		list, err := l.world.engine.ContainerList(ctx, client.ContainerListOptions{Filters: testbed.OfProject(l.project).Add("label", "com.docker.compose.service="+service)})
-		if err != nil || len(list.Items) != 1 {
-			return 0, 0, fmt.Errorf("%d containers run %s: %w", len(list.Items), service, err)
+		c, runs := running[service]
+		if !runs {
+			return 0, 0, fmt.Errorf("no container runs %s", service)
 		}
-		ids[service] = list.Items[0].ID
-		if addresses[service], err = l.world.address(ctx, ids[service]); err != nil {
-			return 0, 0, err
-		}
+		addresses[service] = net.JoinHostPort(testbed.Address(c), "27017")
 		if said, err := hello(ctx, addresses[service]); err == nil && said.Primary {
 			primary = service
 		}
 	}
 	killed := time.Now()
-	if _, err := l.world.engine.ContainerKill(ctx, ids[primary], client.ContainerKillOptions{Signal: "KILL"}); err != nil {
+	if _, err := l.world.engine.ContainerKill(ctx, running[primary].ID, client.ContainerKillOptions{Signal: "KILL"}); err != nil {
 		return 0, 0, fmt.Errorf("kill the primary %q: %w", primary, err)
 	}
 	next := ""

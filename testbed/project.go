@@ -5,12 +5,38 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 )
 
 // OfProject filters what an engine has by its Compose project.
 func OfProject(name string) client.Filters {
 	return client.Filters{}.Add("label", "com.docker.compose.project="+name)
+}
+
+// Running gives the running containers of a Compose project by service.
+func Running(ctx context.Context, engine *client.Client, project string) (map[string]container.Summary, error) {
+	list, err := engine.ContainerList(ctx, client.ContainerListOptions{Filters: OfProject(project)})
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]container.Summary{}
+	for _, c := range list.Items {
+		found[c.Labels["com.docker.compose.service"]] = c
+	}
+	return found, nil
+}
+
+// Address is where a running container is reached from its engine's machine: by IP, without a port. It is empty for one that is
+// in no network.
+func Address(c container.Summary) string {
+	if c.NetworkSettings == nil {
+		return ""
+	}
+	for _, n := range c.NetworkSettings.Networks {
+		return n.IPAddress.String()
+	}
+	return ""
 }
 
 // RemoveProject removes what an engine has of a Compose project: containers, volumes with their data, networks. What

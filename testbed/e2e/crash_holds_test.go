@@ -40,8 +40,7 @@ func (w *crashWalk) holds() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), soon)
 	defer cancel()
-	c, err := w.client("admin", "MONGO_PASSWORD", w.wants.members...)
-	require.NoError(w.t, err)
+	c := w.client("admin", "MONGO_PASSWORD", w.wants.members...)
 	defer func() { _ = c.Disconnect(context.Background()) }()
 	var live liveSet
 	require.NoError(w.t, c.Database("admin").RunCommand(ctx,
@@ -83,8 +82,7 @@ func (w *crashWalk) holds() {
 // serves holds a member to the manifest's version and gives 1 when it is the primary.
 func (w *crashWalk) serves(ctx context.Context, host string) (primaries int) {
 	w.t.Helper()
-	c, err := w.client("admin", "MONGO_PASSWORD", host)
-	require.NoError(w.t, err)
+	c := w.client("admin", "MONGO_PASSWORD", host)
 	defer func() { _ = c.Disconnect(context.Background()) }()
 	var build struct{ Version string }
 	require.NoError(w.t, c.Database("admin").RunCommand(ctx, bson.D{{Key: "buildInfo", Value: 1}}).Decode(&build))

@@ -10,30 +10,16 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"dive-agent/testbed"
 )
 
 // TestSoakReplicaSetKilledAtEveryRecordedChange is TestAReplicaSetWhoseAgentIsKilled at every place of a set's whole life.
 func TestSoakReplicaSetKilledAtEveryRecordedChange(t *testing.T) {
-	w := newCrashWalk(t, "")
-	for n, sc := range scenes(t) {
-		w.play(n, sc)
-		if n == 0 {
-			w.begins()
-		}
-	}
-	w.lostNothing()
+	newCrashWalk(t, "").goThrough(scenes(t))
 }
 
 // TestSoakThreeFoundersKilledAtEveryRecordedChange begins with three members at once, and goes to a patch release.
 func TestSoakThreeFoundersKilledAtEveryRecordedChange(t *testing.T) {
-	w := newCrashWalk(t, "")
-	w.play(0, scene{name: "initiate three", change: members(3)})
-	w.begins()
-	image := testbed.Image(t, testbed.Mongod6027)
-	w.play(1, scene{name: "upgrade", change: func(r *replicas) { r.image = image }})
-	w.lostNothing()
+	newCrashWalk(t, "").goThrough(append([]scene{{name: "initiate three", change: members(3)}}, scenesNamed(t, "upgrade")...))
 }
 
 // TestSoakReplicaSetKilledAtRandomMoments kills the agent five times in each scene of a set's life, after 0.1 to 4 s each.
@@ -56,11 +42,5 @@ func TestSoakReplicaSetKilledAtRandomMoments(t *testing.T) {
 			w.kills++
 		}
 	}
-	for n, sc := range scenes(t) {
-		w.play(n, sc)
-		if n == 0 {
-			w.begins()
-		}
-	}
-	w.lostNothing()
+	w.goThrough(scenes(t))
 }

@@ -19,13 +19,11 @@ import (
 func TestAFullDiskOfOneMemberIsNamed(t *testing.T) {
 	t.Parallel()
 	s := newSmall(t)
-	image := testbed.Image(t, testbed.Mongod605)
-	wants := replicas{members: numbered(3), image: image}
-	files := s.replicas(wants)
+	wants := replicas{members: numbered(3), image: testbed.Image(t, testbed.Mongod605), users: true}
 	disk := t.TempDir()
 	require.NoError(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64m,mode=0755"))
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(disk, unix.MNT_DETACH)) })
-	files[stackFile] = strings.Replace(files[stackFile], "data-2:/data/db", disk+":/data/db", 1)
+	files := edited(t, s.replicas(wants), stackFile, "data-2:/data/db", disk+":/data/db")
 	h, commit := s.readyWith(files, 3*soon, agenttest.HostOptions{})
 	w := &crashWalk{small: s, host: h, wants: wants, commit: commit}
 	w.begins()
@@ -38,7 +36,7 @@ func TestAFullDiskOfOneMemberIsNamed(t *testing.T) {
 		return strings.Contains(said, "mongodb-2") && strings.Contains(said, "o space left on device")
 	})
 	t.Logf("%s", why(status))
-	merged := s.Merge("A change of all", withLabel(files))
+	merged := s.Merge("A change of all", withLabel(t, files))
 	h.Await(soon, "one", "has the change in hand", func(st *report.Status) bool { return st.Attempted == merged })
 	h.Await(soon, "one", "says so still", func(st *report.Status) bool { return strings.Contains(why(st), "mongodb-2") })
 	now := s.starts()
@@ -56,11 +54,7 @@ func TestAFullDiskOfOneMemberIsNamed(t *testing.T) {
 }
 
 // withLabel changes all members' containers.
-func withLabel(files map[string]string) map[string]string {
-	changed := map[string]string{}
-	for name, content := range files {
-		changed[name] = content
-	}
-	changed[stackFile] = strings.Replace(changed[stackFile], "environment: {", "environment: {LABEL: another, ", 1)
-	return changed
+func withLabel(t *testing.T, files map[string]string) map[string]string {
+	t.Helper()
+	return edited(t, files, stackFile, "environment: {", "environment: {LABEL: another, ")
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,32 +12,29 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"dive-agent/desired"
 	"dive-agent/report"
 	"dive-agent/testbed"
 	"dive-agent/testbed/agenttest"
+	"dive-agent/testbed/replicaset"
 )
 
 // keyring is the members' key file as the agent keeps it.
 type keyring struct {
-	t   *testing.T
-	dir string // of the instance's secrets
+	t    *testing.T
+	host *agenttest.Host
 }
 
 func (s *small) keyring(h *agenttest.Host) keyring {
-	return keyring{s.t, filepath.Join(h.Dir, "state", "instances", "one", "secrets")}
+	return keyring{s.t, h}
 }
 
 // keys are those of the file that members are started with.
 func (k keyring) keys() []string {
 	k.t.Helper()
-	text, err := os.ReadFile(filepath.Join(k.dir, "mongo-keyfile"))
-	require.NoError(k.t, err)
-	keys := desired.KeysOf(string(text))
+	keys := desired.KeysOf(read(k.t, filepath.Join(secretsOf(k.host), "mongo-keyfile")))
 	require.NoError(k.t, desired.CheckKeys(keys))
 	return keys
 }
@@ -47,7 +43,7 @@ func (k keyring) keys() []string {
 func (k keyring) over(limit time.Duration) {
 	k.t.Helper()
 	testbed.Eventually(k.t, limit, "a former key that is forgotten", func() error {
-		if _, err := os.Stat(filepath.Join(k.dir, ".store", "former", "MONGO_KEYFILE")); err == nil {
+		if _, err := os.Stat(formerOf(k.host, "MONGO_KEYFILE")); err == nil {
 			return errors.New("it is there")
 		}
 		return nil
@@ -56,28 +52,19 @@ func (k keyring) over(limit time.Duration) {
 
 // asFellow logs in to one member as the members do among themselves. The error is nil, or one of the server.
 func (s *small) asFellow(ctx context.Context, service, key string) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	c, err := mongo.Connect(options.Client().SetHosts([]string{service + ":27017"}).SetDirect(true).SetDialer(s.dialer()).
+	return ping(ctx, 20*time.Second, options.Client().SetHosts([]string{service + ":27017"}).SetDirect(true).SetDialer(s.set("", "")).
 		SetAuth(options.Credential{AuthMechanism: "SCRAM-SHA-256", AuthSource: "local", Username: "__system", Password: key}))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Disconnect(context.Background()) }()
-	return c.Database("admin").RunCommand(ctx, bson.D{{Key: "ping", Value: 1}}).Err()
 }
 
 // requireKey holds that every member takes one key and refuses the other.
 func (s *small) requireKey(takes, refuses string) {
 	s.t.Helper()
-	for _, service := range trioServices {
+	for _, service := range numbered(3) {
 		require.NoError(s.t, s.asFellow(s.t.Context(), service, takes), service)
 		err := s.asFellow(s.t.Context(), service, refuses)
 		require.True(s.t, isRefused(err), "%s: %v", service, err)
 	}
 }
-
-var trioServices = []string{"mongodb-1", "mongodb-2", "mongodb-3"}
 
 // sightings are all containers that services were seen to have.
 type sightings struct {
@@ -95,7 +82,7 @@ func (s *small) watchContainers(t *testing.T) *sightings {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			for _, service := range trioServices {
+			for _, service := range numbered(3) {
 				id, _ := s.environment(ctx, service, "MONGO_INITDB_ROOT_USERNAME")
 				w.mu.Lock()
 				if known := w.seen[service]; id != "" && (len(known) == 0 || known[len(known)-1] != id) {
@@ -127,9 +114,9 @@ func TestAKeyfileIsRotatedMemberByMember(t *testing.T) {
 	h, _ := s.readyWith(s.trio(testbed.Image(t, testbed.Mongod605), "6.0"), 3*soon, agenttest.HostOptions{})
 	ring := s.keyring(h)
 	old := ring.keys()[0]
-	db := s.connect(t, s.rootPassword(h))
-	term := s.term(t, db)
-	w, containers := startWriter(t, db), s.watchContainers(t)
+	db := s.connect(t, secretOf(t, h, "MONGO_PASSWORD"))
+	elections := term(t, db)
+	w, containers := replicaset.StartWriter(t.Context(), db), s.watchContainers(t)
 
 	out := h.Do("secrets", "rotate", "one", "MONGO_KEYFILE")
 	require.Contains(t, out, "its servers get it beside the former one, then the former one is taken away")
@@ -144,10 +131,10 @@ func TestAKeyfileIsRotatedMemberByMember(t *testing.T) {
 				told = append(told, words)
 			}
 		}
-		_, err := os.Stat(filepath.Join(ring.dir, ".store", "former", "MONGO_KEYFILE"))
+		_, err := os.Stat(formerOf(h, "MONGO_KEYFILE"))
 		return st.Phase == report.Ready && err != nil
 	})
-	acknowledged, stall := w.stop()
+	stall := lostNothing(t, w, db)
 	require.Contains(t, strings.Join(told, "\n"), "of 3 members know the new key")
 	require.Contains(t, strings.Join(told, "\n"), "of 3 members let go of the former key")
 
@@ -155,27 +142,24 @@ func TestAKeyfileIsRotatedMemberByMember(t *testing.T) {
 	require.Len(t, keys, 1)
 	require.NotEqual(t, old, keys[0])
 	s.requireKey(keys[0], old)
-	for _, service := range trioServices {
+	for _, service := range numbered(3) {
 		require.Equal(t, 3, containers.of(service), "%s was made anew once in each roll", service)
 	}
-	require.Equal(t, term+2, s.term(t, db), "one step-down for each of the two rolls, and no election beside")
-	have, err := db.Collection("writes").CountDocuments(t.Context(), bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: acknowledged}}}})
-	require.NoError(t, err)
-	require.Len(t, acknowledged, int(have), "acknowledged writes were lost")
+	require.Equal(t, elections+2, term(t, db), "one step-down for each of the two rolls, and no election beside")
 	require.Less(t, stall, 10*time.Second)
 	require.NotContains(t, h.Do("secrets", "list", "one"), "rotated")
 	log := h.Log() + h.Do("events", "one")
 	require.NotContains(t, log, old)
 	require.NotContains(t, log, keys[0])
 	require.Contains(t, log, "MONGO_KEYFILE: all servers that share it know the new key; the former one is taken away")
-	t.Logf("%d writes acknowledged, none lost; longest stall %s; told: %s", len(acknowledged), stall.Round(time.Millisecond), strings.Join(told, " | "))
+	t.Logf("told: %s", strings.Join(told, " | "))
 }
 
 // TestAKeyfileOfASingleMemberIsRotated: who waits for it waits until both steps are over.
 func TestAKeyfileOfASingleMemberIsRotated(t *testing.T) {
 	t.Parallel()
 	s := newSmall(t)
-	h, _ := s.readyWith(s.members(1, testbed.Image(t, testbed.Mongod605), "6.0"), 3*soon, agenttest.HostOptions{})
+	h, _ := s.readyWith(s.replicas(replicas{members: numbered(1), image: testbed.Image(t, testbed.Mongod605), fcv: "6.0"}), 3*soon, agenttest.HostOptions{})
 	ring := s.keyring(h)
 	old := ring.keys()[0]
 	h.Do("secrets", "rotate", "one", "MONGO_KEYFILE")
@@ -192,9 +176,8 @@ func TestAKeyfileOfASingleMemberIsRotated(t *testing.T) {
 func TestTheRotationOfAKeyfileGoesOnAfterKills(t *testing.T) {
 	t.Parallel()
 	s := newSmall(t)
-	files := s.trio(testbed.Image(t, testbed.Mongod605), "6.0")
-	files["blueprints/trio/blueprint.yaml"] = strings.Replace(files["blueprints/trio/blueprint.yaml"],
-		"MONGO_KEYFILE: {generate: {kind: mongodb-keyfile}", "MONGO_KEYFILE: {provide: true", 1)
+	files := edited(t, s.trio(testbed.Image(t, testbed.Mongod605), "6.0"), trioFile,
+		"MONGO_KEYFILE: {generate: {kind: mongodb-keyfile}", "MONGO_KEYFILE: {provide: true")
 	commit := s.Merge("Begin", files)
 	h := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{})
 	const old, next = "FormerKeyOfTheSet0123456789", "NextKeyOfTheSet0123456789AB"
@@ -202,8 +185,8 @@ func TestTheRotationOfAKeyfileGoesOnAfterKills(t *testing.T) {
 	h.Start()
 	h.AwaitPhase(3*soon, "one", report.Ready, commit)
 	ring := s.keyring(h)
-	db := s.connect(t, s.rootPassword(h))
-	w := startWriter(t, db)
+	db := s.connect(t, secretOf(t, h, "MONGO_PASSWORD"))
+	w := replicaset.StartWriter(t.Context(), db)
 	again := func() { h.Kill(); h.Start() }
 
 	h.Kill()
@@ -216,7 +199,7 @@ func TestTheRotationOfAKeyfileGoesOnAfterKills(t *testing.T) {
 	for _, keys := range []int{2, 1} {
 		testbed.Eventually(t, 6*soon, fmt.Sprintf("a member made anew with a file of %d keys", keys), func() error {
 			now := s.running()
-			for _, service := range trioServices {
+			for _, service := range numbered(3) {
 				if id := now[service]; id != "" && id != before[service] && len(ring.keys()) == keys {
 					return nil
 				}
@@ -225,9 +208,9 @@ func TestTheRotationOfAKeyfileGoesOnAfterKills(t *testing.T) {
 		})
 		again()
 		if keys == 2 {
-			s.Merge("Add a member", withFourth(files))
+			s.Merge("Add a member", withFourth(t, files))
 			testbed.Eventually(t, 6*soon, "a file without the former key", func() error {
-				value, err := os.ReadFile(filepath.Join(ring.dir, ".store", "values", "MONGO_KEYFILE"))
+				value, err := os.ReadFile(valueOf(h, "MONGO_KEYFILE"))
 				if err == nil && len(desired.KeysOf(string(value))) == 2 {
 					return errors.New("it has both")
 				}
@@ -243,35 +226,16 @@ func TestTheRotationOfAKeyfileGoesOnAfterKills(t *testing.T) {
 	}
 	ring.over(6 * soon)
 	h.AwaitPhase(soon, "one", report.Ready, "")
-	acknowledged, stall := w.stop()
+	lostNothing(t, w, db)
 	require.Equal(t, []string{next}, ring.keys())
 	s.requireKey(next, old)
 	require.NoError(t, s.asFellow(t.Context(), "mongodb-4", next))
 	require.True(t, isRefused(s.asFellow(t.Context(), "mongodb-4", old)))
-	have, err := db.Collection("writes").CountDocuments(t.Context(), bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: acknowledged}}}})
-	require.NoError(t, err)
-	require.Len(t, acknowledged, int(have), "acknowledged writes were lost")
-	t.Logf("%d writes acknowledged, none lost; longest stall %s", len(acknowledged), stall.Round(time.Millisecond))
 }
 
 // withFourth adds a member to the three, without a vote: an even number of those helps nobody.
-func withFourth(files map[string]string) map[string]string {
-	more := maps.Clone(files)
-	edit := func(name, old, added string) { more[name] = strings.Replace(more[name], old, added, 1) }
-	edit("blueprints/trio/compose.yaml", "volumes:\n  data-1", fmt.Sprintf(trioMember, 4)+"volumes:\n  data-4: {}\n  data-1")
-	edit("blueprints/trio/blueprint.yaml", "{service: mongodb-3}]", "{service: mongodb-3}, {service: mongodb-4, votes: 0}]")
-	return more
-}
-
-// isRefused says whether a server answered that it does not know the login.
-func isRefused(err error) bool {
-	var server mongo.ServerError
-	return errors.As(err, &server) && server.HasErrorCode(18)
-}
-
-func (s *small) rootPassword(h *agenttest.Host) string {
-	s.t.Helper()
-	password, err := os.ReadFile(filepath.Join(s.keyring(h).dir, ".store", "values", "MONGO_PASSWORD"))
-	require.NoError(s.t, err)
-	return string(password)
+func withFourth(t *testing.T, files map[string]string) map[string]string {
+	t.Helper()
+	files = edited(t, files, stackFile, "volumes:\n  data-1", fmt.Sprintf(replicasMember, 4)+"volumes:\n  data-4: {}\n  data-1")
+	return edited(t, files, trioFile, "{service: mongodb-3}]", "{service: mongodb-3}, {service: mongodb-4, votes: 0}]")
 }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -29,17 +28,12 @@ const primaryWithin = 5 * time.Second
 func TestAReplicaSetOutlivesItsEngineAndItsHost(t *testing.T) {
 	t.Parallel()
 	s := newSmall(t)
-	private := testbed.NewPrivateEngine(t)
-	private.Load(testbed.Mongod6027)
-	engine, err := testbed.Connect(private.Host())
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = engine.Close() })
-	s.engine = engine
-	files := s.replicas(replicas{members: numbered(3), image: string(testbed.Mongod6027)})
-	files["blueprints/trio/blueprint.yaml"] = strings.Replace(files["blueprints/trio/blueprint.yaml"], "settings: {", "settings: {electionTimeoutMillis: 40000, ", 1)
+	private := s.ownEngine(testbed.Mongod6027)
+	wants := replicas{members: numbered(3), image: string(testbed.Mongod6027), users: true}
+	files := edited(t, s.replicas(wants), trioFile, "settings: {", "settings: {electionTimeoutMillis: 40000, ")
 	files[stackFile] += "networks: {default: {driver_opts: {com.docker.network.bridge.name: " + private.OpenBridge() + "}}}\n"
 	h, commit := s.readyWith(files, 3*soon, agenttest.HostOptions{Engine: private.Host()})
-	w := &crashWalk{small: s, host: h, wants: replicas{members: numbered(3), image: string(testbed.Mongod6027)}, commit: commit}
+	w := &crashWalk{small: s, host: h, wants: wants, commit: commit}
 	w.holds()
 	acknowledged := 0
 	for _, outage := range []struct {
@@ -48,7 +42,7 @@ func TestAReplicaSetOutlivesItsEngineAndItsHost(t *testing.T) {
 	}{
 		{"all members are killed", func() {
 			for _, id := range s.running() {
-				_, err := engine.ContainerKill(t.Context(), id, client.ContainerKillOptions{Signal: "KILL"})
+				_, err := s.engine.ContainerKill(t.Context(), id, client.ContainerKillOptions{Signal: "KILL"})
 				require.NoError(t, err)
 			}
 		}},
@@ -86,8 +80,7 @@ func TestAReplicaSetOutlivesItsEngineAndItsHost(t *testing.T) {
 // write adds documents with majority concern and gives how many there are now.
 func (w *crashWalk) write(already int) int {
 	w.t.Helper()
-	c, err := w.client("writer", "WRITER_PASSWORD", w.wants.members...)
-	require.NoError(w.t, err)
+	c := w.client("writer", "WRITER_PASSWORD", w.wants.members...)
 	defer func() { _ = c.Disconnect(context.Background()) }()
 	const more = 100
 	for n := range more {
@@ -100,8 +93,7 @@ func (w *crashWalk) write(already int) int {
 // has holds the set to what it acknowledged.
 func (w *crashWalk) has(acknowledged int) {
 	w.t.Helper()
-	c, err := w.client("admin", "MONGO_PASSWORD", w.wants.members...)
-	require.NoError(w.t, err)
+	c := w.client("admin", "MONGO_PASSWORD", w.wants.members...)
 	defer func() { _ = c.Disconnect(context.Background()) }()
 	n, err := c.Database("dive").Collection("writes").CountDocuments(w.t.Context(), bson.D{})
 	require.NoError(w.t, err)
@@ -111,13 +103,9 @@ func (w *crashWalk) has(acknowledged int) {
 // addresses are those of the running members.
 func (s *small) addresses() map[string]string {
 	s.t.Helper()
-	list, err := s.engine.ContainerList(s.t.Context(), client.ContainerListOptions{Filters: testbed.OfProject(s.project)})
-	require.NoError(s.t, err)
 	found := map[string]string{}
-	for _, c := range list.Items {
-		for _, n := range c.NetworkSettings.Networks {
-			found[c.Labels["com.docker.compose.service"]] = n.IPAddress.String()
-		}
+	for service, c := range s.containers() {
+		found[service] = testbed.Address(c)
 	}
 	return found
 }
@@ -143,10 +131,10 @@ func (s *small) squat(n int) {
 // primaryAfterAccepting waits until all three members accept connections, then for a primary, and gives the time between.
 func (s *small) primaryAfterAccepting(t *testing.T) time.Duration {
 	t.Helper()
-	dial := s.dialer()
+	members := s.set("", "")
 	for _, host := range numbered(3) {
 		testbed.Eventually(t, 2*soon, host+" accepts connections", func() error {
-			conn, err := dial(t.Context(), "tcp", host+":27017")
+			conn, err := members.DialContext(t.Context(), "tcp", host+":27017")
 			if err == nil {
 				_ = conn.Close()
 			}
@@ -156,7 +144,7 @@ func (s *small) primaryAfterAccepting(t *testing.T) time.Duration {
 	began := time.Now()
 	var clients []*mongo.Client
 	for _, host := range numbered(3) {
-		c, err := mongo.Connect(options.Client().SetHosts([]string{host + ":27017"}).SetDirect(true).SetDialer(dial).SetServerSelectionTimeout(5 * time.Second))
+		c, err := mongo.Connect(options.Client().SetHosts([]string{host + ":27017"}).SetDirect(true).SetDialer(members).SetServerSelectionTimeout(5 * time.Second))
 		require.NoError(t, err)
 		defer func() { _ = c.Disconnect(context.Background()) }()
 		clients = append(clients, c)

@@ -250,10 +250,3 @@ func (r *withRealm) adopted() {
 	require.Equal(t, "Better", r.title())
 	r.host.Do("plan") // exit code 0: in sync
 }
-
-func read(t *testing.T, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(name)
-	require.NoError(t, err)
-	return string(data)
-}

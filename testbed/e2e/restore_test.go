@@ -27,8 +27,8 @@ import (
 
 // backedUp is the fleet with a set of one member that is backed up at each look.
 func (s *small) backedUp(folder, recipient string) map[string]string {
-	files := s.members(1, testbed.Image(s.t, testbed.Mongod605), "6.0")
-	files["blueprints/trio/blueprint.yaml"] += fmt.Sprintf("      database: dive\n      backup: {schedule: \"@every 1s\", folder: %s, recipient: %q, keep: {count: 1000}}\n", folder, recipient)
+	files := s.replicas(replicas{members: numbered(1), image: testbed.Image(s.t, testbed.Mongod605), fcv: "6.0"})
+	files[trioFile] += fmt.Sprintf("      database: dive\n      backup: {schedule: \"@every 1s\", folder: %s, recipient: %q, keep: {count: 1000}}\n", folder, recipient)
 	return files
 }
 
@@ -73,9 +73,7 @@ func TestABackupIsRestoredByCommand(t *testing.T) {
 	other, err := age.GenerateX25519Identity()
 	require.NoError(t, err)
 	h, _ := s.readyWith(s.backedUp(folder, ""), soon, agenttest.HostOptions{})
-	password, err := os.ReadFile(filepath.Join(h.Dir, "state", "instances", "one", "secrets", ".store", "values", "MONGO_PASSWORD"))
-	require.NoError(t, err)
-	db := s.connect(t, string(password))
+	db := s.connect(t, secretOf(t, h, "MONGO_PASSWORD"))
 	plain := s.fill(t, db, folder, ".tar.zst", 700)
 	h.AwaitPhase(soon, "one", report.Ready, s.Merge("Encrypt backups", s.backedUp(folder, identity.Recipient().String())))
 	sealed := s.fill(t, db, folder, ".tar.zst.age", 500)

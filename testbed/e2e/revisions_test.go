@@ -1,24 +1,18 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/report"
 	"dive-agent/testbed/agenttest"
 )
-
-func cleanupContext() (context.Context, func()) {
-	return context.WithTimeout(context.Background(), time.Minute)
-}
 
 // TestABadRevisionIsRefusedAsAWhole: every place is named, what runs keeps running, status and exit code 65 say why.
 func TestABadRevisionIsRefusedAsAWhole(t *testing.T) {

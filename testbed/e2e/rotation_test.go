@@ -6,16 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
-	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"dive-agent/secrets"
 	"dive-agent/testbed"
@@ -24,25 +20,18 @@ import (
 
 // withApp adds a user to the three members' set, and a service that holds its password and names no output of the set.
 func (s *small) withApp() map[string]string {
-	files := s.trio(testbed.Image(s.t, testbed.Mongod605), "6.0")
-	edit := func(name string, pairs ...string) {
-		files[name] = strings.NewReplacer(pairs...).Replace(files[name])
-	}
-	edit("blueprints/trio/blueprint.yaml",
+	files := edited(s.t, s.trio(testbed.Image(s.t, testbed.Mongod605), "6.0"), trioFile,
 		"  secrets:\n", "  secrets:\n    APP_PASSWORD: {generate: {length: 24}}\n",
 		"      environment:\n", "      environment:\n        APP_PASSWORD: ${APP_PASSWORD}\n",
 		"      keyfile:", "      users: [{name: app, password: \"${APP_PASSWORD}\", roles: [readWrite@dive]}]\n      keyfile:")
-	edit("blueprints/trio/compose.yaml", "services:\n", "services:\n  app:\n    image: "+testbed.Image(s.t, testbed.Redis7)+
+	return edited(s.t, files, stackFile, "services:\n", "services:\n  app:\n    image: "+testbed.Image(s.t, testbed.Redis7)+
 		"\n    environment: {APP_PASSWORD: \"${APP_PASSWORD}\"}\n    stop_grace_period: 1s\n")
-	return files
 }
 
 // setSecret does what `dive-agent secrets set --replace` does.
 func setSecret(t *testing.T, h *agenttest.Host, name, value string) {
 	t.Helper()
-	store, err := secrets.Open(secrets.Options{
-		Instance: "one", Dir: filepath.Join(h.Dir, "state", "instances", "one", "secrets"), Random: rand.Reader, Now: time.Now,
-	})
+	store, err := secrets.Open(secrets.Options{Instance: "one", Dir: secretsOf(h), Random: rand.Reader, Now: time.Now})
 	require.NoError(t, err)
 	require.NoError(t, store.Set(t.Context(), name, []byte(value)))
 }
@@ -72,8 +61,7 @@ func (s *small) logins(t *testing.T, service, variable, user string) (stop func(
 			}
 			if container, password := s.environment(ctx, service, variable); container != "" {
 				err := s.logIn(ctx, user, password)
-				var server mongo.ServerError
-				switch refused := errors.As(err, &server) && server.HasErrorCode(18); {
+				switch refused := isRefused(err); {
 				case err == nil || refused:
 					attempts = append(attempts, attempt{time.Now(), container, refused})
 				case ctx.Err() == nil:
@@ -101,19 +89,6 @@ func (s *small) environment(ctx context.Context, service, variable string) (cont
 		}
 	}
 	return "", ""
-}
-
-// logIn makes a connection of its own to a member that takes logins.
-func (s *small) logIn(ctx context.Context, user, password string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	c, err := mongo.Connect(options.Client().SetHosts([]string{"mongodb-1:27017", "mongodb-2:27017", "mongodb-3:27017"}).SetReplicaSet("rs0").
-		SetDialer(s.dialer()).SetAuth(options.Credential{Username: user, Password: password, AuthSource: "admin"}))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Disconnect(context.Background()) }()
-	return c.Database("dive").RunCommand(ctx, bson.D{{Key: "ping", Value: 1}}).Err()
 }
 
 // refusedFor gives the longest time for which one container's password was refused, and the containers that held one
@@ -174,7 +149,7 @@ func TestTheAdministratorsPasswordIsRotatedUnderWay(t *testing.T) {
 	stop := s.logins(t, "app", "APP_PASSWORD", "app")
 
 	setSecret(t, h, "MONGO_PASSWORD", "rotated-Secret-of-root")
-	former := filepath.Join(h.Dir, "state", "instances", "one", "secrets", ".store", "former", "MONGO_PASSWORD")
+	former := formerOf(h, "MONGO_PASSWORD")
 	require.FileExists(t, former)
 	h.Do("sync", "one")
 	testbed.Eventually(t, soon, "a member that was made anew", func() error {

@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -64,10 +62,9 @@ func TestAServiceThatNeverGetsHealthyIsPutBack(t *testing.T) {
 	require.Equal(t, before["store"], running["store"], "the other service was touched")
 	require.NotEmpty(t, running["front"])
 
-	secret, err := os.ReadFile(filepath.Join(h.Dir, "state", "instances", "one", "secrets", ".store", "values", "PASSWORD"))
-	require.NoError(t, err)
+	secret := secretOf(t, h, "PASSWORD")
 	for _, out := range []string{h.Log(), h.Do("status", "one"), h.Do("events"), h.Do("history", "one"), strings.Join(status.Logs, "\n")} {
-		require.NotContains(t, out, strings.TrimSpace(string(secret)))
+		require.NotContains(t, out, strings.TrimSpace(secret))
 	}
 	page, err := s.Repo.Git("show", "status/one:README.md")
 	require.NoError(t, err)

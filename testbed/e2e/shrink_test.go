@@ -16,7 +16,7 @@ import (
 func TestAReplicaSetShrinksToOneMember(t *testing.T) {
 	t.Parallel()
 	s := newSmall(t)
-	wants := replicas{members: numbered(3), image: testbed.Image(t, testbed.Mongod605)}
+	wants := replicas{members: numbered(3), image: testbed.Image(t, testbed.Mongod605), users: true}
 	h, commit := s.readyWith(s.replicas(wants), 3*soon, agenttest.HostOptions{})
 	w := &crashWalk{small: s, host: h, wants: wants, commit: commit}
 	w.begins()

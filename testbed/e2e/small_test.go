@@ -2,11 +2,16 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
 
@@ -70,15 +75,19 @@ volumes:
 
 // newSmall makes the fleet; nothing is merged yet but the files are given to Merge by whoever begins.
 func newSmall(t *testing.T) *small {
-	s := &small{Fleet: agenttest.NewFleet(t), t: t, project: testbed.Prefix(t)}
-	s.use(testbed.Engine(t))
+	engine := testbed.Engine(t)
+	s := &small{Fleet: agenttest.NewFleet(t), t: t, project: testbed.Prefix(t), engine: engine}
+	t.Cleanup(func() { removeProject(t, engine, s.project) })
 	return s
 }
 
-// use cleans the project up in an engine after the test.
-func (s *small) use(engine *client.Client) {
-	s.engine = engine
-	s.t.Cleanup(func() { removeProject(s.t, engine, s.project) })
+// ownEngine has the fleet run on an engine of the test's own, which has an image.
+func (s *small) ownEngine(image testbed.ImageName) *testbed.PrivateEngine {
+	s.t.Helper()
+	private := testbed.NewPrivateEngine(s.t)
+	private.Load(image)
+	s.engine = private.Client()
+	return private
 }
 
 // files are the whole fleet; values are more values of the instance, "key: value, ...".
@@ -99,6 +108,17 @@ func (s *small) instance(values, more string) string {
 	return fmt.Sprintf("apiVersion: dive/v1alpha1\nkind: Instance\nmetadata: {name: one}\nspec:\n  blueprint: small\n  host: host-01\n  values: {project: %s%s}\n%s", s.project, values, more)
 }
 
+// edited are the files of a fleet with other texts in one of them, in which the former ones have to stand.
+func edited(t *testing.T, files map[string]string, name string, formerAndNext ...string) map[string]string {
+	t.Helper()
+	for i := 0; i < len(formerAndNext); i += 2 {
+		require.Contains(t, files[name], formerAndNext[i])
+	}
+	files = maps.Clone(files)
+	files[name] = strings.NewReplacer(formerAndNext...).Replace(files[name])
+	return files
+}
+
 // ready starts a host with the fleet and waits until the instance is Ready.
 func (s *small) ready(o agenttest.HostOptions) (*agenttest.Host, string) {
 	return s.readyWith(s.files(""), soon, o)
@@ -114,16 +134,49 @@ func (s *small) readyWith(files map[string]string, limit time.Duration, o agentt
 	return h, commit
 }
 
-// running gives the running containers by service.
+// containers gives the running containers by service.
+func (s *small) containers() map[string]container.Summary {
+	s.t.Helper()
+	found, err := testbed.Running(s.t.Context(), s.engine, s.project)
+	require.NoError(s.t, err)
+	return found
+}
+
+// running gives the ids of the running containers by service.
 func (s *small) running() map[string]string {
 	s.t.Helper()
-	list, err := s.engine.ContainerList(s.t.Context(), client.ContainerListOptions{Filters: testbed.OfProject(s.project)})
-	require.NoError(s.t, err)
 	found := map[string]string{}
-	for _, c := range list.Items {
-		found[c.Labels["com.docker.compose.service"]] = c.ID
+	for service, c := range s.containers() {
+		found[service] = c.ID
 	}
 	return found
+}
+
+// secretsOf is the folder of the instance's secrets.
+func secretsOf(h *agenttest.Host) string {
+	return filepath.Join(h.Dir, "state", "instances", "one", "secrets")
+}
+
+// valueOf is the file with a secret's value.
+func valueOf(h *agenttest.Host, name string) string {
+	return filepath.Join(secretsOf(h), ".store", "values", name)
+}
+
+// formerOf is the file with a secret's former value, as long as it is rotated.
+func formerOf(h *agenttest.Host, name string) string {
+	return filepath.Join(secretsOf(h), ".store", "former", name)
+}
+
+func secretOf(t *testing.T, h *agenttest.Host, name string) string {
+	t.Helper()
+	return read(t, valueOf(h, name))
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	require.NoError(t, err)
+	return string(data)
 }
 
 // why joins what a status says, for searching in it.
@@ -137,13 +190,13 @@ func why(s *report.Status) string {
 	return strings.Join(texts, "\n")
 }
 
+func cleanupContext() (context.Context, func()) {
+	return context.WithTimeout(context.Background(), time.Minute)
+}
+
 func removeProject(t *testing.T, engine *client.Client, project string) {
-	ctx := t.Context()
-	if ctx.Err() != nil {
-		var cancel func()
-		ctx, cancel = cleanupContext()
-		defer cancel()
-	}
+	ctx, cancel := cleanupContext()
+	defer cancel()
 	if err := testbed.RemoveProject(ctx, engine, project); err != nil {
 		t.Errorf("clean up: %v", err)
 	}

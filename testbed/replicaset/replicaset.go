@@ -17,42 +17,41 @@ import (
 	"dive-agent/testbed"
 )
 
-// Set is where a replica set runs: services of a Compose project, under their names and the usual port.
+// Set is where a replica set runs: services of a Compose project, under their names and the usual port. It is a dialer, which
+// reaches a service where its container is at the time.
 type Set struct {
-	Engine   *client.Client
-	Project  string
-	Name     string // of the set
-	Password string // of its user admin
+	Engine         *client.Client
+	Project        string
+	Name           string // of the set
+	User, Password string
 }
 
-// Connect gives a client of the administrator that follows the set's primary and writes with majority concern. No
-// connection is made yet.
-func (s Set) Connect(services ...string) (*mongo.Client, error) {
-	var hosts []string
-	for _, service := range services {
-		hosts = append(hosts, service+":27017")
+// Options are those of a client that follows the set's primary and writes with majority concern.
+func (s Set) Options(hosts ...string) *options.ClientOptions {
+	var addresses []string
+	for _, host := range hosts {
+		addresses = append(addresses, host+":27017")
 	}
-	return mongo.Connect(options.Client().SetHosts(hosts).SetReplicaSet(s.Name).SetDialer(s).
+	return options.Client().SetHosts(addresses).SetReplicaSet(s.Name).SetDialer(s).
 		SetServerSelectionTimeout(time.Minute).SetHeartbeatInterval(500 * time.Millisecond).SetWriteConcern(writeconcern.Majority()).
-		SetAuth(options.Credential{Username: "admin", Password: s.Password, AuthSource: "admin"}))
+		SetAuth(options.Credential{Username: s.User, Password: s.Password, AuthSource: "admin"})
 }
 
 // DialContext reaches a service where its container is at the time.
 func (s Set) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(address)
+	service, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.Engine.ContainerList(ctx, client.ContainerListOptions{Filters: testbed.OfProject(s.Project).Add("label", "com.docker.compose.service="+host)})
+	running, err := testbed.Running(ctx, s.Engine, s.Project)
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range list.Items {
-		for _, n := range c.NetworkSettings.Networks {
-			return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(n.IPAddress.String(), port))
-		}
+	address = testbed.Address(running[service])
+	if address == "" {
+		return nil, fmt.Errorf("no container runs %s", service)
 	}
-	return nil, fmt.Errorf("no container runs %s", host)
+	return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(address, port))
 }
 
 // Term counts the set's elections.
