@@ -183,3 +183,31 @@ func TestMemberThatTalksToTheWrongPrimary(t *testing.T) {
 	c.awaitSeen(other, c.primary, "PRIMARY")
 	require.NotContains(t, fmt.Sprint(c.settle(c.r).Facts.Notes), "anew")
 }
+
+// The only member that may become primary asks another server for the vote that it needs. The agent has it connect anew before
+// it stands for election, when there has been no primary for longer than an election takes.
+func TestVotesThatAreAskedOfTheWrongMember(t *testing.T) {
+	t.Parallel()
+	c := newCrossable(t, three[:2]...)
+	none := 0.0
+	c.spec.Members[1].Priority = &none
+	require.Equal(t, three[0], primaryOf(t, c.settle(c.r)))
+	right := c.cross(three[0], three[1], c.former)
+	c.lab.Kill(three[1])
+	c.awaitSeen(three[0], three[0], "SECONDARY")
+	c.lab.Start(three[1])
+	c.accepting(three[1])
+	c.awaitSeen(three[0], three[1], "invalid or does not include us")
+	err := c.soon(c.r)
+	require.Error(t, err)
+	c.awaitSeen(three[0], three[0], "SECONDARY")
+	right()
+	c.clock.ahead += 16 * time.Second
+	began := time.Now()
+	testbed.Eventually(t, 10*time.Second, "a primary", func() error {
+		_, _, err := c.pass(c.r)
+		return err
+	})
+	t.Logf("a primary %s after the names were right", time.Since(began))
+	require.Equal(t, three[0], primaryOf(t, c.settle(c.r)))
+}
