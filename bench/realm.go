@@ -248,7 +248,7 @@ func (m *realms) lookTime(ctx context.Context) (int, time.Duration, error) {
 
 // drift has the agent look at the live realm each full minute, twice.
 func (m *realms) drift(ctx context.Context, r *run) error {
-	if _, err := m.bring(ctx, m.component(1, "* * * * *")); err != nil {
+	if err := m.look(ctx, "* * * * *"); err != nil {
 		return err
 	}
 	var took, byHand []time.Duration
@@ -264,8 +264,16 @@ func (m *realms) drift(ctx context.Context, r *run) error {
 		byHand = append(byHand, one)
 	}
 	r.ratio(realmDrift, slices.Min(took), slices.Min(byHand), 1.05, "from the full minute that the schedule names to the end of the round, against terraform plan; the better of two; %s; by hand %s", spread(took), spread(byHand))
-	_, err := m.bring(ctx, m.component(1, "@every 24h"))
-	return err
+	return m.look(ctx, "@every 24h")
+}
+
+// look merges another schedule for looks at the live realm.
+func (m *realms) look(ctx context.Context, schedule string) error {
+	commit, err := m.merge("Look for drift "+schedule, m.component(1, schedule))
+	if err != nil {
+		return err
+	}
+	return m.settle(ctx, commit)
 }
 
 // nextDrift waits for the next look that the schedule brings.

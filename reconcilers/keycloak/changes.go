@@ -125,7 +125,7 @@ func contentOf(w *workspace, in *inputs, p *planned) (string, error) {
 			outputs[name] = []any{oc.Actions, oc.Before, oc.After}
 		}
 	}
-	sum, err := digest(w.key, []any{all, outputs, in.digest, fileHash(filepath.Join(w.module, ".terraform.lock.hcl"))})
+	sum, err := digest(w.key, []any{all, outputs, in.digest, fileHash(filepath.Join(w.module, lockFile))})
 	if err != nil {
 		return "", err
 	}

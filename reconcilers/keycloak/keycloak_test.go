@@ -3,6 +3,7 @@ package keycloak
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -31,6 +32,7 @@ func TestKeycloak(t *testing.T) {
 	})
 	for name, test := range map[string]func(*testing.T, *bed){
 		"nothing changed, no process":                     noProcess,
+		"a small change takes few processes":              fewProcesses,
 		"drift is seen on schedule":                       drift,
 		"a plan beside the agent changes nothing":         beside,
 		"drift is put back and told":                      correctedDrift,
@@ -129,6 +131,40 @@ func noProcess(t *testing.T, b *bed) {
 	require.Contains(t, w.picture(t), "title Another title")
 	observed, _ = w.look()
 	require.Equal(t, "Another title", observed.Outputs["title"].Text())
+}
+
+// What is new in a realm that was proved to be as the module says is planned by the state; what somebody is to approve, by the
+// live realm. Only what `init` acts on is a reason for it.
+func fewProcesses(t *testing.T, b *bed) {
+	w := newWorld(t, b, "")
+	w.drive()
+	file := filepath.Join(w.target.SourceDir, "realm", "more.tf")
+	ran := func(text string) (commands []string) {
+		t.Helper()
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		before := w.processes()
+		_, plan := w.look()
+		for _, command := range w.commands()[before:] {
+			if command != "version" {
+				commands = append(commands, command)
+			}
+		}
+		require.NotEmpty(t, plan.Changes)
+		w.drive()
+		return commands
+	}
+	role := "resource \"keycloak_role\" \"more\" {\n  realm_id = keycloak_realm.this.id\n  name = \"more\"\n  description = %q\n}\n"
+	w.byHand("by hand")
+	require.Equal(t, []string{"plan", "show"}, ran(fmt.Sprintf(role, "one")))
+	require.Contains(t, w.picture(t), "title A realm", "the proof afterwards compares with the live realm")
+	require.Equal(t, []string{"init", "plan", "show"}, ran(fmt.Sprintf(role, "two")+"terraform {\n  required_version = \">= 1.5\"\n}\n"))
+
+	require.NoError(t, os.Remove(file))
+	before := w.processes()
+	_, plan := w.look()
+	require.Len(t, plan.Changes, 1)
+	require.True(t, plan.Changes[0].Destroys)
+	require.Equal(t, 2, strings.Count(strings.Join(w.commands()[before:], " "), "plan"), "whoever approves it is shown the live realm")
 }
 
 func tree(t *testing.T, text string) desired.Tree {

@@ -29,6 +29,7 @@ type moduleFiles struct {
 	provider  bool      // it configures the provider by itself
 	types     []string  // of its resources, those of local modules too
 	templates []string  // files that it fills in, as far as their names stand in it
+	installs  string    // digest of all that `init` acts on: providers, backend, calls of modules
 	findings  []finding // what is wrong with it, and what is not allowed everywhere
 }
 
@@ -106,12 +107,13 @@ func parseModule(files fs.FS, texts map[string][]byte, folder string) (moduleFil
 	if known, ok := modules.Load(key); ok {
 		return known.(moduleFiles).withTemplates(files, folder), nil
 	}
-	r := &moduleReader{root: folder, texts: texts, parser: hclparse.NewParser(), read: map[string]bool{}}
+	r := &moduleReader{root: folder, texts: texts, parser: hclparse.NewParser(), read: map[string]bool{}, installs: sha256.New()}
 	r.module = moduleFiles{variables: map[string]bool{}}
 	if !r.folder(folder) {
 		return moduleFiles{}, errors.New("it has no .tf file")
 	}
 	r.module.outputs, r.module.types = sorted(r.module.outputs), sorted(r.module.types)
+	r.module.installs = hex.EncodeToString(r.installs.Sum(nil))
 	modules.Store(key, r.module)
 	return r.module.withTemplates(files, folder), nil
 }
@@ -133,6 +135,8 @@ type moduleReader struct {
 	parser *hclparse.Parser
 	read   map[string]bool // folders
 	module moduleFiles
+
+	installs hash.Hash
 }
 
 // scope is one folder of a module: names are looked up there.
@@ -176,7 +180,29 @@ func (r *moduleReader) folder(folder string) bool {
 		r.references(s) // what could not be read may have declared the rest
 	}
 	r.reads(s)
+	r.install(s)
 	return found
+}
+
+// install takes up what `init` acts on: the providers that are used, and the text of each block that says where they, modules
+// and the state come from. Of JSON it is the whole file.
+func (r *moduleReader) install(s *scope) {
+	rel := strings.TrimPrefix(s.folder, r.root)
+	for i, body := range s.bodies {
+		native, ok := body.(*hclsyntax.Body)
+		if !ok {
+			addFile(r.installs, rel, r.texts[s.names[i]])
+			continue
+		}
+		for _, block := range native.Blocks {
+			if slices.Contains([]string{"terraform", "provider", "module"}, block.Type) {
+				addFile(r.installs, rel, block.Range().SliceBytes(r.texts[s.names[i]]))
+			}
+		}
+	}
+	for _, name := range sortedKeys(s.providers) {
+		addFile(r.installs, rel, []byte(name+" "+s.providers[name]))
+	}
 }
 
 // diagnostics takes over what the parser says of one file.

@@ -219,11 +219,34 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 		return nil
 	}
 	l.in.tell(l.module)
+	l.work.trusts = l.trusted()
 	p, err := l.plan(ctx)
+	if err == nil && l.work.trusts && l.forPeople(p) {
+		l.work.trusts = false
+		p, err = l.plan(ctx)
+	}
 	if err != nil {
 		return err
 	}
 	return l.judge(ctx, seen, p)
+}
+
+// trusted says whether a plan of something new may take the state's word for the live realm: the last apply came to its end
+// and was proved, no drift is open, and the schedule on which the realm is compared is kept.
+func (l *look) trusted() bool {
+	r := l.record
+	return l.target.CopyOf == "" && !l.asked && !l.gone && l.lost == nil && l.cut == nil && l.state != nil && l.state.Serial == r.Serial &&
+		r.Verified && r.Begun == "" && len(r.Stuck) == 0 && openDrift(r.Drift) == 0 && !due(l.spec.DriftSchedule, r.Compared, l.deps.Clock.Now())
+}
+
+// forPeople says whether somebody is to read the plan before it is applied, who wants to see the realm as it is.
+func (l *look) forPeople(p *planned) bool {
+	if !p.changes {
+		return false
+	}
+	changes := changesOf(p, l.spec)
+	asks := func(c reconcilers.Change) bool { return c.Destroys || c.Asks != "" }
+	return slices.ContainsFunc(changes, asks) || len(l.asks(changes)) > 0 || l.held(changes) != nil
 }
 
 // connect finds the server.

@@ -138,7 +138,10 @@ func (l *look) inSync(now time.Time, stuck []string) error {
 	if l.state != nil {
 		l.record.take(l.state, l.work.toolName)
 	}
-	l.record.Inputs, l.record.Verified, l.record.Compared, l.record.Stuck, l.record.Applied, l.record.Begun = l.in.digest, true, now, stuck, nil, ""
+	l.record.Inputs, l.record.Verified, l.record.Stuck, l.record.Applied, l.record.Begun = l.in.digest, true, stuck, nil, ""
+	if !l.work.trusts {
+		l.record.Compared = now
+	}
 	l.record.Adopt = l.spec.Adopt
 	if err := l.work.keep(l.record); err != nil {
 		return err

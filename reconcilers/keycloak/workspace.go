@@ -42,6 +42,7 @@ type workspace struct {
 	source                          *source           // of module/
 	tf, apply                       *tfexec.Terraform // for all but an apply, and for an apply
 	offline                         bool              // no server is asked
+	trusts                          bool              // plans take the state's word for what is in the realm
 }
 
 // self is this very program, also when its file was replaced by a newer one since it started.
@@ -49,6 +50,9 @@ const self = "/proc/self/exe"
 
 // variablesFile has the secrets among the variables for as long as a plan is made.
 const variablesFile = "dive-agent.auto.tfvars.json"
+
+// lockFile has the versions and digests of the providers.
+const lockFile = ".terraform.lock.hcl"
 
 // recordName is the file of the record.
 const recordName = "record.json"
@@ -116,21 +120,32 @@ func (w *workspace) terraform(path string, more map[string]string) (*tfexec.Terr
 	return tf, errors.Join(tf.SetEnv(env), tf.SetWaitDelay(graceful))
 }
 
-// prepared is what the working directory was initialised for.
+// prepared is what the working directory was initialised for, and the module that is copied there.
 type prepared struct {
-	Module  string `json:"module"`
-	Lock    string `json:"lock"`
-	Config  string `json:"config"`
-	Tool    string `json:"tool"`
-	Version string `json:"version"`
+	Module   string `json:"module"`
+	Installs string `json:"installs"`
+	Shipped  string `json:"shipped"` // lock file of the module
+	Lock     string `json:"lock"`    // the one that is there
+	Config   string `json:"config"`
+	Tool     string `json:"tool"`
+	Version  string `json:"version"`
+}
+
+// sameBut says whether nothing differs but the rest of the module.
+func (p prepared) sameBut(other prepared) bool {
+	p.Module = other.Module
+	return p == other
 }
 
 func (w *workspace) wanted() prepared {
-	return prepared{Module: w.source.hash, Lock: fileHash(filepath.Join(w.module, ".terraform.lock.hcl")), Config: fileHash(w.tool.CLIConfig), Tool: stamp(w.tool.Path), Version: w.toolVersion}
+	return prepared{
+		Module: w.source.hash, Installs: w.source.module.installs, Shipped: fileHash(filepath.Join(w.source.folder, lockFile)),
+		Lock: fileHash(filepath.Join(w.module, lockFile)), Config: fileHash(w.tool.CLIConfig), Tool: stamp(w.tool.Path), Version: w.toolVersion,
+	}
 }
 
-// prepare brings the module's copy up to date and initialises it, when module, lock file or the tool's configuration
-// changed.
+// prepare brings the module's copy up to date, and initialises it when what it installs changed, the lock file or the
+// tool's configuration.
 func (w *workspace) prepare(ctx context.Context) error {
 	var err error
 	if w.tf, err = w.terraform(w.tool.Path, nil); err != nil {
@@ -141,24 +156,29 @@ func (w *workspace) prepare(ctx context.Context) error {
 	}
 	var done prepared
 	mark := filepath.Join(w.dir, "init.json")
-	if err := load(mark, &done); err != nil || done != w.wanted() {
+	if err := load(mark, &done); err != nil {
+		done = prepared{}
+	}
+	wanted := w.wanted()
+	if done != wanted {
 		if err := removeIfThere(mark); err != nil {
 			return err
 		}
 		if err := w.copyModule(); err != nil {
 			return fmt.Errorf("copy Terraform module %s: %w", filepath.Base(w.source.folder), err)
 		}
-		// The library asks each of its values for Terraform's version once; that takes no longer than init does.
-		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return w.initialise(ctx) })
-		g.Go(func() error { return w.askVersion(ctx, w.tf) })
-		g.Go(func() error { return w.askVersion(ctx, w.apply) })
-		if err := g.Wait(); err != nil {
-			return err
-		}
-		return store(mark, w.wanted())
 	}
-	return nil
+	// The library asks each of its values for Terraform's version once; that takes no longer than init does.
+	g, ctx := errgroup.WithContext(ctx)
+	if !done.sameBut(wanted) {
+		g.Go(func() error { return w.initialise(ctx) })
+	}
+	g.Go(func() error { return w.askVersion(ctx, w.tf) })
+	g.Go(func() error { return w.askVersion(ctx, w.apply) })
+	if err := g.Wait(); err != nil || done == wanted {
+		return err
+	}
+	return store(mark, w.wanted())
 }
 
 // copyModule puts the module's files in place of the former ones. What Terraform keeps beside them stays: the providers,
@@ -204,8 +224,8 @@ func (w *workspace) copyModule() error {
 
 // initialise lets Terraform fetch the providers. With a lock file shipped by the module exactly these are taken.
 func (w *workspace) initialise(ctx context.Context) error {
-	shipped := fileHash(filepath.Join(w.source.folder, ".terraform.lock.hcl"))
-	lock := filepath.Join(w.module, ".terraform.lock.hcl")
+	shipped := fileHash(filepath.Join(w.source.folder, lockFile))
+	lock := filepath.Join(w.module, lockFile)
 	if shipped == "" {
 		// A lock file of our own making does not outlive what it was made for; a shipped one is the module's word.
 		if err := removeIfThere(lock); err != nil {
@@ -256,7 +276,8 @@ type planned struct {
 	plan    *tfjson.Plan // read when there are changes
 }
 
-// plan makes a plan with a refresh into a file of its own. The variables stand in a file for that long.
+// plan makes a plan into a file of its own, with a refresh unless the state is to be trusted. The variables stand in a file
+// for that long.
 func (w *workspace) plan(ctx context.Context, in *inputs, parallelism int) (*planned, error) {
 	data, err := json.Marshal(in.variables)
 	if err != nil {
@@ -274,7 +295,7 @@ func (w *workspace) plan(ctx context.Context, in *inputs, parallelism int) (*pla
 	p := &planned{file: filepath.Join(w.run, fmt.Sprintf("%d.tfplan", time.Now().UnixNano())), stream: &stream{}}
 	limited, cancel := context.WithTimeout(ctx, planLimit)
 	defer cancel()
-	p.changes, err = w.tf.PlanJSON(limited, p.stream, tfexec.Out(p.file), tfexec.Parallelism(parallelism), tfexec.Lock(true), tfexec.Refresh(!w.offline))
+	p.changes, err = w.tf.PlanJSON(limited, p.stream, tfexec.Out(p.file), tfexec.Parallelism(parallelism), tfexec.Lock(true), tfexec.Refresh(!w.offline && !w.trusts))
 	w.tf.SetStdout(nil)
 	_ = os.Chmod(p.file, 0o600)
 	if err != nil {
