@@ -111,6 +111,7 @@ func getConfig(ctx context.Context, client *driver.Client, askCommitted bool) (c
 type status struct {
 	Members  []memberStatus `bson:"members"`
 	Term     int64          `bson:"term"`
+	Source   string         `bson:"syncSourceHost"` // from where the asked member copies; empty: from nowhere
 	Election struct {       // only of a primary that was elected since it started
 		Reason string    `bson:"lastElectionReason"`
 		Date   time.Time `bson:"lastElectionDate"`

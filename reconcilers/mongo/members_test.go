@@ -153,13 +153,7 @@ func TestOtherVersions(t *testing.T) {
 		t.Run(string(image), func(t *testing.T) {
 			s := plainSet(t, three[:2]...).withContent()
 			for _, name := range three[:2] {
-				service := s.mongod("rs0")
-				service.Image = testbed.Image(t, image)
-				if image == testbed.Mongod442 { // does not know the quiesce of later versions
-					service.Command = service.Command[:len(service.Command)-4]
-					service.Command = append(service.Command, "--replSet", "rs0")
-				}
-				s.lab.Run(name, service)
+				s.lab.Run(name, s.mongodOf(image))
 			}
 			r := reconciler(t)
 			o := s.settle(r)

@@ -92,7 +92,13 @@ func (s *session) giveTurn(ctx context.Context, m wantMember, turn reconcilers.T
 			return err
 		}
 	}
-	return s.shortenQuiesce(limited, m)
+	if err := s.shortenQuiesce(limited, m); err != nil {
+		return err
+	}
+	if others > 1 {
+		s.refeed(ctx, m, progress)
+	}
+	return ctx.Err()
 }
 
 // mayRunAll judges the images that the part is to run, before anything is touched.

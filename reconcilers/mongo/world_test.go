@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -118,6 +119,17 @@ func (s *set) mongod(replSet string) lab.Service {
 		Env:     []string{"MONGO_INITDB_ROOT_USERNAME=admin", "MONGO_INITDB_ROOT_PASSWORD=" + rootPassword},
 		Files:   map[string]lab.File{"/etc/mongo-keyfile": {Content: s.key, Mode: 0o400, Owner: 999}},
 	}
+}
+
+// mongodOf is the same of another version.
+func (s *set) mongodOf(image testbed.ImageName) lab.Service {
+	service := s.mongod("rs0")
+	service.Image = testbed.Image(s.t, image)
+	if image == testbed.Mongod442 { // does not know the quiesce of later versions
+		at := slices.Index(service.Command, "shutdownTimeoutMillisForSignaledShutdown=100")
+		service.Command = slices.Delete(service.Command, at-1, at+1)
+	}
+	return service
 }
 
 func (s *set) run(services ...string) *set {
