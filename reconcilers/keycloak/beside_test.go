@@ -41,11 +41,21 @@ func beside(t *testing.T, b *bed) {
 	require.Equal(t, before, treeOf(t, live), "a plan wrote in the agent's folder")
 	require.NotEqual(t, picture, w.picture(t), "and nothing in the realm: it is as it was left by hand")
 
+	looks := exec.Command("yes", "plan") // as the agent's own look at the realm
+	looks.Dir = filepath.Join(live, "module")
+	_, err := looks.StdoutPipe() // which nobody reads
+	require.NoError(t, err)
+	require.NoError(t, looks.Start())
+	defer func() { _ = looks.Process.Kill(); _ = looks.Wait() }()
+	observed, plan := w.look()
+	require.NoError(t, observed.Err)
+	require.Len(t, plan.Changes, 3, "a plan beside a plan")
+
 	stop := exec.Command("sleep", "60")
 	stop.Dir = filepath.Join(live, "module")
 	require.NoError(t, stop.Start())
 	defer func() { _ = stop.Process.Kill(); _ = stop.Wait() }()
-	observed, err := w.reconciler().Observe(t.Context(), w.target)
+	observed, err = w.reconciler().Observe(t.Context(), w.target)
 	require.NoError(t, err)
 	var wait *reconcilers.WaitError
 	require.True(t, errors.As(observed.Err, &wait), "a plan beside an apply that is under way: %v", observed.Err)

@@ -282,7 +282,7 @@ func (l *look) ask(ctx context.Context, reason bool) (stale bool, err error) {
 func (l *look) underWay() error {
 	if l.target.CopyOf != "" { // the folder is ours alone; the one that it is a copy of is another process's
 		live, err := filepath.EvalSymlinks(filepath.Join(l.target.CopyOf, "module"))
-		if err == nil && slices.ContainsFunc(processesIn(live), func(p process) bool { return !isProvider(p) }) {
+		if err == nil && slices.ContainsFunc(processesIn(live), process.changes) {
 			return &reconcilers.WaitError{For: "the Terraform run of the agent that is under way"}
 		}
 		return nil

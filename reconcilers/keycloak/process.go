@@ -3,6 +3,7 @@ package keycloak
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 type process struct {
 	pid        int
 	executable string // base name
+	command    string // its first argument
 }
 
 // processesIn lists the processes whose working directory is dir, this one left out.
@@ -31,9 +33,17 @@ func processesIn(dir string) []process {
 		if err != nil {
 			continue
 		}
-		found = append(found, process{pid: pid, executable: filepath.Base(executable)})
+		line, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline"))
+		_, arguments, _ := strings.Cut(string(line), "\x00")
+		command, _, _ := strings.Cut(arguments, "\x00")
+		found = append(found, process{pid: pid, executable: filepath.Base(executable), command: command})
 	}
 	return found
+}
+
+// changes says whether a process may change what lies in its folder, state or providers.
+func (p process) changes() bool {
+	return !isProvider(p) && !slices.Contains([]string{"plan", "show", "version"}, p.command)
 }
 
 func isProvider(p process) bool { return strings.HasPrefix(p.executable, "terraform-provider-") }
