@@ -32,6 +32,9 @@ func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcil
 		l.in = plan.inputs
 		return l.rotate(ctx, p, progress)
 	}
+	if _, ok := p.State.(shown); ok {
+		return reconcilers.Applied{}, l.lookAgain()
+	}
 	plan, ok := p.State.(*saved)
 	if !ok || len(p.Changes) == 0 {
 		return l.applied(), nil

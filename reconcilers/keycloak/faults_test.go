@@ -180,6 +180,7 @@ func driftBeforeApproval(t *testing.T, b *bed) {
 	require.True(t, first.Changes[0].Destroys)
 	status, _ := b.admin(t, http.MethodPut, "/"+w.realm, map[string]any{"displayName": "by hand"})
 	require.Equal(t, http.StatusNoContent, status)
+	w.target.Instance.Approve = map[string]string{"identity": "of the first plan"}
 	_, second := w.look()
 	require.NotEqual(t, first.Content, second.Content)
 	require.Len(t, second.Changes, 2)

@@ -100,3 +100,77 @@ func planOnly(t *testing.T, b *bed) {
 	w.spec.Mode = modeApply
 	w.drive()
 }
+
+// waitingPlan is planned once, for as long as nothing of what it was made of changes; what is let through is planned anew.
+func waitingPlan(t *testing.T, b *bed) {
+	w := newWorld(t, b, "")
+	w.drive()
+	w.spec.Variables["roles"] = tree(t, "[writer]")
+	begun := time.Now()
+	held, first := w.look()
+	planned := time.Since(begun)
+	require.NoError(t, held.Err)
+	require.True(t, find(t, first, `keycloak_role.each["reader"]`).Destroys)
+	same := func(why string) reconcilers.Plan {
+		t.Helper()
+		before := w.processes()
+		observed, plan := w.look()
+		require.NoError(t, observed.Err)
+		require.Equal(t, before, w.processes(), why)
+		return plan
+	}
+	anew := func(why string) reconcilers.Plan {
+		t.Helper()
+		before := w.processes()
+		_, plan := w.look()
+		require.Greater(t, w.processes(), before, why)
+		return plan
+	}
+	begun = time.Now()
+	again := same("nothing changed")
+	t.Logf("planned in %.2f s, shown again in %.3f s", planned.Seconds(), time.Since(begun).Seconds())
+	require.Equal(t, []any{first.Changes, first.Content, first.Differences}, []any{again.Changes, again.Content, again.Differences})
+	w.byHand("by hand")
+	w.clock.move(20 * time.Minute)
+	require.Equal(t, first.Content, same("the schedule had no turn").Content)
+
+	// Somebody approves what he was shown: the realm is looked at again, and that plan is another one.
+	w.target.Instance.Approve = map[string]string{"identity": "0123456789abcdef"}
+	drifted := anew("approved")
+	require.NotEqual(t, first.Content, drifted.Content)
+	require.Contains(t, printOf(drifted.Changes), "update keycloak_realm.this display_name")
+	require.Equal(t, drifted.Content, same("it waits for another approval").Content)
+
+	// However a plan of before comes to be let through, nothing is done by it.
+	_, err := w.reconciler().Apply(t.Context(), w.target, same("still"), &steps{begin: func() error { t.Error("a change was begun"); return nil }})
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, err, &wait)
+	require.Contains(t, w.picture(t), "title by hand")
+	anew("it was let through")
+
+	w.clock.move(31 * time.Minute)
+	anew("the schedule had a turn")
+	w.spec.Protect = []string{"keycloak_realm"}
+	require.NotEmpty(t, find(t, anew("another rule"), "keycloak_realm.this").Asks)
+	w.target.CopyOf = t.TempDir()
+	anew("a person asks")
+	w.target.CopyOf = ""
+	w.spec.Variables["title"] = tree(t, "Another")
+	anew("other inputs")
+	w.drive()
+	require.NotContains(t, w.picture(t), "roles reader")
+	require.NoFileExists(t, w.target.Dir+"/run/waiting.json")
+
+	// One that waits for its time is planned anew when that has come.
+	w.spec.Protect, w.spec.ApplyWindow = nil, &Window{Schedule: "0 2 * * 0", Duration: desired.Duration(time.Hour)}
+	w.spec.DriftSchedule = "@every 1000h"
+	w.spec.Variables["title"] = tree(t, "At night")
+	_, plan := w.look()
+	require.Error(t, plan.Held)
+	plan = same("the window is closed")
+	require.ErrorAs(t, plan.Held, &wait)
+	w.clock.move(wait.Until.Sub(w.clock.Now()))
+	require.NoError(t, anew("it opens").Held)
+	w.drive()
+	require.Contains(t, w.picture(t), "title At night")
+}

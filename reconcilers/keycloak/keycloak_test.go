@@ -57,6 +57,7 @@ func TestKeycloak(t *testing.T) {
 		"types that are protected or allowed":             typesOfTheirOwn,
 		"changes wait for their window":                   window,
 		"plan-only is never applied":                      planOnly,
+		"a plan that waits is made once":                  waitingPlan,
 		"an apply is interrupted exactly":                 interrupted,
 		"the server goes":                                 serverGoes,
 		"the server errs":                                 serverErrs,
@@ -205,6 +206,7 @@ func destroys(t *testing.T, b *bed) {
 	_, first := w.look()
 	require.Equal(t, []string{`delete keycloak_role.each["writer"]`}, printOf(first.Changes))
 	require.True(t, first.Changes[0].Destroys)
+	w.clock.move(time.Hour) // else it is not planned again
 	_, second := w.look()
 	require.NotEmpty(t, first.Content)
 	require.Equal(t, first.Content, second.Content, "the same plan has the same digest")

@@ -42,6 +42,7 @@ type observation struct {
 	held        error
 	saved       *saved
 	rotation    *rotation
+	shown       bool // it is one that waits, made at an earlier look
 }
 
 // saved is a plan that can be applied.
@@ -199,7 +200,7 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	}
 	l.gone = len(gone) > 0
 	reason := l.reason(gone)
-	if !reason && !l.mustProve() {
+	if !reason && !l.mustProve() || l.stillWaits(seen) {
 		return nil
 	}
 	if err := l.refused(); err != nil {

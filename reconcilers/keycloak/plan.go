@@ -108,7 +108,7 @@ func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 	seen.changes, seen.content, seen.differences = changes, content, differencesOf(p, l.deps.Redact)
 	seen.asks, seen.held = l.asks(changes), l.held(changes)
 	seen.saved = &saved{file: p.file, serial: serial, inputs: l.in, apply: l.work.apply, changes: changes, plan: p.plan, anew: l.lost != nil}
-	return nil
+	return l.keepWaiting(seen)
 }
 
 // foreign refuses to make a realm that is there already and not in the state.
@@ -175,6 +175,8 @@ func (r *Reconciler) Plan(t reconcilers.Target, o reconcilers.Observed) (reconci
 		plan.State = seen.saved
 	case seen.rotation != nil:
 		plan.State = seen.rotation
+	case seen.shown:
+		plan.State = shown{}
 	}
 	return plan, nil
 }

@@ -32,7 +32,7 @@ const (
 //	module/         the module's copy, with .terraform and the lock file; Terraform's working directory
 //	terraform.tfstate, .backup
 //	copies/         of the state, by serial
-//	run/            the planfile and the output of the apply under way
+//	run/            the planfile, a plan that waits as it is shown, and the output of the apply under way
 //	record.json, journal.jsonl, init.json, key
 type workspace struct {
 	dir, module, state, copies, run string
