@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ func TestTheWholeLifeOfARealm(t *testing.T) {
 	better["instances/one.yaml"] = r.manifest(", title: Better", "")
 	r.Repo.Commit(t, "better", "A better title", better)
 	out, err := r.host.Try("plan", "better")
-	require.ErrorContains(t, err, "exit status 2")
+	require.ErrorContains(t, err, "exit status 2", out)
 	require.Contains(t, out, "keycloak_realm.this")
 	require.Contains(t, out, "display_name")
 	require.Equal(t, "A realm", r.title())
@@ -40,37 +41,124 @@ func TestTheWholeLifeOfARealm(t *testing.T) {
 	require.Equal(t, "Better", r.title())
 
 	r.corrected()
+	r.reported()
 	r.destroyed()
 	r.adopted()
 }
 
+// byHand gives the realm another title, as an administrator does who knows nothing of the fleet repository.
+func (r *withRealm) byHand() (at time.Time) {
+	r.t.Helper()
+	r.admin(http.MethodPut, "", map[string]any{"displayName": "by hand"}, nil)
+	return time.Now()
+}
+
+// identity is what a status says of the realm.
+func identity(t *testing.T, status *report.Status) report.Component {
+	t.Helper()
+	i := slices.IndexFunc(status.Components, func(c report.Component) bool { return c.Name == "identity" })
+	require.GreaterOrEqual(t, i, 0)
+	return status.Components[i]
+}
+
+var driftedTitle = regexp.MustCompile(`keycloak_realm\.this was changed outside of Terraform \(display_name\), first seen (\S+ \S+) UTC(.*)`)
+
+// told waits until the status says what was changed, with the rest of the words, and gives since when.
+func (r *withRealm) told(what string, rest *regexp.Regexp) (since time.Time, status *report.Status) {
+	r.t.Helper()
+	status = r.host.Await(2*soon, "one", what, func(st *report.Status) bool {
+		for _, note := range identity(r.t, st).Notes {
+			if found := driftedTitle.FindStringSubmatch(note); found != nil && rest.MatchString(found[2]) {
+				var err error
+				since, err = time.ParseInLocation("2006-01-02 15:04", found[1], time.UTC)
+				require.NoError(r.t, err)
+				return st.Phase == report.Ready
+			}
+		}
+		return false
+	})
+	return since, status
+}
+
+var putBack = regexp.MustCompile(`^; as the module says again since \S+ \S+ UTC$`)
+
 // corrected edits the realm by hand: within a turn of the schedule it is as declared, and the status tells what was changed.
 func (r *withRealm) corrected() {
-	r.admin(http.MethodPut, "", map[string]any{"displayName": "by hand"}, nil)
-	testbed.Eventually(r.t, soon, "the title is put back", func() error {
+	t := r.t
+	edited := r.byHand()
+	testbed.Eventually(t, soon, "the title is put back", func() error {
 		if title := r.title(); title != "Better" {
 			return fmt.Errorf("it is %q", title)
 		}
 		return nil
 	})
-	r.host.AwaitPhase(soon, "one", report.Ready, "")
+	took := time.Since(edited)
+	t.Logf("put back after %.1f s, with a look every 5 s", took.Seconds())
+	require.Less(t, took, stretched(t, 15*time.Second))
+	since, _ := r.told("tells what was put back", putBack)
+	require.WithinDuration(t, edited, since, time.Minute+took, "it tells minutes")
+	require.Regexp(t, driftedTitle, r.host.Do("status", "one"))
+}
+
+// reported is corrected for a realm in which changes are only to be told, however often it is looked at.
+func (r *withRealm) reported() {
+	t := r.t
+	manifest := func(drift string) map[string]string {
+		return map[string]string{"instances/one.yaml": r.manifest(", title: Better", "  components: {identity: {drift: "+drift+"}}\n")}
+	}
+	r.host.AwaitPhase(2*soon, "one", report.Ready, r.Merge("Only tell", manifest("report")))
+	edited := r.byHand()
+	since, status := r.told("tells what was changed", regexp.MustCompile(`^; left as it is \(drift: report\)$`))
+	require.WithinDuration(t, edited, since, time.Minute+time.Since(edited))
+	require.Contains(t, identity(t, status).Summary, "1 changed outside")
+	for range 2 {
+		looked := identity(t, status).Values["driftChecked"]
+		require.NotEmpty(t, looked)
+		status = r.host.Await(2*soon, "one", "looked again", func(st *report.Status) bool { return identity(t, st).Values["driftChecked"] != looked })
+		require.Equal(t, report.Ready, status.Phase)
+		require.Equal(t, "by hand", r.title())
+	}
+	r.Merge("Correct it", manifest("correct"))
+	again, _ := r.told("tells that it was put back", putBack)
+	require.Equal(t, since, again, "since it was first seen")
+	require.Equal(t, "Better", r.title())
 }
 
 // destroyed merges away a role. It goes with the approval of exactly that plan, and not before.
 func (r *withRealm) destroyed() {
 	t := r.t
-	const fewer = ", title: Better, roles: [reader]"
-	asked := r.Merge("One role fewer", map[string]string{"instances/one.yaml": r.manifest(fewer, "")})
+	const (
+		fewer  = ", title: Better, roles: [reader]"
+		seldom = "  components: {identity: {driftSchedule: \"@every 1h\"}}\n" // a plan that waits is kept for as long
+	)
+	asked := r.Merge("One role fewer", map[string]string{"instances/one.yaml": r.manifest(fewer, seldom)})
 	status := r.host.AwaitPhase(2*soon, "one", report.Blocked, asked)
-	found := regexp.MustCompile(`approve: \{"?identity"?: "?([0-9a-f]{16})"?\}`).FindStringSubmatch(why(status))
-	require.NotNil(t, found, why(status))
+	asks := func(status *report.Status) (digest string) {
+		t.Helper()
+		found := regexp.MustCompile(`approve: \{"?identity"?: "?([0-9a-f]{16})"?\}`).FindStringSubmatch(why(status))
+		require.NotNil(t, found, why(status))
+		return found[1]
+	}
+	first := asks(status)
 	require.Contains(t, r.roles(), "writer", "it is held")
 	approve := func(digest string) string {
-		return r.Merge("Approve "+digest, map[string]string{"instances/one.yaml": r.manifest(fewer, "  approve: {identity: \""+digest+"\"}\n")})
+		return r.Merge("Approve "+digest, map[string]string{"instances/one.yaml": r.manifest(fewer, seldom+"  approve: {identity: \""+digest+"\"}\n")})
 	}
 	r.host.AwaitPhase(2*soon, "one", report.Blocked, approve("0123456789abcdef"))
+	_, err := r.host.Try("sync", "one", "--wait")
+	require.Error(t, err, "it waits still")
 	require.Contains(t, r.roles(), "writer", "another digest is no approval")
-	r.host.AwaitPhase(2*soon, "one", report.Ready, approve(found[1]))
+
+	// What somebody changes between plan and approval makes it another plan.
+	r.byHand()
+	approved := approve(first)
+	next := asks(r.host.Await(2*soon, "one", "asks for another plan", func(st *report.Status) bool {
+		return st.Phase == report.Blocked && st.Attempted == approved && asks(st) != first
+	}))
+	require.Contains(t, r.roles(), "writer", "the plan that was approved is none any more")
+	require.Equal(t, "by hand", r.title())
+	r.host.AwaitPhase(2*soon, "one", report.Ready, approve(next))
+	require.Equal(t, "Better", r.title())
 	require.NotContains(t, r.roles(), "writer")
 	require.Contains(t, r.roles(), "reader")
 }
