@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -134,7 +133,13 @@ type world struct {
 func newWorld(t *testing.T, b *bed, more string) *world {
 	t.Helper()
 	w := &world{t: t, bed: b, realm: testbed.Prefix(t), clock: &clock{now: time.Date(2026, 3, 1, 12, 1, 0, 0, time.UTC)}, said: &bytes.Buffer{}}
-	w.spec = decode(t, `
+	w.spec, w.values = decode(t, smallSpec+more), valuesOf(w.realm)
+	w.source("testdata")
+	return w
+}
+
+// smallSpec is what newWorld's component says; more of its variables may follow.
+const smallSpec = `
 service: keycloak
 module: realm
 outputs: [realm, title, client_secret]
@@ -142,17 +147,20 @@ variables:
   realm: ${realm}
   keycloak_admin_password: ${ADMIN_PASSWORD}
   client_secret: ${CLIENT_SECRET}
-`+more)
-	w.values = map[string]desired.Value{
-		"realm": desired.String(w.realm), "ADMIN_PASSWORD": desired.Secret(adminPassword), "CLIENT_SECRET": desired.Secret(clientSecret),
+`
+
+func valuesOf(realm string) map[string]desired.Value {
+	return map[string]desired.Value{
+		"realm": desired.String(realm), "ADMIN_PASSWORD": desired.Secret(adminPassword), "CLIENT_SECRET": desired.Secret(clientSecret),
 	}
-	w.source("testdata")
-	return w
 }
+
+// toolLine begins each component's spec.
+func toolLine() string { return "tool: " + testedTool() + "\n" }
 
 func decode(t *testing.T, text string) *Spec {
 	t.Helper()
-	spec, err := desired.DecodeSpec(Kind, "test.yaml", []byte("tool: "+testedTool()+"\n"+text))
+	spec, err := desired.DecodeSpec(Kind, "test.yaml", []byte(toolLine()+text))
 	require.NoError(t, err)
 	return spec.(*Spec)
 }
@@ -170,13 +178,8 @@ func (w *world) source(folder string) {
 	w.calls, w.tool = filepath.Join(dir, "calls"), filepath.Join(dir, "terraform")
 	script := fmt.Sprintf("#!/bin/sh\necho \"$1\" >>'%s'\nexec '%s' \"$@\"\n", w.calls, real)
 	require.NoError(w.t, os.WriteFile(w.tool, []byte(script), 0o755))
-	w.target = reconcilers.Target{
-		Instance:  &desired.Instance{Name: "deu", Position: desired.Position{File: "instances/deu.yaml"}},
-		Component: &desired.Component{Name: "identity", Kind: Kind.Name, Spec: w.spec},
-		Scope:     desired.NewScope(w.values),
-		SourceDir: snapshot, Dir: private, Services: w.bed.lab,
-		Log: slog.New(slog.NewTextHandler(w.said, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}
+	w.target = targetOf(w.spec, w.values, snapshot, private, w.said)
+	w.target.Services = w.bed.lab
 }
 
 func (w *world) set(name string, v desired.Value) {
@@ -185,9 +188,12 @@ func (w *world) set(name string, v desired.Value) {
 }
 
 func (w *world) reconciler() *Reconciler {
-	redact := strings.NewReplacer(adminPassword, "(secret)", clientSecret, "(secret)").Replace
 	tool := reconcilers.Terraform{Path: w.tool, CLIConfig: w.bed.mirror.ConfigFile}
-	return New(reconcilers.Deps{Clock: w.clock, Redact: redact, Terraform: tool, OpenTofu: tool})
+	return New(reconcilers.Deps{Clock: w.clock, Redact: redactTest, Terraform: tool, OpenTofu: tool})
+}
+
+func redactTest(text string) string {
+	return strings.NewReplacer(adminPassword, "(secret)", clientSecret, "(secret)").Replace(text)
 }
 
 func (w *world) processes() int { return len(w.commands()) }

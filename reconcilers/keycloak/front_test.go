@@ -94,6 +94,15 @@ func slow(each time.Duration) func(http.ResponseWriter, *http.Request) bool {
 	}
 }
 
+// late keeps back for a while that a role was made: whoever asked for it may be killed before it hears of it.
+func late(each time.Duration) func(*http.Response) {
+	return func(resp *http.Response) {
+		if resp.Request.Method == http.MethodPost && strings.HasSuffix(resp.Request.URL.Path, "/roles") {
+			<-time.After(each)
+		}
+	}
+}
+
 // through gives a world whose Terraform reaches the server by the front alone.
 func (f *front) through(t *testing.T, b *bed, more string) *world {
 	return newWorld(t, b, "url: "+f.URL+"\n"+more)

@@ -41,6 +41,7 @@ func TestKeycloak(t *testing.T) {
 		"what is destroyed waits":                         destroys,
 		"a killed apply is finished":                      killed,
 		"an apply outlives the agent":                     orphaned,
+		"killed at six points":                            killedAtSixPoints,
 		"the modules of the examples":                     examples,
 		"a lost state is put back or blocked":             lostState,
 		"a realm that was there is taken over on request": adoption,
