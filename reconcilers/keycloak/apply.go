@@ -202,6 +202,17 @@ func (r *run) terraform(ctx context.Context) error {
 			return fmt.Errorf("copy the Terraform state before an apply: %w", err)
 		}
 	}
+	if err := r.work.reserveState(r.tally.all, r.deps.Clock.Now()); err != nil {
+		return err
+	}
+	defer func() {
+		if terraformRuns(r.work.module) != 0 {
+			return // it was left alone, and may need what is reserved
+		}
+		if err := r.work.releaseState(); err != nil {
+			r.target.Log.Warn("cannot give back the room that was reserved for the Terraform state", "error", err)
+		}
+	}()
 	var err error
 	if r.journal, err = r.work.openJournal(); err != nil {
 		return err

@@ -42,6 +42,8 @@ func TestKeycloak(t *testing.T) {
 		"a killed apply is finished":                      killed,
 		"an apply outlives the agent":                     orphaned,
 		"killed at six points":                            killedAtSixPoints,
+		"the disk fills up while the state is written":    diskFills,
+		"no apply begins without room for its state":      noRoom,
 		"the modules of the examples":                     examples,
 		"a lost state is put back or blocked":             lostState,
 		"a realm that was there is taken over on request": adoption,

@@ -181,6 +181,9 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 		return err
 	}
 	if l.cut = l.work.interrupted(); l.cut != nil {
+		if err := l.work.room(0); err != nil {
+			return err
+		}
 		if err := l.work.catchUp(l.deps.Clock.Now()); err != nil {
 			return fmt.Errorf("read what the last apply did: %w", err)
 		}
@@ -202,6 +205,9 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	reason := l.reason(gone)
 	if !reason && !l.mustProve() || l.stillWaits(seen) {
 		return nil
+	}
+	if err := l.work.room(0); err != nil {
+		return err
 	}
 	if err := l.refused(); err != nil {
 		return err
@@ -309,6 +315,9 @@ func (l *look) findState() error {
 	}
 	state, err := readState(l.work.state)
 	reason := lost(state, err, l.record)
+	if reason == nil {
+		reason = l.work.newer(state)
+	}
 	if reason == nil && state == nil && l.cut != nil && len(l.cut.begun) > 0 {
 		// A first apply was cut off before it wrote: nothing is lost that the interruption does not tell.
 		return nil

@@ -188,5 +188,5 @@ func (w *workspace) keepBegun(in *interruption) error {
 
 // finished forgets what was cut off: the state has all of it.
 func (w *workspace) finished() error {
-	return errors.Join(removeIfThere(w.output()), removeIfThere(w.begun()), removeIfThere(filepath.Join(w.module, adoptFile)), removeIfThere(w.waitingFile()))
+	return errors.Join(removeIfThere(w.output()), removeIfThere(w.begun()), removeIfThere(filepath.Join(w.module, adoptFile)), removeIfThere(w.waitingFile()), w.releaseState())
 }

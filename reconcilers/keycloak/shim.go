@@ -52,6 +52,10 @@ func shim(tool, output string, args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 127
 	}
+	if err := reserve(written, outputRoom); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 127
+	}
 	read, err := os.Open(output)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -202,7 +202,7 @@ func lost(s *tfState, err error, r *record) error {
 // It gives the name of the copy that was used, or an error that says why there is no single choice.
 func restore(w *workspace, r *record, now time.Time) (string, error) {
 	candidates, _ := filepath.Glob(filepath.Join(w.copies, "*.tfstate"))
-	candidates = append(candidates, w.state+".backup", filepath.Join(w.module, "errored.tfstate"))
+	candidates = append(candidates, w.state+".backup", w.errored())
 	var (
 		best     string
 		found    *tfState
@@ -234,7 +234,7 @@ func restore(w *workspace, r *record, now time.Time) (string, error) {
 	if err := write(w.state, data); err != nil {
 		return "", err
 	}
-	_ = os.Remove(filepath.Join(w.module, "errored.tfstate"))
+	_ = os.Remove(w.errored())
 	return strings.TrimSuffix(filepath.Base(best), ".tfstate"), nil
 }
 
@@ -242,7 +242,7 @@ func restore(w *workspace, r *record, now time.Time) (string, error) {
 func (w *workspace) tighten() error {
 	copies, _ := filepath.Glob(filepath.Join(w.copies, "*.tfstate"))
 	aside, _ := filepath.Glob(w.state + ".*")
-	for _, name := range append(append(copies, aside...), w.state, filepath.Join(w.module, "errored.tfstate")) {
+	for _, name := range append(append(copies, aside...), w.state, w.errored()) {
 		if err := os.Chmod(name, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"dive-agent/report"
 	"dive-agent/testbed"
 	"dive-agent/testbed/agenttest"
+	"dive-agent/testbed/disk"
 )
 
 // TestAFullDiskOfOneMemberIsNamed with what the server said; the others serve on and are not restarted, whatever is merged.
@@ -20,17 +21,17 @@ func TestAFullDiskOfOneMemberIsNamed(t *testing.T) {
 	t.Parallel()
 	s := newSmall(t)
 	wants := replicas{members: numbered(3), image: testbed.Image(t, testbed.Mongod605), users: true}
-	disk := t.TempDir()
-	require.NoError(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64m,mode=0755"))
-	t.Cleanup(func() { require.NoError(t, unix.Unmount(disk, unix.MNT_DETACH)) })
-	files := edited(t, s.replicas(wants), stackFile, "data-2:/data/db", disk+":/data/db")
+	folder := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", folder, "tmpfs", 0, "size=64m,mode=0755"))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(folder, unix.MNT_DETACH)) })
+	files := edited(t, s.replicas(wants), stackFile, "data-2:/data/db", folder+":/data/db")
 	h, commit := s.readyWith(files, 3*soon, agenttest.HostOptions{})
 	w := &crashWalk{small: s, host: h, wants: wants, commit: commit}
 	w.begins()
 	before := s.starts()
 
-	filler := filepath.Join(disk, "filler")
-	fill(t, filler)
+	filler := filepath.Join(folder, "filler")
+	disk.Fill(t, filler)
 	status := h.Await(2*soon, "one", "names the member and its disk", func(st *report.Status) bool {
 		said := why(st)
 		return strings.Contains(said, "mongodb-2") && strings.Contains(said, "o space left on device")

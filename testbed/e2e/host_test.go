@@ -17,6 +17,7 @@ import (
 	"dive-agent/report"
 	"dive-agent/testbed"
 	"dive-agent/testbed/agenttest"
+	"dive-agent/testbed/disk"
 )
 
 var errNotYet = errors.New("not yet")
@@ -50,13 +51,13 @@ func TestADamagedStateIsKeptAside(t *testing.T) {
 // TestAFullDiskStopsNothing: a clear condition, and it goes on by itself once there is room.
 func TestAFullDiskStopsNothing(t *testing.T) {
 	t.Parallel()
-	disk := t.TempDir()
-	require.NoError(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=8m,mode=0700"))
-	t.Cleanup(func() { require.NoError(t, unix.Unmount(disk, unix.MNT_DETACH)) })
+	folder := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", folder, "tmpfs", 0, "size=8m,mode=0700"))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(folder, unix.MNT_DETACH)) })
 	s := newSmall(t)
-	h, good := s.ready(agenttest.HostOptions{StateDir: filepath.Join(disk, "state")})
+	h, good := s.ready(agenttest.HostOptions{StateDir: filepath.Join(folder, "state")})
 	before := s.running()
-	fill(t, filepath.Join(disk, "filler"))
+	disk.Fill(t, filepath.Join(folder, "filler"))
 	s.Merge("A change that finds no room", s.files("label: second"))
 	testbed.Eventually(t, soon, "the log says that the disk is full", func() error {
 		if !strings.Contains(h.Log(), "no space left") {
@@ -74,26 +75,9 @@ func TestAFullDiskStopsNothing(t *testing.T) {
 	status, err := h.Status("one")
 	require.NoError(t, err)
 	require.Equal(t, good, status.Applied)
-	require.NoError(t, os.Remove(filepath.Join(disk, "filler")))
+	require.NoError(t, os.Remove(filepath.Join(folder, "filler")))
 	next := s.Merge("Another one", s.files("label: third"))
 	h.AwaitPhase(2*soon, "one", report.Ready, next)
-}
-
-// fill takes all the room of a disk.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	file, err := os.Create(path)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, file.Close()) }()
-	for size := 1 << 20; size > 0; size /= 2 {
-		block := make([]byte, size)
-		for {
-			if _, err := file.Write(block); err != nil {
-				require.ErrorIs(t, err, syscall.ENOSPC)
-				break
-			}
-		}
-	}
 }
 
 // TestTheEngineGoesAndComesBack: a clear condition, and it goes on by itself.
