@@ -70,10 +70,10 @@ func beAgent(name string) int {
 		)
 		switch {
 		case errors.As(err, &blocked):
-			fmt.Fprintln(os.Stderr, "blocked:", err)
+			say("blocked:", err)
 			return agentBlocked
 		case err != nil:
-			fmt.Fprintln(os.Stderr, "tried again:", err)
+			say("tried again:", err)
 		case changes == 0:
 			return agentDone
 		default:
@@ -88,8 +88,13 @@ func beAgent(name string) int {
 }
 
 func broken(err error) int {
-	fmt.Fprintln(os.Stderr, err)
+	say(err)
 	return agentBroken
+}
+
+// say tells the test, and when it was.
+func say(what ...any) {
+	fmt.Fprintln(os.Stderr, append([]any{time.Now().Format("15:04:05.000")}, what...)...)
 }
 
 // turn is one pass: what there was to do is done when it gives no error.
@@ -99,7 +104,7 @@ func turn(ctx context.Context, r *Reconciler, t reconcilers.Target) (changes int
 		return 0, err
 	}
 	for _, note := range observed.Facts.Notes {
-		fmt.Fprintln(os.Stderr, "note:", note)
+		say("note:", note)
 	}
 	if observed.Err != nil {
 		return 0, observed.Err
@@ -108,7 +113,7 @@ func turn(ctx context.Context, r *Reconciler, t reconcilers.Target) (changes int
 	if err != nil || len(plan.Changes) == 0 {
 		return 0, err
 	}
-	fmt.Fprintln(os.Stderr, "plan:", printOf(plan.Changes))
+	say("plan:", printOf(plan.Changes))
 	_, err = r.Apply(ctx, t, plan, &steps{})
 	return len(plan.Changes), err
 }

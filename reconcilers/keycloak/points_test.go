@@ -38,6 +38,7 @@ type points struct {
 const (
 	pointsPerRealm = 5  // changes; then another realm begins
 	rolesToChoose  = 60 // of which each change declares some
+	slowly         = 30 * time.Second
 )
 
 // killedAtPoints kills as often as is said. DIVE_SEED repeats a run.
@@ -79,6 +80,7 @@ func (p *points) change(victim string) {
 	again := time.Duration(p.random.Int64N(int64(2 * time.Second)))
 	twice := p.random.IntN(3) == 0
 
+	heard := p.said.Len()
 	a := p.start(spec)
 	if !p.strike(a, victim, after) {
 		a.through(p.world)
@@ -100,6 +102,9 @@ func (p *points) change(victim string) {
 			a = p.start(spec)
 		}
 		a.through(p.world)
+		if took := time.Since(began); took > slowly {
+			t.Logf("what took %.1f s:\n%s", took.Seconds(), p.said.Bytes()[heard:])
+		}
 		t.Logf("%d: %s killed at message %d, %s; through %.1f s later", p.kills, victim, after, left, time.Since(began).Seconds())
 	}
 	p.holds()

@@ -12,10 +12,11 @@ import (
 	"dive-agent/reconcilers"
 )
 
-// Terraform writes its state in place after each resource. On a disk that has become full it cuts the state off, begins
-// nothing more, and writes the whole of it to errored.tfstate in its working directory, which is on the same disk. So an
-// apply begins with that file there, empty, holding the blocks that it may need: whatever takes the rest of the disk, the
-// state has a place, also when the agent is no longer there. The next look puts it back.
+// Terraform writes its state in place after each resource. On a disk that has become full it cuts the state off, leaves out
+// what depends on a resource of which it could not write, and at its end writes the whole state to errored.tfstate in its
+// working directory, which is on the same disk. So an apply begins with that file there, empty, holding the blocks that it
+// may need: whatever takes the rest of the disk, the state has a place, also when the agent is no longer there. The next
+// look puts it back.
 
 // How large a state may get. Resources of Keycloak take 1 to 8 KB each.
 const (
@@ -59,9 +60,10 @@ func (w *workspace) reserveState(changes int, now time.Time) error {
 		return err
 	}
 	aside := w.state + ".errored" // not in the module's folder, which is swept
-	if err := os.Rename(w.errored(), aside); err == nil {
-		err = setAside(aside, now)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Rename(w.errored(), aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := setAside(aside, now); err != nil {
 		return err
 	}
 	if err := w.room(changes); err != nil {
