@@ -169,8 +169,11 @@ func waitingPlan(t *testing.T, b *bed) {
 	require.Error(t, plan.Held)
 	plan = same("the window is closed")
 	require.ErrorAs(t, plan.Held, &wait)
+	w.byHand("by hand again")
 	w.clock.move(wait.Until.Sub(w.clock.Now()))
-	require.NoError(t, anew("it opens").Held)
+	plan = anew("it opens")
+	require.NoError(t, plan.Held)
+	require.Equal(t, "by hand again", plan.Differences["keycloak_realm.this"][0].Before, "with the live realm")
 	w.drive()
 	require.Contains(t, w.picture(t), "title At night")
 }

@@ -239,11 +239,11 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 }
 
 // trusted says whether a plan of something new may take the state's word for the live realm: the last apply came to its end
-// and was proved, no drift is open, and the schedule on which the realm is compared is kept.
+// and was proved, no drift is open, nothing waits that people were shown, and the schedule on which the realm is compared is kept.
 func (l *look) trusted() bool {
 	r := l.record
 	return l.target.CopyOf == "" && !l.asked && !l.gone && l.lost == nil && l.cut == nil && l.state != nil && l.state.Serial == r.Serial &&
-		r.Verified && r.Begun == "" && len(r.Stuck) == 0 && openDrift(r.Drift) == 0 && !due(l.spec.DriftSchedule, r.Compared, l.deps.Clock.Now())
+		!l.work.waits() && r.Verified && r.Begun == "" && len(r.Stuck) == 0 && openDrift(r.Drift) == 0 && !due(l.spec.DriftSchedule, r.Compared, l.deps.Clock.Now())
 }
 
 // forPeople says whether somebody is to read the plan before it is applied, who wants to see the realm as it is.
@@ -252,8 +252,7 @@ func (l *look) forPeople(p *planned) bool {
 		return false
 	}
 	changes := changesOf(p, l.spec)
-	asks := func(c reconcilers.Change) bool { return c.Destroys || c.Asks != "" }
-	return slices.ContainsFunc(changes, asks) || len(l.asks(changes)) > 0 || l.held(changes) != nil
+	return (&observation{changes: changes, asks: l.asks(changes), held: l.held(changes)}).waits()
 }
 
 // connect finds the server.

@@ -1,6 +1,7 @@
 package keycloak
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -11,7 +12,7 @@ import (
 // waiting is a plan that is not applied by itself: it waits for approval, for its window, or for a mode that applies. It is
 // kept beside the planfile and shown as it was made until what it was made of changes, or the realm is due to be compared,
 // since each look at it costs Terraform some seconds of CPU. It is for showing alone: what is applied was planned right
-// before, so that what somebody changes in the realm meanwhile is seen.
+// before and with the live realm, so that what somebody changes in there meanwhile is seen.
 type waiting struct {
 	Of          string                              `json:"of"` // keyed digest of what it was made of
 	At          time.Time                           `json:"at"`
@@ -24,6 +25,12 @@ type waiting struct {
 type shown struct{}
 
 func (w *workspace) waitingFile() string { return filepath.Join(w.run, "waiting.json") }
+
+// waits says whether a plan that was shown is not applied yet, nor given up for another one.
+func (w *workspace) waits() bool {
+	_, err := os.Stat(w.waitingFile())
+	return err == nil
+}
 
 // madeOf is the keyed digest of all that a plan is made of but the live realm: another approval asks for another look at that
 // one too.
@@ -80,7 +87,7 @@ func (l *look) stillWaits(seen *observation) bool {
 
 // lookAgain is the answer to a plan that is let through and was made at an earlier look.
 func (l *look) lookAgain() error {
-	if err := removeIfThere(l.work.waitingFile()); err != nil {
+	if err := store(l.work.waitingFile(), waiting{}); err != nil { // it waits still, and is not shown again
 		return err
 	}
 	return &reconcilers.WaitError{For: "a plan with the realm as it is now", Again: 10 * time.Millisecond}
