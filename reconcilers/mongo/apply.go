@@ -68,6 +68,8 @@ func (s *session) do(ctx context.Context, what step, progress reconcilers.Progre
 		err = s.giveTurnBack(ctx, what.host)
 	case renewConnections:
 		err = s.renewConnections(ctx, what.host)
+	case copyFrom:
+		err = s.copyFrom(ctx, what.host, what.was)
 	case standUp:
 		err = s.standForElection(ctx, what.host)
 	default:

@@ -111,6 +111,7 @@ func getConfig(ctx context.Context, client *driver.Client, askCommitted bool) (c
 type status struct {
 	Members  []memberStatus `bson:"members"`
 	Term     int64          `bson:"term"`
+	TooStale bool           `bson:"tooStale"`       // for whom it copies from
 	Source   string         `bson:"syncSourceHost"` // from where the asked member copies; empty: from nowhere
 	Election struct {       // only of a primary that was elected since it started
 		Reason string    `bson:"lastElectionReason"`
@@ -133,10 +134,11 @@ type memberStatus struct {
 
 // States of a member (manual, "Replica Set Member States").
 const (
-	statePrimary   = 1
-	stateSecondary = 2
-	stateUnknown   = 6
-	stateArbiter   = 7
+	statePrimary    = 1
+	stateSecondary  = 2
+	stateRecovering = 3
+	stateUnknown    = 6
+	stateArbiter    = 7
 )
 
 // serves says whether the member does what it is for.

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"go.mongodb.org/mongo-driver/v2/bson"
 	driver "go.mongodb.org/mongo-driver/v2/mongo"
 
 	"dive-agent/reconcilers"
@@ -99,26 +98,13 @@ func newestOptime(st status) (newest time.Time) {
 }
 
 // oplogWindow is the time from the first entry of the oplog to the newest write: a member that was away for longer
-// has to copy everything anew. The first entry is one read, whatever the oplog's size; 0 when it cannot be read.
+// has to copy everything anew. 0 when it cannot be read.
 func oplogWindow(ctx context.Context, client *driver.Client, newest time.Time) time.Duration {
-	var answer struct {
-		Cursor struct {
-			First []struct {
-				Time bson.Timestamp `bson:"ts"`
-			} `bson:"firstBatch"`
-		} `bson:"cursor"`
-	}
-	command := bson.D{
-		{Key: "find", Value: "oplog.rs"},
-		{Key: "sort", Value: bson.D{{Key: "$natural", Value: 1}}},
-		{Key: "limit", Value: 1},
-		{Key: "singleBatch", Value: true},
-		{Key: "projection", Value: bson.D{{Key: "ts", Value: 1}}},
-	}
-	if err := run(ctx, client, "local", command, &answer); err != nil || len(answer.Cursor.First) == 0 {
+	first := oplogBegin(ctx, client)
+	if first.IsZero() {
 		return 0
 	}
-	return max(0, newest.Sub(time.Unix(int64(answer.Cursor.First[0].Time.T), 0)))
+	return max(0, newest.Sub(time.Unix(int64(first.T), 0)))
 }
 
 func primaryHost(st status) string {

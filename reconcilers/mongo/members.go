@@ -202,6 +202,9 @@ func (s *session) waitSynced(ctx context.Context, m wantMember, progress reconci
 		if isBlocked(err) {
 			return err
 		}
+		if err := s.staleNow(limited, m); err != nil {
+			return err
+		}
 		waited := s.r.deps.Clock.Now().Sub(began)
 		if limited.Err() != nil || seen.hello.SetName == "" && waited > strangerLimit {
 			return &reconcilers.WaitError{For: fmt.Sprintf("member %s to become SECONDARY (is %s)", m.host, state), Again: syncSlice, Err: seen.err}
@@ -216,17 +219,23 @@ func (s *session) waitLevel(ctx context.Context, m wantMember, delay int, progre
 	limited, cancel := context.WithTimeout(ctx, syncLimit)
 	defer cancel()
 	told := s.r.deps.Clock.Now()
+	var stale error
 	seen, err := s.awaitData(limited, m, func(has, goal bson.Timestamp) bool {
 		behind := int64(goal.T) - int64(has.T) - int64(delay)
 		if now := s.r.deps.Clock.Now(); behind > 0 && now.Sub(told) > syncSlice {
 			progress.Say("member %s is %d s behind what the primary had", m.host, behind)
 			told = now
+			if stale = s.staleNow(limited, m); stale != nil {
+				cancel()
+			}
 		}
 		return isLevel(has, goal, delay)
 	})
 	switch {
 	case ctx.Err() != nil && err != nil:
 		return ctx.Err()
+	case stale != nil && err != nil:
+		return stale
 	case err != nil:
 		return &reconcilers.WaitError{For: "member " + m.host + " to catch up before it votes", Again: syncSlice, Err: seen.err}
 	}

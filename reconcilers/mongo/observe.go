@@ -54,7 +54,8 @@ type observation struct {
 	idleTurn string          // a member of this host that has a turn no restart is using
 	force    *Force          // the order that is to be carried out
 	heir     string          // the member that should stand for election; empty: none should
-	crossed  []crossing      // members whose connections are to be made anew
+	tooStale []staleMember
+	crossed  []crossing // members whose connections are to be made anew
 
 	writeConcern string // of clients that name none; empty: nobody has set one
 }
@@ -254,7 +255,7 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 		return o, fmt.Errorf("read the replica set's status: %w", err)
 	}
 	s.hearMembers(ctx, st, same)
-	state.crossed = s.crossings(st, state.config, same)
+	state.crossed, state.tooStale = s.crossings(st, state.config, same), s.staleMembers(ctx, st)
 	for _, one := range seen {
 		if one.member.host == primary.host {
 			state.version = one.version
@@ -334,6 +335,9 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 		trouble, state.backup = left, false
 	}
 	o.State = state
+	if stale := s.staleTrouble(state.tooStale); stale != nil { // what else is to change goes on, also without that member
+		trouble = stale
+	}
 	return o, trouble
 }
 

@@ -30,6 +30,7 @@ const (
 	forceMajority
 	giveTurnBack
 	renewConnections
+	copyFrom
 )
 
 // step is what Apply does for one change.
@@ -133,6 +134,7 @@ func (p *planner) planSet(o observation) error {
 		}
 	}
 	p.planCrossed(o.crossed)
+	p.planStale(o.tooStale)
 	p.planSettings(c)
 	if o.root {
 		p.planRoot()

@@ -241,7 +241,8 @@ func (s *walk) calm() {
 		return
 	}
 	began := time.Now()
-	s.eventually(calmTime, "the set as the manifest says", func() error {
+	var now walkConfig
+	s.eventually(calmTime, "the set as the manifest says, and committed", func() error {
 		o, plan, err := s.pass(s.agent)
 		if err == nil && len(plan.Changes) > 0 {
 			err = fmt.Errorf("%d changes were left", len(plan.Changes))
@@ -249,9 +250,12 @@ func (s *walk) calm() {
 		if err == nil && !strings.Contains(o.Outputs["uri"].Text(), "app:") {
 			err = errors.New("no uri of the user")
 		}
+		if err == nil {
+			now, err = s.committed()
+		}
 		return err
 	})
-	s.follow(s.awaitCommitted())
+	s.follow(now)
 	if took := time.Since(began); took > 20*time.Second {
 		s.t.Logf("  calm after %s", took)
 	}

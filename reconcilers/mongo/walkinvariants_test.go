@@ -199,15 +199,6 @@ func (s *walk) readConfig() (c walkConfig, committed bool, err error) {
 	return c, answer.Committed, nil
 }
 
-func (s *walk) awaitCommitted() (now walkConfig) {
-	s.t.Helper()
-	s.eventually(primaryTime, "a committed configuration", func() (err error) {
-		now, err = s.committed()
-		return err
-	})
-	return now
-}
-
 // look compares the configuration with the one before, when there is a primary that has it committed.
 func (s *walk) look() {
 	s.t.Helper()
