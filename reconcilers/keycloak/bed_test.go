@@ -72,7 +72,7 @@ func newBed(t *testing.T) *bed {
 			"KC_DB_URL=jdbc:postgresql://postgres:5432/keycloak", "KC_DB_USERNAME=keycloak", "KC_DB_PASSWORD=pg-Secret-1",
 		},
 	})
-	testbed.Eventually(t, 2*time.Minute, "Keycloak is ready", func() error {
+	testbed.Eventually(t, 5*time.Minute, "Keycloak is ready", func() error {
 		c, err := b.lab.Find(t.Context(), "keycloak")
 		if err != nil {
 			// A first start may come before PostgreSQL accepts connections, and ends then.

@@ -1,6 +1,7 @@
 package keycloak
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ func (l *look) failed(what string, s *stream, err error) error {
 		lines = append(lines, l.deps.Redact(d.String()))
 	}
 	if len(lines) == 0 {
-		lines = []string{l.deps.Redact(brief(err))}
+		lines = []string{cmp.Or(l.deps.Redact(brief(err)), "it ended without a word")}
 	}
 	text := fmt.Sprintf("%s %s of module %s: %s", l.work.toolName, what, l.spec.Module, strings.Join(lines, "; "))
 	for _, d := range told {

@@ -35,6 +35,9 @@ func killed(t *testing.T, b *bed) {
 				once.Do(func() { w.kill(provider) })
 			}
 		}})
+		if err != nil && !provider {
+			require.ErrorContains(t, err, "it was ended from outside: signal: killed", place)
+		}
 		// The last ones may be made before the signal comes; a realm takes too long for that.
 		require.True(t, err != nil || place != "create keycloak_realm.this", place)
 		w.drive()

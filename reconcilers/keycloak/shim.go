@@ -96,6 +96,7 @@ func follow(process *os.Process, read io.Reader, signals <-chan os.Signal, ended
 			case errors.As(err, &exit) && exit.ExitCode() >= 0:
 				return exit.ExitCode()
 			default:
+				fmt.Fprintln(os.Stderr, "it was ended from outside:", err)
 				return 1
 			}
 		}
