@@ -170,8 +170,10 @@ func (l *look) facts() reconcilers.Facts {
 
 // run does the steps of an observation, each of which may end it.
 func (l *look) run(ctx context.Context, seen *observation) error {
-	if err := l.underWay(); err != nil {
-		return err
+	if l.leftTraces() {
+		if err := l.underWay(); err != nil {
+			return err
+		}
 	}
 	if err := l.lawful(l.spec, l.module); err != nil {
 		return err
@@ -205,6 +207,9 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	reason := l.reason(gone)
 	if !reason && !l.mustProve() || l.stillWaits(seen) {
 		return nil
+	}
+	if err := l.underWay(); err != nil {
+		return err
 	}
 	if err := l.work.room(0); err != nil {
 		return err
@@ -283,6 +288,20 @@ func (l *look) ask(ctx context.Context, reason bool) (stale bool, err error) {
 	return stale, err
 }
 
+// leftTraces says whether a Terraform may be at work here, or was until somebody killed it. To look through all processes of a
+// host for it takes most of the time of a look that finds nothing to do.
+func (l *look) leftTraces() bool {
+	if l.target.CopyOf != "" || l.record.Begun != "" {
+		return true
+	}
+	for _, trace := range []string{l.work.output(), l.work.begun(), filepath.Join(l.work.module, variablesFile)} {
+		if _, err := os.Lstat(trace); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // underWay says that a Terraform of an agent that is gone still works here. It has its own limits and ends by itself; one
 // that does not is for a person.
 func (l *look) underWay() error {
@@ -327,6 +346,9 @@ func (l *look) findState() error {
 			l.notes = append(l.notes, fmt.Sprintf("the Terraform state was written by something else: its serial went from %d to %d. It is compared with the realm, and taken as it is", l.record.Serial, state.Serial))
 		}
 		return nil
+	}
+	if err := l.underWay(); err != nil { // what looks lost may be what is being written
+		return err
 	}
 	problem, from := errors.New("the copies of it are another tool's"), ""
 	if l.record.tool() == l.spec.tool() {
