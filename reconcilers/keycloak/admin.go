@@ -45,40 +45,30 @@ func adminOf(s *Spec, variables map[string]any, scope *desired.Scope) admin {
 	if a.user == "" {
 		a.user = defaultAdmin
 	}
-	if a.password, _ = variables[passwordVariable].(string); a.password == "" {
-		return a
+	a.password, _ = variables[passwordVariable].(string)
+	eval := s.Variables[passwordVariable].Eval
+	if !s.AdminPassword.IsZero() {
+		eval = s.AdminPassword.Eval
+		if v, err := eval(scope); err == nil {
+			a.password = v.Text()
+		}
 	}
-	tree := s.Variables[passwordVariable]
-	for _, before := range scope.Former() {
-		v, err := tree.Eval(before)
-		if err != nil || !v.Known() {
-			continue
-		}
-		if text, _ := v.Go().(string); text != "" && text != a.password && !slices.Contains(a.former, text) {
-			a.former = append(a.former, text)
-		}
+	if a.password != "" {
+		a.former = formerOf(scope, a.password, eval)
 	}
 	return a
 }
 
 // passwordNames are the names, values and secrets, that the administrator's password is made of.
-func (s *Spec) passwordNames() (names []string) {
-	tree, given := s.Variables[passwordVariable]
-	if !given {
-		return nil
+func (s *Spec) passwordNames() []string {
+	if !s.AdminPassword.IsZero() {
+		return namesIn(s.AdminPassword)
 	}
-	for _, expr := range tree.Exprs() {
-		for _, ref := range expr.References() {
-			if len(ref.Path) == 1 {
-				names = append(names, ref.Path[0])
-			}
-		}
-	}
-	return names
+	return namesIn(s.Variables[passwordVariable].Exprs()...)
 }
 
-// Sets is desired.Setter: the administrator's password.
-func (s *Spec) Sets(*desired.Check) []string { return s.passwordNames() }
+// Sets is desired.Setter: the administrator's password, and the service account's secret.
+func (s *Spec) Sets(*desired.Check) []string { return append(s.passwordNames(), s.accountNames()...) }
 
 // serverRecord is what is known of the server itself.
 type serverRecord struct {
@@ -87,6 +77,9 @@ type serverRecord struct {
 	Asked    time.Time `json:"asked,omitzero"`     // when
 	Admin    string    `json:"admin,omitempty"`    // keyed digest of the administrator with the password that the server took last
 	Rotating string    `json:"rotating,omitempty"` // the same of one that is being set: other sessions may still be signed in
+	Account  string    `json:"account,omitempty"`  // keyed digest of the service account with the secret that the server took last, when all else of it was right
+	Setting  string    `json:"setting,omitempty"`  // the same of a secret that is being set
+	Gone     string    `json:"gone,omitempty"`     // administrator that was seen not to be there
 }
 
 // serverName is the file of that record. Without it the server is asked anew.
@@ -100,24 +93,32 @@ func (l *look) login(password string) string {
 	return sum
 }
 
-// holds are the secrets of the administrator's password, once the server was seen to take it.
-func (l *look) holds() []string {
-	if l.in.admin.password == "" || l.about.Admin != l.login(l.in.admin.password) || l.about.Rotating != "" {
-		return nil
+// holds are the secrets of the administrator's password and of the service account, once the server was seen to take them.
+func (l *look) holds() (names []string) {
+	if l.in.admin.password != "" && l.adminSettled() {
+		names = l.spec.passwordNames()
 	}
-	return l.spec.passwordNames()
+	if l.accountSettled() {
+		names = append(names, l.spec.accountNames()...)
+	}
+	return names
+}
+
+// adminSettled says whether the server was seen to take the administrator's password, or to have no such user.
+func (l *look) adminSettled() bool {
+	return l.about.Rotating == "" && (l.about.Admin == l.login(l.in.admin.password) || l.accountSettled() && l.about.Gone == l.in.admin.user)
 }
 
 // versionAge is how old the version of a server may get whose restarts are not seen here.
 const versionAge = 24 * time.Hour
 
 // mustProve says whether the server has to be asked about itself: its version is not known since it was started, or it was not
-// seen to take the administrator's password.
+// seen to take who signs in.
 func (l *look) mustProve() bool {
-	if l.in.admin.password == "" {
-		return false
+	if l.in.account.id != "" {
+		return !l.accountSettled() || l.in.admin.password != "" && !l.adminSettled() || l.versionDue()
 	}
-	return l.about.Admin != l.login(l.in.admin.password) || l.about.Rotating != "" || l.versionDue()
+	return l.in.admin.password != "" && (!l.adminSettled() || l.versionDue())
 }
 
 func (l *look) versionDue() bool {
@@ -127,30 +128,41 @@ func (l *look) versionDue() bool {
 	return !l.in.started.Equal(l.about.Started)
 }
 
-// prove signs in as the administrator and records what the server says of itself. stale says that the server has a former password,
-// or that other sessions may still be signed in by one.
-func (l *look) prove(ctx context.Context) (stale bool, err error) {
+// prove signs in and records what the server says of itself. What has to be done before the module can be planned, about who signs in,
+// is left in seen.
+func (l *look) prove(ctx context.Context, seen *observation) error {
+	if l.in.account.id != "" {
+		return l.proveAccount(ctx, seen)
+	}
 	if !l.mustProve() {
-		return false, nil
+		return nil
 	}
 	password, err := l.signIn(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if l.about.Admin = l.login(password); password != l.in.admin.password {
 		l.about.Rotating = "" // it was begun and did not reach the server
 	}
+	if err := l.askVersion(ctx); err != nil {
+		return err
+	}
+	if password != l.in.admin.password || l.about.Rotating != "" {
+		l.planRotation(seen, "set with the former one")
+	}
+	return nil
+}
+
+// askVersion asks for the server's version when it is due, and keeps the record.
+func (l *look) askVersion(ctx context.Context) error {
 	if l.versionDue() {
 		version, err := l.server.version(ctx)
 		if err != nil {
-			return false, fmt.Errorf("ask Keycloak at %s for its version: %w", l.server.base, err)
+			return fmt.Errorf("ask Keycloak at %s for its version: %w", l.server.base, err)
 		}
 		l.about.Version, l.about.Started, l.about.Asked = version, l.in.started, l.deps.Clock.Now()
 	}
-	if err := store(l.work.serverFile(), l.about); err != nil {
-		return false, err
-	}
-	return password != l.in.admin.password || l.about.Rotating != "", nil
+	return store(l.work.serverFile(), l.about)
 }
 
 // signIn signs in with the administrator's password, or with one that it had before, and says which one the server took. When it
@@ -175,15 +187,19 @@ func (l *look) signIn(ctx context.Context) (password string, err error) {
 // maxTries is how many passwords are tried in a row, far fewer than lock an account.
 const maxTries = 3
 
-// tries are the passwords that the server may have: the one that it was last seen to take first, unless another one was being set.
+// tries are the administrator's passwords that the server may have.
 func (l *look) tries() []string {
-	all := append([]string{l.in.admin.password}, l.in.admin.former...)
-	if l.about.Rotating == l.login(l.in.admin.password) {
-		return all[:min(maxTries, len(all))]
-	}
-	if at := slices.IndexFunc(all, func(p string) bool { return l.login(p) == l.about.Admin }); at > 0 {
-		known := all[at]
-		all = slices.Insert(slices.Delete(all, at, at+1), 0, known)
+	return inOrder(append([]string{l.in.admin.password}, l.in.admin.former...), l.about.Admin, l.about.Rotating, l.login)
+}
+
+// inOrder gives the few secrets, of all that the server may have, that are worth a try: the one that it was last seen to take first,
+// by its digest, unless the present one was being set.
+func inOrder(all []string, taken, setting string, digestOf func(string) string) []string {
+	if setting != digestOf(all[0]) {
+		if at := slices.IndexFunc(all, func(one string) bool { return digestOf(one) == taken }); at > 0 {
+			known := all[at]
+			all = slices.Insert(slices.Delete(all, at, at+1), 0, known)
+		}
 	}
 	return all[:min(maxTries, len(all))]
 }
@@ -191,11 +207,11 @@ func (l *look) tries() []string {
 // rotation is a plan to give the administrator its new password.
 type rotation struct{ inputs *inputs }
 
-func (l *look) planRotation(seen *observation) {
+func (l *look) planRotation(seen *observation, how string) {
 	seen.rotation = &rotation{inputs: l.in}
 	seen.changes = []reconcilers.Change{{
 		Action: reconcilers.Update, Address: "administrator " + l.in.admin.user,
-		Reason: "its password changed: set with the former one, and its other sessions are ended",
+		Reason: "its password changed: " + how + ", and its other sessions are ended",
 	}}
 }
 
@@ -227,11 +243,19 @@ func (l *look) setPassword(ctx context.Context) error {
 	if err := l.server.ready(ctx); err != nil {
 		return err
 	}
-	password, err := l.signIn(ctx)
+	prove := l.server.login
+	var password string
+	var err error
+	if l.in.account.id != "" {
+		password, err = l.passwordAsAccount(ctx)
+		prove = l.apart
+	} else {
+		password, err = l.signIn(ctx)
+	}
 	if err != nil {
 		return err
 	}
-	id, err := l.server.userID(ctx, l.in.admin.user)
+	user, err := l.server.user(ctx, l.in.admin.user)
 	if err != nil {
 		return fmt.Errorf("look for administrator %s: %w", l.in.admin.user, err)
 	}
@@ -241,14 +265,14 @@ func (l *look) setPassword(ctx context.Context) error {
 		return err
 	}
 	if password != wanted {
-		if err := l.server.resetPassword(ctx, id, wanted); err != nil {
+		if err := l.server.resetPassword(ctx, user.ID, wanted); err != nil {
 			return l.notSet(err)
 		}
-		if err := l.server.login(ctx, l.in.admin.user, wanted); err != nil {
+		if err := prove(ctx, l.in.admin.user, wanted); err != nil {
 			return fmt.Errorf("prove the administrator's new password: %w", err)
 		}
 	}
-	if err := l.server.logOut(ctx, id); err != nil {
+	if err := l.server.logOut(ctx, user.ID); err != nil {
 		return fmt.Errorf("end the sessions of administrator %s: %w", l.in.admin.user, err)
 	}
 	l.about.Admin, l.about.Rotating = l.login(wanted), ""

@@ -70,7 +70,7 @@ func (l *look) asPlanned(ctx context.Context) (*planned, error) {
 	if err := l.connect(ctx); err != nil {
 		return nil, err
 	}
-	if err := l.refused(); err != nil {
+	if err := l.refusedWho(); err != nil {
 		return nil, err
 	}
 	if err := l.server.ready(ctx); err != nil {

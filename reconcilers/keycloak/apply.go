@@ -35,6 +35,10 @@ func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcil
 	if _, ok := p.State.(shown); ok {
 		return reconcilers.Applied{}, l.lookAgain()
 	}
+	if plan, ok := p.State.(*accounting); ok && len(p.Changes) > 0 {
+		l.in = plan.inputs
+		return l.bringAccount(ctx, plan, p, progress)
+	}
 	plan, ok := p.State.(*saved)
 	if !ok || len(p.Changes) == 0 {
 		return l.applied(), nil

@@ -72,6 +72,13 @@ func newBed(t *testing.T) *bed {
 			"KC_DB_URL=jdbc:postgresql://postgres:5432/keycloak", "KC_DB_USERNAME=keycloak", "KC_DB_PASSWORD=pg-Secret-1",
 		},
 	})
+	b.await(t)
+	return b
+}
+
+// await waits until the server is ready, and takes its address.
+func (b *bed) await(t *testing.T) {
+	t.Helper()
 	testbed.Eventually(t, 5*time.Minute, "Keycloak is ready", func() error {
 		c, err := b.lab.Find(t.Context(), "keycloak")
 		if err != nil {
@@ -86,7 +93,6 @@ func newBed(t *testing.T) *bed {
 		}
 		return s.ready(t.Context())
 	})
-	return b
 }
 
 // clock is a time that stands until it is moved.

@@ -73,6 +73,8 @@ func (l *look) enter(ctx context.Context) error {
 	secret, _ := l.in.variables[clientSecretVariable].(string)
 	var err error
 	switch {
+	case l.in.account.id != "":
+		err = l.server.signIn(ctx, l.in)
 	case l.in.admin.password != "":
 		_, err = l.signIn(ctx)
 		return err
@@ -86,7 +88,7 @@ func (l *look) enter(ctx context.Context) error {
 		}
 	}
 	if errors.Is(err, errRefused) {
-		policy := l.wrongPassword(l.deps.Redact(err.Error()))
+		policy := l.notAccepted(l.deps.Redact(err.Error()))
 		return errors.Join(policy, l.remember(policy))
 	}
 	return err

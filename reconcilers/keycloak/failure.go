@@ -60,12 +60,20 @@ const (
 
 func (l *look) refusalFile() string { return filepath.Join(l.work.dir, "refused.json") }
 
+// refusalKey tells one who was refused from another: by the module's inputs, and by the password where that is none of them.
+func (l *look) refusalKey() string {
+	if l.in.account.id == "" {
+		return l.in.digest
+	}
+	return l.in.digest + " " + l.login(l.in.admin.password)
+}
+
 func (l *look) remember(policy error) error {
 	var blocked *reconcilers.BlockedError
 	if !errors.As(policy, &blocked) || blocked.Reason != "WrongPassword" {
 		return nil
 	}
-	now := refusal{Inputs: l.in.digest, Tries: 1, Message: blocked.Message}
+	now := refusal{Inputs: l.refusalKey(), Tries: 1, Message: blocked.Message}
 	var last refusal
 	if err := load(l.refusalFile(), &last); err == nil && last.Inputs == now.Inputs {
 		now.Tries = last.Tries + 1
@@ -81,13 +89,30 @@ func (l *look) remember(policy error) error {
 // refused gives the same answer again while the inputs are those that the server refused.
 func (l *look) refused() error {
 	var last refusal
-	if err := load(l.refusalFile(), &last); err != nil || last.Inputs != l.in.digest {
+	if err := load(l.refusalFile(), &last); err != nil || last.Inputs != l.refusalKey() {
 		return removeIfThere(l.refusalFile())
 	}
 	if !l.deps.Clock.Now().Before(last.Until) {
 		return nil
 	}
 	return l.wrongPassword(last.Message)
+}
+
+// refusedWho is refused for a module that signs in as the administrator; a service account is tried at each look, since no client
+// is locked by that.
+func (l *look) refusedWho() error {
+	if l.in.account.id != "" {
+		return nil
+	}
+	return l.refused()
+}
+
+// notAccepted words a refusal of who the module signs in as.
+func (l *look) notAccepted(text string) error {
+	if l.in.account.id != "" {
+		return l.accountLost(text)
+	}
+	return l.wrongPassword(text)
 }
 
 func (l *look) wrongPassword(text string) error {
@@ -104,7 +129,7 @@ func (l *look) policyOf(d diagnostic, text string) error {
 	said := d.text()
 	switch {
 	case strings.Contains(said, "401 Unauthorized") || strings.Contains(said, "Invalid user credentials") || strings.Contains(said, "invalid_grant") || strings.Contains(said, "invalid_client") || strings.Contains(said, "unauthorized_client"):
-		return l.wrongPassword(text)
+		return l.notAccepted(text)
 	case strings.Contains(said, "Failed to write state") && strings.Contains(said, "no space left on device"):
 		// Nothing of what Terraform says more: a state must not be pushed by hand beside the agent.
 		return &reconcilers.WaitError{

@@ -115,7 +115,7 @@ func serverErrs(t *testing.T, b *bed) {
 	err := w.apply()
 	require.ErrorContains(t, err, "keycloak_openid_client.app")
 	require.ErrorContains(t, err, "500 Internal Server Error")
-	require.Regexp(t, `main\.tf:49:\d+: keycloak_openid_client\.app: `, err.Error())
+	require.Regexp(t, `main\.tf:61:\d+: keycloak_openid_client\.app: `, err.Error())
 	var blocked *reconcilers.BlockedError
 	require.False(t, errors.As(err, &blocked))
 	w.drive()

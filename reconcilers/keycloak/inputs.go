@@ -20,8 +20,10 @@ type inputs struct {
 	digest    string    // keyed; of variables, module and the tool's configuration
 	url, ca   string    // url is empty where the service tells
 	health    string    // where the server's management interface tells whether it is ready; empty: not known
-	started   time.Time // the server's container; zero: not known
+	container string    // the server's; empty: not known
+	started   time.Time // that container; zero: not known
 	admin     admin
+	account   account
 }
 
 // gather evaluates the spec's expressions, and makes their digest.
@@ -76,6 +78,9 @@ func evaluate(t reconcilers.Target, s *Spec) (*inputs, error) {
 		}
 	}
 	in.admin = adminOf(s, in.variables, t.Scope)
+	if err := in.takeAccount(s, t.Scope); err != nil {
+		return nil, err
+	}
 	slices.Sort(in.unknown)
 	in.unknown = slices.Compact(in.unknown)
 	return in, nil
@@ -98,7 +103,7 @@ func (in *inputs) locate(ctx context.Context, t reconcilers.Target, s *Spec) err
 		}
 		in.url = "http://" + net.JoinHostPort(address.String(), strconv.Itoa(s.Port))
 		in.health = "http://" + net.JoinHostPort(address.String(), strconv.Itoa(s.Management)) + "/health/ready"
-		in.started = container.StartedAt
+		in.container, in.started = container.Name, container.StartedAt
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 )
 
 // What is asked of the server itself, and of the administrators in its realm master.
@@ -26,20 +27,29 @@ func (s *server) version(ctx context.Context) (string, error) {
 	return info.System.Version, err
 }
 
-// userID finds a user of realm master.
-func (s *server) userID(ctx context.Context, name string) (string, error) {
-	users, err := s.list(ctx, master, url.Values{"username": {name}, "exact": {"true"}}, "users")
-	if err != nil {
-		return "", err
+// person is a user of realm master.
+type person struct {
+	ID         string
+	Enabled    bool
+	Attributes map[string][]string
+}
+
+// temporary says whether Keycloak made the user as its first administrator (since 26.0), or by `bootstrap-admin user`.
+func (p person) temporary() bool { return slices.Contains(p.Attributes["is_temporary_admin"], "true") }
+
+// user finds a user of realm master; errAbsent when there is none.
+func (s *server) user(ctx context.Context, name string) (person, error) {
+	var users []person
+	if err := s.read(ctx, &users, master, url.Values{"username": {name}, "exact": {"true"}}, "users"); err != nil {
+		return person{}, err
 	}
 	if len(users) != 1 {
-		return "", errAbsent
+		return person{}, errAbsent
 	}
-	id, _ := users[0]["id"].(string)
-	if id == "" {
-		return "", errors.New("the server names no id")
+	if users[0].ID == "" {
+		return person{}, errors.New("the server names no id")
 	}
-	return id, nil
+	return users[0], nil
 }
 
 // resetPassword sets a password that need not be changed at the next sign-in.

@@ -76,6 +76,17 @@ func TestKeycloak(t *testing.T) {
 		"the server does not tell its version":            versionRefused,
 		"a realm is exported before something is deleted": exported,
 		"who cannot export deletes nothing":               notExported,
+		"a service account is made and used":              accountMade,
+		"a service account that is cut off is finished":   cutAccount,
+		"a rotated secret of a service account":           rotatedSecret,
+		"a service account that was changed by hand":      handledAccount,
+		"a service account that is lost is blocked":       lostAccount,
+		"somebody else's client is left alone":            takenAccount,
+		"a service account waits as the realm does":       heldAccount,
+		"a bootstrap administrator goes when told so":     removedAdmin,
+		"a removal that is cut off is finished":           cutRemoval,
+		"an administrator that is needed stays":           keptAdmin,
+		"a rotated password under a service account":      passwordUnderAccount,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

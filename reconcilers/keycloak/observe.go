@@ -42,6 +42,7 @@ type observation struct {
 	held        error
 	saved       *saved
 	rotation    *rotation
+	account     *accounting
 	shown       bool // it is one that waits, made at an earlier look
 }
 
@@ -71,6 +72,7 @@ type look struct {
 	cut    *interruption
 	gone   bool              // a realm of the state is not on the server
 	lost   error             // why the state is begun anew by imports
+	admin  *person           // the administrator as the service account sees it; nil when it was not looked for, or is not there
 	asked  bool              // a person asks what can be taken over
 	met    map[string]string // import ids of what stood in the way of an apply, by address
 	notes  []string
@@ -148,6 +150,9 @@ func (l *look) facts() reconcilers.Facts {
 	if l.about.Version != "" {
 		f.Values["version"] = l.about.Version
 	}
+	if l.accountSettled() {
+		f.Values["serviceAccount"] = l.in.account.id
+	}
 	if r.Serial == 0 {
 		return f
 	}
@@ -205,7 +210,7 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	}
 	l.gone = len(gone) > 0
 	reason := l.reason(gone)
-	if !reason && !l.mustProve() || l.stillWaits(seen) {
+	if !reason && !l.mustProve() && !l.removalDue() || l.stillWaits(seen) {
 		return nil
 	}
 	if err := l.underWay(); err != nil {
@@ -214,22 +219,25 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if err := l.work.room(0); err != nil {
 		return err
 	}
-	if err := l.refused(); err != nil {
+	if err := l.refusedWho(); err != nil {
 		return err
 	}
 	if err := l.server.ready(ctx); err != nil {
 		return err
 	}
-	stale, err := l.ask(ctx, reason)
-	if err != nil {
+	if err := l.ask(ctx, seen, reason); err != nil || len(seen.changes) > 0 {
 		return err
 	}
-	if stale {
-		l.planRotation(seen)
+	if reason {
+		if err := l.planRealm(ctx, seen); err != nil || len(seen.changes) > 0 {
+			return err
+		}
 	}
-	if stale || !reason {
-		return nil
-	}
+	return l.planRemoval(seen)
+}
+
+// planRealm asks Terraform.
+func (l *look) planRealm(ctx context.Context, seen *observation) error {
 	l.in.tell(l.module)
 	l.work.trusts = l.trusted()
 	p, err := l.plan(ctx)
@@ -272,7 +280,7 @@ func (l *look) connect(ctx context.Context) (err error) {
 }
 
 // ask lets the server tell of itself, while the module is prepared where it is to be planned.
-func (l *look) ask(ctx context.Context, reason bool) (stale bool, err error) {
+func (l *look) ask(ctx context.Context, seen *observation, reason bool) error {
 	prepared := make(chan error, 1)
 	go func() {
 		if !reason {
@@ -281,11 +289,11 @@ func (l *look) ask(ctx context.Context, reason bool) (stale bool, err error) {
 		}
 		prepared <- l.work.prepare(ctx)
 	}()
-	stale, err = l.prove(ctx)
+	err := l.prove(ctx, seen)
 	if problem := <-prepared; err == nil {
 		err = problem
 	}
-	return stale, err
+	return err
 }
 
 // leftTraces says whether a Terraform may be at work here, or was until somebody killed it. To look through all processes of a

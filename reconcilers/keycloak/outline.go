@@ -54,13 +54,13 @@ func (r *Reconciler) Outline(ctx context.Context, t reconcilers.Target) (reconci
 		return reconcilers.Outline{}, ctx.Err()
 	}
 	if problem == nil {
-		return reconcilers.Outline{Items: items, Note: "by " + title[spec.tool()] + ", for an empty realm"}, nil
+		return reconcilers.Outline{Items: append(spec.accountItems(), items...), Note: "by " + title[spec.tool()] + ", for an empty realm"}, nil
 	}
 	items, err = textItems(source.folder, in.variables)
 	if err != nil {
 		return reconcilers.Outline{}, fmt.Errorf("read Terraform module %s: %w", spec.Module, err)
 	}
-	return reconcilers.Outline{Items: items, Note: "by the module's text, since " + title[spec.tool()] + " cannot plan here: " + cutText(strings.ReplaceAll(r.deps.Redact(problem.Error()), "\n", " "), 300)}, nil
+	return reconcilers.Outline{Items: append(spec.accountItems(), items...), Note: "by the module's text, since " + title[spec.tool()] + " cannot plan here: " + cutText(strings.ReplaceAll(r.deps.Redact(problem.Error()), "\n", " "), 300)}, nil
 }
 
 // plannedItems asks Terraform.

@@ -18,7 +18,7 @@ func (l *look) plan(ctx context.Context) (*planned, error) {
 		p, err := newAdopter(l.server, l.state, given, mine).adopt(ctx, l.work, l.in, l.spec)
 		switch {
 		case errors.Is(err, errRefused):
-			policy := l.wrongPassword(l.deps.Redact(err.Error()))
+			policy := l.notAccepted(l.deps.Redact(err.Error()))
 			err = errors.Join(policy, l.remember(policy))
 		case p != nil && err != nil:
 			err = l.failed("plan", p.stream, err)
@@ -177,6 +177,8 @@ func (r *Reconciler) Plan(t reconcilers.Target, o reconcilers.Observed) (reconci
 		plan.State = seen.rotation
 	case seen.shown:
 		plan.State = shown{}
+	case seen.account != nil:
+		plan.State = seen.account
 	}
 	return plan, nil
 }

@@ -120,8 +120,11 @@ func (s *server) healthy(ctx context.Context) (told bool, err error) {
 	return false, nil
 }
 
-// signIn gets a token with the administrator that the module's variables name.
+// signIn gets a token as who the module signs in as.
 func (s *server) signIn(ctx context.Context, in *inputs) error {
+	if in.account.id != "" {
+		return s.loginClient(ctx, in.account.id, in.account.secret)
+	}
 	return s.login(ctx, in.admin.user, in.admin.password)
 }
 

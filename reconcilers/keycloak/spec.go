@@ -15,29 +15,31 @@ import (
 
 // Spec is what a manifest says of a component of kind Keycloak.
 type Spec struct {
-	Service       string                  `yaml:"service" doc:"Service that runs the Keycloak server. Left out when url is given and the server is elsewhere."`
-	Port          int                     `yaml:"port" default:"8080" doc:"HTTP port of the server inside its container."`
-	URL           desired.Expr            `yaml:"url" doc:"Base URL of the server as this host reaches it. Default: the service's container and port."`
-	CA            desired.Expr            `yaml:"ca" doc:"PEM of the certificate authority of the server's certificate, for an https url."`
-	Management    int                     `yaml:"managementPort" default:"9000" doc:"Port of the server's management interface inside its container, which tells whether it is ready. Where nothing answers there, or url is given, realm master is asked instead."`
-	AdminUser     string                  `yaml:"adminUser" doc:"Administrator in realm master whose password the variable keycloak_admin_password is. Default: the variable keycloak_admin_user, else admin. A changed password is set with the former one."`
-	Tool          string                  `yaml:"tool" default:"terraform" doc:"Program that applies the module: terraform, or opentofu. It stays the same for a realm's whole life."`
-	ToolVersion   string                  `yaml:"toolVersion" doc:"Versions of it that may be used, such as \">= 1.9, < 2.0\"."`
-	Module        string                  `yaml:"module" required:"true" doc:"Folder of the Terraform module, beside the manifest."`
-	Variables     map[string]desired.Tree `yaml:"variables" doc:"Variables of the module. keycloak_url is set by itself when the module has it and it stands not here."`
-	OutputNames   []string                `yaml:"outputs" doc:"Outputs of the module that the component publishes."`
-	DriftSchedule string                  `yaml:"driftSchedule" default:"*/30 * * * *" doc:"When the live realm is compared although nothing changed: five fields as in cron, or @every 30m; the agent wakes for it."`
-	Drift         string                  `yaml:"drift" default:"correct" enum:"correct,report" doc:"What is done about changes that were not made by the module: correct puts them back; report tells of them, until the next change of the manifest or the module. A realm that is gone is never only reported."`
-	Parallelism   int                     `yaml:"parallelism" default:"20" doc:"How many resources Terraform works on at a time."`
-	Adopt         bool                    `yaml:"adopt" doc:"Import what is in the realm under the names that the module declares, when the state is empty. Without it a realm that is there already is Blocked. It signs in with the variables keycloak_admin_user (admin) and keycloak_admin_password."`
-	Imports       map[string]string       `yaml:"imports" doc:"What is in the realm already and not in the state, by the address that it has in the module: the ids with which Terraform imports it, as dive-agent adopt prints them. What the state has is left as it is."`
-	Timeout       desired.Duration        `yaml:"timeout" default:"20m" doc:"Limit of one apply."`
-	Protect       []string                `yaml:"protect" doc:"Types of resources, such as keycloak_realm, of which every change but a creation waits for the approval of exactly that plan: updates in place and corrections of drift too. What destroys or replaces waits in any case."`
-	Allow         []string                `yaml:"allow" doc:"Types of resources, such as keycloak_role, that may be destroyed, replaced, and made anew without approval."`
-	MaxChanges    int                     `yaml:"maxChanges" doc:"A plan that changes more resources waits for approval. 0: any number. A first apply, which only creates, does not count."`
-	ApplyWindow   *Window                 `yaml:"applyWindow" doc:"When changes may be applied, those of a first apply too. Outside of it a plan waits, approved or not."`
-	Exports       int                     `yaml:"exports" default:"10" doc:"How many exports of a realm are kept in the component's folder (exports/REALM-TIME.json, 0600). One is made before a plan is applied that deletes or replaces; without it such a plan is not applied. It has clients, groups, roles and settings; no users, and secrets as stars. 0: none is made."`
-	Mode          string                  `yaml:"mode" default:"apply" enum:"apply,plan-only" doc:"plan-only: what is planned is shown and never applied."`
+	Service        string                  `yaml:"service" doc:"Service that runs the Keycloak server. Left out when url is given and the server is elsewhere."`
+	Port           int                     `yaml:"port" default:"8080" doc:"HTTP port of the server inside its container."`
+	URL            desired.Expr            `yaml:"url" doc:"Base URL of the server as this host reaches it. Default: the service's container and port."`
+	CA             desired.Expr            `yaml:"ca" doc:"PEM of the certificate authority of the server's certificate, for an https url."`
+	Management     int                     `yaml:"managementPort" default:"9000" doc:"Port of the server's management interface inside its container, which tells whether it is ready. Where nothing answers there, or url is given, realm master is asked instead."`
+	AdminUser      string                  `yaml:"adminUser" doc:"Administrator in realm master whose password adminPassword is, or the variable keycloak_admin_password. Default: the variable keycloak_admin_user, else admin. A changed password is set with the former one."`
+	AdminPassword  desired.Expr            `yaml:"adminPassword" doc:"Password of adminUser, who makes the serviceAccount and mends it. It may be left out once the account is there. Without a serviceAccount it is the variable keycloak_admin_password."`
+	ServiceAccount *ServiceAccount         `yaml:"serviceAccount" doc:"Client of realm master as which the agent and the module's provider sign in, in place of an administrator: the module gets it as its variables keycloak_client_id and keycloak_client_secret. It has the role admin of realm master."`
+	Tool           string                  `yaml:"tool" default:"terraform" doc:"Program that applies the module: terraform, or opentofu. It stays the same for a realm's whole life."`
+	ToolVersion    string                  `yaml:"toolVersion" doc:"Versions of it that may be used, such as \">= 1.9, < 2.0\"."`
+	Module         string                  `yaml:"module" required:"true" doc:"Folder of the Terraform module, beside the manifest."`
+	Variables      map[string]desired.Tree `yaml:"variables" doc:"Variables of the module. keycloak_url is set by itself when the module has it and it stands not here."`
+	OutputNames    []string                `yaml:"outputs" doc:"Outputs of the module that the component publishes."`
+	DriftSchedule  string                  `yaml:"driftSchedule" default:"*/30 * * * *" doc:"When the live realm is compared although nothing changed: five fields as in cron, or @every 30m; the agent wakes for it."`
+	Drift          string                  `yaml:"drift" default:"correct" enum:"correct,report" doc:"What is done about changes that were not made by the module: correct puts them back; report tells of them, until the next change of the manifest or the module. A realm that is gone is never only reported."`
+	Parallelism    int                     `yaml:"parallelism" default:"20" doc:"How many resources Terraform works on at a time."`
+	Adopt          bool                    `yaml:"adopt" doc:"Import what is in the realm under the names that the module declares, when the state is empty. Without it a realm that is there already is Blocked. It signs in as the module does."`
+	Imports        map[string]string       `yaml:"imports" doc:"What is in the realm already and not in the state, by the address that it has in the module: the ids with which Terraform imports it, as dive-agent adopt prints them. What the state has is left as it is."`
+	Timeout        desired.Duration        `yaml:"timeout" default:"20m" doc:"Limit of one apply."`
+	Protect        []string                `yaml:"protect" doc:"Types of resources, such as keycloak_realm, of which every change but a creation waits for the approval of exactly that plan: updates in place and corrections of drift too. What destroys or replaces waits in any case."`
+	Allow          []string                `yaml:"allow" doc:"Types of resources, such as keycloak_role, that may be destroyed, replaced, and made anew without approval."`
+	MaxChanges     int                     `yaml:"maxChanges" doc:"A plan that changes more resources waits for approval. 0: any number. A first apply, which only creates, does not count."`
+	ApplyWindow    *Window                 `yaml:"applyWindow" doc:"When changes may be applied, those of a first apply too. Outside of it a plan waits, approved or not."`
+	Exports        int                     `yaml:"exports" default:"10" doc:"How many exports of a realm are kept in the component's folder (exports/REALM-TIME.json, 0600). One is made before a plan is applied that deletes or replaces; without it such a plan is not applied. It has clients, groups, roles and settings; no users, and secrets as stars. 0: none is made."`
+	Mode           string                  `yaml:"mode" default:"apply" enum:"apply,plan-only" doc:"plan-only: what is planned is shown and never applied."`
 
 	Position desired.Position
 }
@@ -125,6 +127,7 @@ func (s *Spec) Validate(c *desired.Check) {
 		}
 	}
 	s.validateAgainst(c, read.module)
+	s.validateAccount(c, read.module)
 	s.validateGates(c, read.module)
 	s.validateImports(c, read.module)
 }
@@ -142,7 +145,7 @@ func (s *Spec) validateAgainst(c *desired.Check, module moduleFiles) {
 		}
 	}
 	for _, name := range sortedKeys(module.variables) {
-		if _, given := s.Variables[name]; !given && module.variables[name] && name != urlVariable {
+		if _, given := s.Variables[name]; !given && module.variables[name] && !s.setsVariable(name) {
 			c.Errorf(s.Position, "variable %q of module %s has no default and is not given", name, s.Module)
 		}
 	}

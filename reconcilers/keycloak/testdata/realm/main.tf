@@ -10,7 +10,18 @@ terraform {
 variable "keycloak_url" { type = string }
 variable "keycloak_admin_password" {
   type      = string
+  default   = ""
   sensitive = true
+}
+variable "keycloak_client_id" {
+  type    = string
+  default = "admin-cli"
+}
+variable "keycloak_client_secret" {
+  description = "Of a client with a service account, as which the provider signs in. Without it it is the administrator."
+  type        = string
+  default     = ""
+  sensitive   = true
 }
 variable "realm" { type = string }
 variable "title" {
@@ -32,10 +43,11 @@ variable "undeclared" {
 }
 
 provider "keycloak" {
-  client_id = "admin-cli"
-  url       = var.keycloak_url
-  username  = var.keycloak_admin_user
-  password  = var.keycloak_admin_password
+  url           = var.keycloak_url
+  client_id     = var.keycloak_client_id
+  client_secret = var.keycloak_client_secret
+  username      = var.keycloak_client_secret == "" ? var.keycloak_admin_user : null
+  password      = var.keycloak_client_secret == "" ? var.keycloak_admin_password : null
 
   client_timeout = 60
 }

@@ -25,7 +25,20 @@ variable "keycloak_admin_user" {
 
 variable "keycloak_admin_password" {
   type      = string
+  default   = null
   sensitive = true
+}
+
+variable "keycloak_client_id" {
+  type    = string
+  default = "admin-cli"
+}
+
+variable "keycloak_client_secret" {
+  description = "Secret of a client of realm master with a service account: the module signs in as it, and else as the administrator."
+  type        = string
+  default     = null
+  sensitive   = true
 }
 
 variable "client_secret" {

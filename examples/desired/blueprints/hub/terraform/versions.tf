@@ -12,9 +12,10 @@ terraform {
 }
 
 provider "keycloak" {
-  client_id      = "admin-cli"
   url            = var.keycloak_url
-  username       = var.keycloak_admin_user
-  password       = var.keycloak_admin_password
+  client_id      = var.keycloak_client_id
+  client_secret  = var.keycloak_client_secret
+  username       = var.keycloak_client_secret == null ? var.keycloak_admin_user : null
+  password       = var.keycloak_client_secret == null ? var.keycloak_admin_password : null
   client_timeout = 60
 }
