@@ -62,7 +62,7 @@ func cutRemoval(t *testing.T, b *bed) {
 				b.temporary(t, a.admin, adminOfOwn)
 			}
 			a.spec.ServiceAccount.RemoveBootstrapAdmin = true
-			a.clock.move(time.Hour)
+			a.due(t)
 			_, plan := a.look()
 			require.Equal(t, []string{"delete administrator " + a.admin}, printOf(plan.Changes))
 			a.front.cutAt(point, done)
@@ -87,7 +87,7 @@ func keptAdmin(t *testing.T, b *bed) {
 	for range 2 {
 		_, plan := a.look()
 		require.Empty(t, plan.Changes)
-		a.clock.move(time.Hour)
+		a.due(t)
 	}
 	require.True(t, a.there(t), "without an order")
 
@@ -149,7 +149,7 @@ func keptAdmin(t *testing.T, b *bed) {
 // The administrator's password is set by the account, without a wrong try, and wherever that is cut off it goes on.
 func passwordUnderAccount(t *testing.T, b *bed) {
 	a := withAccount(t, b, "")
-	a.drive()
+	a.bring(t)
 	passwords := []string{adminOfOwn}
 	for _, point := range []cutPoint{{}, {method: "PUT", path: "/reset-password"}, {method: "POST", path: "/token", after: "/reset-password"}, {method: "POST", path: "/logout"}} {
 		for _, done := range []bool{false, true} {
@@ -159,8 +159,9 @@ func passwordUnderAccount(t *testing.T, b *bed) {
 			require.NotEmpty(t, session)
 			a.replaced(next, passwords[1:]...)
 			refused := a.front.refusals()
-			observed, plan := a.look()
-			require.Equal(t, []string{"AGENT_SECRET"}, observed.Holds)
+			plan, holds, err := a.prove(t)
+			require.NoError(t, err)
+			require.Equal(t, []string{"AGENT_SECRET"}, holds)
 			require.Equal(t, []string{"update administrator " + a.admin}, printOf(plan.Changes))
 			require.Contains(t, plan.Changes[0].Reason, "set by client "+a.client)
 			require.Zero(t, refused.Load(), "a password that cannot be right is not tried")
@@ -170,10 +171,11 @@ func passwordUnderAccount(t *testing.T, b *bed) {
 				require.Error(t, err, point)
 				a.front.on(nil)
 			}
-			a.drive()
+			a.bring(t)
 			require.LessOrEqual(t, refused.Load(), int64(1), point)
-			observed, _ = a.look()
-			require.Equal(t, []string{"ADMIN_PASSWORD", "AGENT_SECRET"}, observed.Holds)
+			_, holds, err = a.prove(t)
+			require.NoError(t, err)
+			require.Equal(t, []string{"ADMIN_PASSWORD", "AGENT_SECRET"}, holds)
 			status, _ := b.tokens(t, passwordForm(a.admin, next))
 			require.Equal(t, http.StatusOK, status)
 			status, _ = b.tokens(t, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {session}})
@@ -189,7 +191,7 @@ func passwordUnderAccount(t *testing.T, b *bed) {
 	about.Admin = ""
 	require.NoError(t, store(a.target.Dir+"/"+serverName, about))
 	refused := a.front.refusals()
-	require.Equal(t, []string{"update administrator " + a.admin}, a.drive())
+	require.Equal(t, []string{"update administrator " + a.admin}, a.bring(t))
 	require.EqualValues(t, 1, refused.Load())
 	a.mute(t, passwords...)
 }
