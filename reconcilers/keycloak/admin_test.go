@@ -104,13 +104,13 @@ func rotatedPassword(t *testing.T, b *bed) {
 	status, session := b.tokens(t, passwordForm(name, first))
 	require.Equal(t, http.StatusOK, status)
 
-	refused, before := f.refusals(), w.processes()
+	refused, before := f.refusals(), w.plans()
 	w.replaced(second, first)
 	observed, plan := w.look()
 	require.NoError(t, observed.Err)
 	require.Empty(t, observed.Holds, "what uses it waits")
 	require.Equal(t, []string{"update administrator " + name}, printOf(plan.Changes))
-	require.Equal(t, before, w.processes(), "nothing is planned with a password that the server does not have")
+	require.Equal(t, before, w.plans(), "nothing is planned with a password that the server does not have")
 	applied, err := w.reconciler().Apply(t.Context(), w.target, plan, &steps{})
 	var wait *reconcilers.WaitError
 	require.ErrorAs(t, err, &wait)

@@ -204,6 +204,16 @@ func redactTest(text string) string {
 
 func (w *world) processes() int { return len(w.commands()) }
 
+// plans counts the plans that Terraform made.
+func (w *world) plans() (n int) {
+	for _, command := range w.commands() {
+		if command == "plan" {
+			n++
+		}
+	}
+	return n
+}
+
 // commands are the commands of the tool that were run.
 func (w *world) commands() []string {
 	data, err := os.ReadFile(w.calls)
