@@ -80,11 +80,24 @@ func (r *withRealm) told(what string, rest *regexp.Regexp) (since time.Time, sta
 	return since, status
 }
 
+// lookedAgain waits until the realm is compared once more and the instance is Ready.
+func (r *withRealm) lookedAgain() {
+	r.t.Helper()
+	before, err := r.host.Status("one")
+	require.NoError(r.t, err)
+	looked := identity(r.t, before).Values["driftChecked"]
+	require.NotEmpty(r.t, looked)
+	r.host.Await(2*soon, "one", "looked again", func(st *report.Status) bool {
+		return st.Phase == report.Ready && identity(r.t, st).Values["driftChecked"] != looked
+	})
+}
+
 var putBack = regexp.MustCompile(`^; as the module says again since \S+ \S+ UTC$`)
 
 // corrected edits the realm by hand: within a turn of the schedule it is as declared, and the status tells what was changed.
 func (r *withRealm) corrected() {
 	t := r.t
+	r.lookedAgain() // after the last apply: until then all that is changed is taken for something that did not come about
 	edited := r.byHand()
 	testbed.Eventually(t, soon, "the title is put back", func() error {
 		if title := r.title(); title != "Better" {
@@ -112,10 +125,7 @@ func (r *withRealm) reported() {
 	require.WithinDuration(t, edited, since, time.Minute+time.Since(edited))
 	require.Contains(t, identity(t, status).Summary, "1 changed outside")
 	for range 2 {
-		looked := identity(t, status).Values["driftChecked"]
-		require.NotEmpty(t, looked)
-		status = r.host.Await(2*soon, "one", "looked again", func(st *report.Status) bool { return identity(t, st).Values["driftChecked"] != looked })
-		require.Equal(t, report.Ready, status.Phase)
+		r.lookedAgain()
 		require.Equal(t, "by hand", r.title())
 	}
 	r.Merge("Correct it", manifest("correct"))
