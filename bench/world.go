@@ -128,6 +128,10 @@ func (w *world) writeFleet() error {
 	if err := prepareSpoke(files); err != nil {
 		return err
 	}
+	// The replica sets of the bench are spokes that are nobody's partners, and validated with the example's hub all the same.
+	if err := edit(files, "blueprints/hub/blueprint.yaml", "for spoke in fleet.spokes :", "for spoke in [] :"); err != nil {
+		return err
+	}
 	// The fleet names its hub, so the hub is in it from the start.
 	files["hosts/usa-01.yaml"] = hostManifest("usa-01")
 	files["instances/usa.yaml"] = instanceManifest("usa", "small-hub", "usa-01", "code: USA", "project: "+hubProject, fmt.Sprintf("portOffset: %d", hubOffset))
