@@ -236,7 +236,7 @@ func (r *run) terraform(ctx context.Context) error {
 			return err
 		}
 	}
-	r.record.Begun = r.in.digest
+	r.record.Begun, r.record.Tool = r.in.digest, r.work.toolName // whose state it is from here on
 	if err := r.work.keep(r.record); err != nil {
 		return err
 	}

@@ -130,7 +130,7 @@ func (l *look) policyOf(d diagnostic, text string) error {
 	switch {
 	case strings.Contains(said, "401 Unauthorized") || strings.Contains(said, "Invalid user credentials") || strings.Contains(said, "invalid_grant") || strings.Contains(said, "invalid_client") || strings.Contains(said, "unauthorized_client"):
 		return l.notAccepted(text)
-	case strings.Contains(said, "Failed to write state") && strings.Contains(said, "no space left on device"):
+	case (strings.Contains(said, "Failed to write state") || strings.Contains(said, "Failed to save state")) && strings.Contains(said, "no space left on device"):
 		// Nothing of what Terraform says more: a state must not be pushed by hand beside the agent.
 		return &reconcilers.WaitError{
 			For: "room on the disk of " + l.work.dir + ", which got full while " + l.work.toolName + " wrote its state",

@@ -20,7 +20,7 @@ type record struct {
 	Inputs    string              `json:"inputs"`         // keyed digest of module, variables and settings that are applied
 	Verified  bool                `json:"verified"`       // a plan after that was empty, or the same again
 	Compared  time.Time           `json:"compared"`       // when the live realm was last compared, with a refresh
-	Tool      string              `json:"tool,omitempty"` // that applied it; empty: terraform
+	Tool      string              `json:"tool,omitempty"` // that applied it, or began to; empty: terraform
 	Serial    int64               `json:"serial"`         // of the state after that
 	Lineage   string              `json:"lineage"`        // of the same
 	Resources int                 `json:"resources"`      // managed resources in it

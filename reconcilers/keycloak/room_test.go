@@ -100,13 +100,19 @@ func diskFillsWith(t *testing.T, b *bed, kill func(w *world)) {
 	t.Log(err)
 	w.ends()
 	_, err = readState(filepath.Join(w.target.Dir, "terraform.tfstate"))
-	require.ErrorContains(t, err, "the state file", "it was written on a full disk")
+	require.Error(t, err, "it was written on a full disk")
 	whole, err := readState(filepath.Join(w.target.Dir, "module", "errored.tfstate"))
 	require.NoError(t, err, "the state found no room")
 	made := whole.ids()
 	require.Greater(t, len(made), 10)
-	require.NotContains(t, made, "keycloak_role.last")
-	require.Equal(t, strings.Count(w.picture(t), "roles r"), len(made)-4, "it has all that was made")
+	if testedTool() == terraform { // the other one writes the state once, at the end
+		require.NotContains(t, made, "keycloak_role.last")
+	}
+	for _, role := range b.list(t, "/"+w.realm+"/roles?max=1000") {
+		if name := fmt.Sprint(role["name"]); strings.HasPrefix(name, "r") {
+			require.Equal(t, role["id"], made[fmt.Sprintf("keycloak_role.each[%q]", name)], "it has all that was made")
+		}
+	}
 
 	before := w.processes()
 	observed, err := w.reconciler().Observe(t.Context(), w.target)
@@ -125,7 +131,9 @@ func diskFillsWith(t *testing.T, b *bed, kill func(w *world)) {
 	for _, change := range plan.Changes {
 		require.NotContains(t, made, change.Address, "what was made is not touched again")
 	}
-	require.Equal(t, reconcilers.Create, find(t, plan, "keycloak_role.last").Action)
+	if testedTool() == terraform {
+		require.Equal(t, reconcilers.Create, find(t, plan, "keycloak_role.last").Action)
+	}
 	w.drive()
 	require.Equal(t, manyRoles, strings.Count(w.picture(t), "roles r"))
 	require.Contains(t, w.picture(t), "roles last")
