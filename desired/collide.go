@@ -8,20 +8,24 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// collisions reports what two instances of one host, or two components of one instance, both take.
+// collisions reports what two instances of one host, or two components of one instance, both take, and what two of the whole
+// fleet do.
 func (l *loader) collisions() {
 	taken := map[string][]taker{}
 	for _, b := range l.builders {
 		for _, claim := range b.claims {
 			name, address := splitAddress(claim.Name)
-			key := b.instance.Host + "\x00" + name
+			key, where := b.instance.Host+"\x00"+name, " on host "+b.instance.Host
+			if claim.Everywhere {
+				key, where = "\x00"+name, ""
+			}
 			i := slices.IndexFunc(taken[key], func(t taker) bool { return overlap(t.address, address) })
 			if i < 0 {
 				taken[key] = append(taken[key], taker{b, claim, address})
 				continue
 			}
 			if first := taken[key][i]; first.b != b || first.claim.By != claim.By {
-				l.fail(b.claimPosition(claim), "%s is taken on host %s by %s (%s)", claimTitle(name), b.instance.Host,
+				l.fail(b.claimPosition(claim), "%s is taken%s by %s (%s)", claimTitle(name), where,
 					claimer(first.b.name, first.claim), first.b.file)
 			}
 		}
@@ -73,6 +77,8 @@ func claimTitle(name string) string {
 		return "container name " + which
 	case "project":
 		return "Compose project " + which
+	case "state":
+		return "the place of a Terraform state, " + which + ","
 	}
 	return fmt.Sprintf("%s %s", what, which)
 }

@@ -41,11 +41,13 @@ type Part struct {
 }
 
 // Claim is something of which there is one per host: a published port ("tcp/4011", or "tcp/127.0.0.1:4011" for one
-// address of the host), a container or project name ("container/backend-deu", "project/dive-spoke-deu").
+// address of the host), a container or project name ("container/backend-deu", "project/dive-spoke-deu"). With Everywhere there is
+// one in the whole fleet, such as the place of a Terraform state.
 type Claim struct {
-	Name     string // "class/name"
-	By       string // the part that claims it, such as "backend"
-	Position Position
+	Name       string // "class/name"
+	By         string // the part that claims it, such as "backend"
+	Everywhere bool
+	Position   Position
 }
 
 // Abilities of a spec, each optional, found by type assertion on the pointer that Kind.New gave. Load calls them for every

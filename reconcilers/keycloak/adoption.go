@@ -64,7 +64,7 @@ func (l *look) asPlanned(ctx context.Context) (*planned, error) {
 		return nil, err
 	}
 	l.cut = l.work.interrupted()
-	if err := l.findState(); err != nil {
+	if err := l.findState(ctx); err != nil {
 		return nil, err
 	}
 	if err := l.connect(ctx); err != nil {

@@ -44,7 +44,7 @@ func (r *Reconciler) Apply(ctx context.Context, t reconcilers.Target, p reconcil
 		return l.applied(), nil
 	}
 	l.in = plan.inputs
-	if err := l.fresh(plan); err != nil {
+	if err := l.fresh(ctx, plan); err != nil {
 		return reconcilers.Applied{}, err
 	}
 	run := newRun(l, plan, progress)
@@ -66,12 +66,17 @@ func (l *look) applied() reconcilers.Applied {
 }
 
 // fresh refuses a plan that was made for another state.
-func (l *look) fresh(plan *saved) error {
+func (l *look) fresh(ctx context.Context, plan *saved) error {
 	if _, err := os.Stat(plan.file); err != nil {
 		return fmt.Errorf("the saved Terraform plan is no longer there: %w", err)
 	}
 	if terraformRuns(l.work.module) != 0 {
 		return &reconcilers.WaitError{For: "the Terraform run that is under way", Again: time.Second}
+	}
+	if l.work.remote != nil {
+		if err := l.fetch(ctx, l.here()); err != nil {
+			return err
+		}
 	}
 	state, err := readState(l.work.state)
 	if err != nil && !errors.Is(err, errNoState) {
@@ -190,8 +195,11 @@ func (r *run) lasting(ctx context.Context) (context.Context, context.CancelFunc)
 }
 
 // copyState keeps what the state has so far, so that a power cut costs little. A state that is being written cannot be
-// read and is left for the next turn.
+// read and is left for the next turn. A remote place has what Terraform brings there every 20 seconds.
 func (r *run) copyState() {
+	if r.work.remote != nil {
+		return
+	}
 	if now := time.Now(); now.Sub(r.copied) > 500*time.Millisecond {
 		if _, err := keepCopy(r.work.state, r.work.copies); err == nil {
 			r.copied = now
@@ -248,14 +256,33 @@ func (r *run) terraform(ctx context.Context) error {
 	if err := r.work.tighten(); err != nil {
 		r.target.Log.Warn("cannot keep the Terraform state from others", "error", err)
 	}
+	unread := r.after(ctx)
 	if failed != nil && ctx.Err() != nil && terminated(failed) {
 		_, err := keepCopy(r.work.state, r.work.copies)
-		return errors.Join(fmt.Errorf("%d of %d changes were made: %w", r.tally.done, r.tally.all, context.Cause(ctx)), err)
+		return errors.Join(fmt.Errorf("%d of %d changes were made: %w", r.tally.done, r.tally.all, context.Cause(ctx)), unread, err)
 	}
 	if failed != nil {
 		r.findConflicts(ctx)
 	}
-	return r.settle(failed)
+	if unread == nil {
+		return r.settle(failed)
+	}
+	if failed != nil {
+		failed = r.failed("apply", r.stream, failed)
+	}
+	return errors.Join(unread, failed) // the next look reads it
+}
+
+// after reads what the run left at a remote place, or could not bring there.
+func (r *run) after(ctx context.Context) error {
+	if r.work.remote == nil {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := r.pushErrored(ctx, r.here()); err != nil {
+		return err
+	}
+	return r.fetch(ctx, r.here())
 }
 
 // settle records the state after a run, whether it came to its end or not.

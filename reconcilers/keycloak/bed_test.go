@@ -3,7 +3,6 @@ package keycloak
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +30,7 @@ import (
 const (
 	adminPassword = "admin-Secret-77aa01"
 	clientSecret  = "client-Secret-55bb02-0123456789"
+	statePassword = "state-Secret-33dd04"
 )
 
 // testedTool is the program with which the suite runs: DIVE_TOOL, else terraform.
@@ -64,6 +64,7 @@ func newBed(t *testing.T) *bed {
 	keycloak, postgres := testbed.Image(t, testbed.Keycloak), testbed.Image(t, testbed.Postgres15)
 	b := &bed{lab: lab.New(t), mirror: testbed.ProviderMirror(t)}
 	b.lab.Run("postgres", lab.Service{Image: postgres, Env: []string{"POSTGRES_PASSWORD=pg-Secret-1", "POSTGRES_USER=keycloak", "POSTGRES_DB=keycloak"}})
+	b.lab.Run("states", lab.Service{Image: postgres, Env: []string{"POSTGRES_PASSWORD=" + statePassword, "POSTGRES_USER=terraform", "POSTGRES_DB=terraform"}})
 	b.lab.Run("keycloak", lab.Service{
 		Image:   keycloak,
 		Command: []string{"start", "--optimized", "--http-enabled=true", "--hostname-strict=false"},
@@ -158,6 +159,7 @@ variables:
 func valuesOf(realm string) map[string]desired.Value {
 	return map[string]desired.Value{
 		"realm": desired.String(realm), "ADMIN_PASSWORD": desired.Secret(adminPassword), "CLIENT_SECRET": desired.Secret(clientSecret),
+		"STATE_PASSWORD": desired.Secret(statePassword),
 	}
 }
 
@@ -182,7 +184,7 @@ func (w *world) source(folder string) {
 	// The tool is wrapped so that a test can count its processes.
 	real := toolPath(w.t)
 	w.calls, w.tool = filepath.Join(dir, "calls"), filepath.Join(dir, "terraform")
-	script := fmt.Sprintf("#!/bin/sh\necho \"$1\" >>'%s'\nexec '%s' \"$@\"\n", w.calls, real)
+	script := fmt.Sprintf("#!/bin/sh\necho \"$1\" >>'%s'\necho \"$@\" >>'%s.whole'\nexec '%s' \"$@\"\n", w.calls, w.calls, real)
 	require.NoError(w.t, os.WriteFile(w.tool, []byte(script), 0o755))
 	w.target = targetOf(w.spec, w.values, snapshot, private, w.said)
 	w.target.Services = w.bed.lab
@@ -199,7 +201,7 @@ func (w *world) reconciler() *Reconciler {
 }
 
 func redactTest(text string) string {
-	return strings.NewReplacer(adminPassword, "(secret)", clientSecret, "(secret)").Replace(text)
+	return strings.NewReplacer(adminPassword, "(secret)", clientSecret, "(secret)", statePassword, "(secret)").Replace(text)
 }
 
 func (w *world) processes() int { return len(w.commands()) }
@@ -277,10 +279,17 @@ func (w *world) drive() []string {
 // quiet checks that no secret was said, and that no file but Terraform's own can be read by others.
 func (w *world) quiet() {
 	w.t.Helper()
-	for _, secret := range []string{adminPassword, clientSecret} {
+	arguments, err := os.ReadFile(w.calls + ".whole")
+	require.NoError(w.t, err)
+	for _, secret := range []string{adminPassword, clientSecret, statePassword} {
 		require.NotContains(w.t, w.said.String(), secret)
+		require.NotContains(w.t, string(arguments), secret)
 	}
-	for _, name := range []string{"record.json", "terraform.tfstate", "key", "journal.jsonl"} {
+	state := stateName
+	if w.spec.Backend != nil && w.spec.Backend.Kind != backendLocal {
+		state = remoteName
+	}
+	for _, name := range []string{"record.json", state, "key", "journal.jsonl"} {
 		require.FileExists(w.t, filepath.Join(w.target.Dir, name))
 	}
 	require.NoError(w.t, filepath.WalkDir(w.target.Dir, func(name string, entry fs.DirEntry, err error) error {
@@ -290,6 +299,11 @@ func (w *world) quiet() {
 		info, err := entry.Info()
 		require.NoError(w.t, err)
 		require.Zero(w.t, info.Mode().Perm()&0o077&^lockFileMode(name), "%s can be read by others", name)
+		if !entry.IsDir() {
+			data, err := os.ReadFile(name)
+			require.NoError(w.t, err)
+			require.NotContains(w.t, string(data), statePassword, "%s", name)
+		}
 		return nil
 	}))
 	require.NoFileExists(w.t, filepath.Join(w.target.Dir, "module", variablesFile))
@@ -302,43 +316,6 @@ func lockFileMode(name string) fs.FileMode {
 	}
 	return 0
 }
-
-// steps is a progress that a test can stop or listen to.
-type steps struct {
-	mu    sync.Mutex
-	said  []string
-	ended map[string]error
-	on    func(said string)
-	begin func() error
-}
-
-func (s *steps) Begin(ctx context.Context, _ reconcilers.Change) error {
-	if s.begin != nil {
-		return s.begin()
-	}
-	return ctx.Err()
-}
-
-func (s *steps) End(c reconcilers.Change, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended == nil {
-		s.ended = map[string]error{}
-	}
-	s.ended[c.Address] = err
-}
-
-func (s *steps) Say(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	s.mu.Lock()
-	s.said = append(s.said, text)
-	s.mu.Unlock()
-	if s.on != nil {
-		s.on(text)
-	}
-}
-
-func (s *steps) Started() {}
 
 // admin speaks to the admin API as an operator would by hand.
 func (b *bed) admin(t *testing.T, method, path string, body any) (status int, answer []byte) {

@@ -136,8 +136,8 @@ func (l *look) policyOf(d diagnostic, text string) error {
 			For: "room on the disk of " + l.work.dir + ", which got full while " + l.work.toolName + " wrote its state",
 			Do:  roomWay, Again: 5 * time.Second,
 		}
-	case strings.Contains(said, "Error acquiring the state lock"):
-		return &reconcilers.WaitError{For: "the lock of the Terraform state", Again: 5 * time.Second, Err: errors.New(text)}
+	case strings.Contains(said, lockWords):
+		return l.locked(l.work.remote, text)
 	case strings.Contains(said, "Instance cannot be destroyed"):
 		return &reconcilers.BlockedError{
 			Reason: "PreventDestroy", Message: text,

@@ -24,6 +24,7 @@ type inputs struct {
 	started   time.Time // that container; zero: not known
 	admin     admin
 	account   account
+	backend   *remote // where the manifest keeps the state; nil: on this host
 }
 
 // gather evaluates the spec's expressions, and makes their digest.
@@ -31,6 +32,18 @@ func gather(t reconcilers.Target, s *Spec, w *workspace) (*inputs, error) {
 	in, err := evaluate(t, s)
 	if err != nil {
 		return nil, err
+	}
+	if s.Backend != nil {
+		values, unknown, err := s.Backend.values(t.Scope)
+		if err != nil {
+			return nil, err
+		}
+		in.unknown = append(in.unknown, unknown...)
+		if len(unknown) == 0 {
+			if in.backend, err = newRemote(s.Backend.Kind, values); err != nil {
+				return nil, err
+			}
+		}
 	}
 	asked := []any{in.variables, in.url, w.source.hash, fileHash(w.tool.CLIConfig), w.tool.Path, w.toolVersion}
 	if len(s.Imports) > 0 {

@@ -87,6 +87,13 @@ func TestKeycloak(t *testing.T) {
 		"a removal that is cut off is finished":           cutRemoval,
 		"an administrator that is needed stays":           keptAdmin,
 		"a rotated password under a service account":      passwordUnderAccount,
+		"a state in PostgreSQL":                           stateInPostgres,
+		"a state moves with its backend":                  movedState,
+		"a state in PostgreSQL is lost or another's":      strangeRemoteStates,
+		"PostgreSQL goes":                                 stateServerGoes,
+		"locks in PostgreSQL end with their holder":       postgresLocks,
+		"a plan beside a remote state changes nothing":    besideRemote,
+		"a state behind http":                             stateBehindHTTP,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -26,10 +26,11 @@ import (
 type moduleFiles struct {
 	variables map[string]bool // whether it must be given
 	outputs   []string
-	provider  bool      // it configures the provider by itself
-	types     []string  // of its resources, those of local modules too
-	templates []string  // files that it fills in, as far as their names stand in it
-	installs  string    // digest of all that `init` acts on: providers, backend, calls of modules
+	provider  bool     // it configures the provider by itself
+	types     []string // of its resources, those of local modules too
+	templates []string // files that it fills in, as far as their names stand in it
+	installs  string   // digest of all that `init` acts on: providers, backend, calls of modules
+	backend   *ownBackend
 	findings  []finding // what is wrong with it, and what is not allowed everywhere
 }
 
@@ -274,6 +275,7 @@ func (r *moduleReader) declare(s *scope, block *hcl.Block) {
 		r.module.types = append(r.module.types, block.Labels[0])
 	case "terraform":
 		r.requiredProviders(s, block.Body)
+		r.backend(s, block.Body)
 	}
 }
 

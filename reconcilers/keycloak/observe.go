@@ -71,6 +71,7 @@ type look struct {
 	state  *tfState // nil when there is none
 	cut    *interruption
 	gone   bool              // a realm of the state is not on the server
+	read   bool              // the remote state was read in this look
 	lost   error             // why the state is begun anew by imports
 	admin  *person           // the administrator as the service account sees it; nil when it was not looked for, or is not there
 	asked  bool              // a person asks what can be taken over
@@ -103,8 +104,11 @@ func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
 		t.Log.Warn("what is known of the server cannot be read and is asked anew", "error", err)
 		l.about = &serverRecord{}
 	}
-	l.in, err = gather(t, spec, l.work)
-	return l, err
+	if l.in, err = gather(t, spec, l.work); err != nil {
+		return l, err
+	}
+	l.work.keepsIn(l.here(), t.CopyOf != "")
+	return l, nil
 }
 
 // Observe compares the live realm with the module when there is a reason to: inputs or module changed, the last
@@ -198,7 +202,7 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if err := l.sameTool(); err != nil {
 		return err
 	}
-	if err := l.findState(); err != nil {
+	if err := l.findState(ctx); err != nil {
 		return err
 	}
 	if err := l.connect(ctx); err != nil {
@@ -208,7 +212,15 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if err != nil {
 		return err
 	}
-	l.gone = len(gone) > 0
+	if l.gone = len(gone) > 0; l.gone && l.stale() {
+		if err := l.findState(ctx); err != nil { // before that is believed, the state is read anew
+			return err
+		}
+		if gone, err = l.realmsGone(ctx); err != nil {
+			return err
+		}
+		l.gone = len(gone) > 0
+	}
 	reason := l.reason(gone)
 	if !reason && !l.mustProve() && !l.removalDue() || l.stillWaits(seen) {
 		return nil
@@ -332,56 +344,6 @@ func (l *look) underWay() error {
 		}
 	}
 	return &reconcilers.WaitError{For: "the Terraform run that is under way", Again: time.Second}
-}
-
-// findState reads the state, or puts it back from a copy when it was lost.
-func (l *look) findState() error {
-	if err := l.work.tighten(); err != nil {
-		return err
-	}
-	state, err := readState(l.work.state)
-	reason := lost(state, err, l.record)
-	if reason == nil {
-		reason = l.work.newer(state)
-	}
-	if reason == nil && state == nil && l.cut != nil && len(l.cut.begun) > 0 {
-		// A first apply was cut off before it wrote: nothing is lost that the interruption does not tell.
-		return nil
-	}
-	if reason == nil {
-		l.state = state
-		if state != nil && l.record.Serial > 0 && state.Serial > l.record.Serial && l.record.Begun == "" {
-			l.notes = append(l.notes, fmt.Sprintf("the Terraform state was written by something else: its serial went from %d to %d. It is compared with the realm, and taken as it is", l.record.Serial, state.Serial))
-		}
-		return nil
-	}
-	if err := l.underWay(); err != nil { // what looks lost may be what is being written
-		return err
-	}
-	problem, from := errors.New("the copies of it are another tool's"), ""
-	if l.record.tool() == l.spec.tool() {
-		from, problem = restore(l.work, l.record, l.deps.Clock.Now())
-	}
-	switch {
-	case problem == nil:
-	case l.record.Serial == 0 && l.cut != nil:
-		// Nothing was ever applied to an end, and what was begun is known.
-		return setAside(l.work.state, l.deps.Clock.Now())
-	case l.spec.Adopt || l.asked:
-		l.lost = reason
-		l.notes = append(l.notes, fmt.Sprintf("the Terraform state was lost (%v, and %v): what is in the realm is taken over", reason, problem))
-		return setAside(l.work.state, l.deps.Clock.Now())
-	default:
-		return &reconcilers.BlockedError{
-			Reason: "StateLost", Message: "the Terraform state of this realm is lost: " + reason.Error() + ", and " + problem.Error(),
-			Do: fmt.Sprintf("Put a copy of the state to %s (journal.jsonl beside it has the ids of all that was made), or take over the realm as it is. %s. Nothing was changed", l.work.state, l.adoptLine()),
-		}
-	}
-	l.notes = append(l.notes, fmt.Sprintf("the Terraform state was lost (%v) and put back from copy %s", reason, from))
-	l.target.Log.Warn("terraform state put back", "reason", reason.Error(), "copy", from)
-	l.state, err = readState(l.work.state)
-	l.record.Verified = false
-	return errors.Join(err, l.work.keep(l.record))
 }
 
 // realmsGone lists the realms of the state that the server does not have.

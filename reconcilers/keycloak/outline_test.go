@@ -18,6 +18,7 @@ import (
 const outlinedHub = `
 url: ${url}
 module: terraform
+backend: {kind: pg, address: "postgres://nowhere.invalid/states", schema: usa, user: terraform, password: "${SECRET}"}
 variables:
   instance_code: USA
   instance_name: United States

@@ -49,7 +49,7 @@ func (l *look) imports() map[string]string {
 // mine says which resources may be taken over; nil when none may. After an apply that was cut off it is those which
 // were begun and did not get into the state. With `adopt` and no state it is all, and all too for a person who asks.
 func (l *look) mine() func(string) bool {
-	empty := l.state == nil || l.state.managed() == 0
+	empty := l.state == nil || l.state.managed() == 0 || l.lost != nil
 	if l.spec.Adopt && empty || l.asked {
 		return func(string) bool { return true }
 	}
@@ -71,7 +71,8 @@ func (l *look) mine() func(string) bool {
 // judge turns a plan into changes, or into what is wrong with it.
 func (l *look) judge(ctx context.Context, seen *observation, p *planned) error {
 	now := l.deps.Clock.Now()
-	if err := removeIfThere(l.refusalFile()); err != nil { // the server took who asked: a later refusal is a first one again
+	// The server took who asked, and no lock stood in the way: a later refusal, or lock, is a first one again.
+	if err := errors.Join(removeIfThere(l.refusalFile()), removeIfThere(l.work.lockFile())); err != nil {
 		return err
 	}
 	if !p.changes {

@@ -31,6 +31,7 @@ type record struct {
 	Drift     []drifted           `json:"drift,omitempty"`   // what was changed outside of Terraform, and is not or was lately put back
 	Last      *lastApply          `json:"last,omitempty"`    // nil before the first one
 	Begun     string              `json:"begun,omitempty"`   // inputs of an apply that was begun and did not come to its end
+	Backend   string              `json:"backend,omitempty"` // where the state is: remote.place; empty: the file on this host
 	Adopt     bool                `json:"adopt,omitempty"`   // the manifest said `adopt` when the state was last seen whole
 }
 

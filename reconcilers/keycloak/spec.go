@@ -39,6 +39,8 @@ type Spec struct {
 	MaxChanges     int                     `yaml:"maxChanges" doc:"A plan that changes more resources waits for approval. 0: any number. A first apply, which only creates, does not count."`
 	ApplyWindow    *Window                 `yaml:"applyWindow" doc:"When changes may be applied, those of a first apply too. Outside of it a plan waits, approved or not."`
 	Exports        int                     `yaml:"exports" default:"10" doc:"How many exports of a realm are kept in the component's folder (exports/REALM-TIME.json, 0600). One is made before a plan is applied that deletes or replaces; without it such a plan is not applied. It has clients, groups, roles and settings; no users, and secrets as stars. 0: none is made."`
+	Backend        *Backend                `yaml:"backend" doc:"Where Terraform keeps the state. Default: a file in the component's folder on the host. Another place is moved to by itself, with the state."`
+	FormerBackend  *Backend                `yaml:"formerBackend" doc:"Where a state is that is moved away from a remote backend, with what is needed to read it there. It is not looked at any more once the state has moved."`
 	Mode           string                  `yaml:"mode" default:"apply" enum:"apply,plan-only" doc:"plan-only: what is planned is shown and never applied."`
 
 	Position desired.Position
@@ -62,6 +64,7 @@ var (
 	_ desired.Outputter = (*Spec)(nil)
 	_ desired.Needer    = (*Spec)(nil)
 	_ desired.Setter    = (*Spec)(nil)
+	_ desired.Claimer   = (*Spec)(nil)
 )
 
 // Outputs are the module's outputs that the manifest names. Whether one is secret is the module's word (`sensitive`)
@@ -95,6 +98,7 @@ func (s *Spec) Validate(c *desired.Check) {
 		c.Errorf(s.Position, "driftSchedule %q: %v", s.DriftSchedule, err)
 	}
 	s.validateTool(c)
+	s.validateBackends(c)
 	if s.Parallelism < 1 || s.Parallelism > 256 {
 		c.Errorf(s.Position, "parallelism must be between 1 and 256, not %d", s.Parallelism)
 	}
@@ -128,6 +132,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	}
 	s.validateAgainst(c, read.module)
 	s.validateAccount(c, read.module)
+	s.validateOwnBackend(c, read.module)
 	s.validateGates(c, read.module)
 	s.validateImports(c, read.module)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,12 @@ import (
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"dive-agent/desired"
+)
+
+// Files of a component's folder that hold a state: the one on this host, and a remote one as it was last read.
+const (
+	stateName  = "terraform.tfstate"
+	remoteName = "remote.tfstate"
 )
 
 // keptCopies is how many copies of the state are kept.
@@ -30,6 +37,7 @@ type tfState struct {
 		Mode      string `json:"mode"`
 		Type      string `json:"type"`
 		Name      string `json:"name"`
+		Provider  string `json:"provider"`
 		Instances []struct {
 			IndexKey   any            `json:"index_key"`
 			Attributes map[string]any `json:"attributes"`
@@ -64,6 +72,15 @@ var errNoState = errors.New("there is no state")
 
 // readState reads a state file. An empty file is an error: Terraform itself takes one for an empty state.
 func readState(name string) (*tfState, error) {
+	s, err := readUnwritten(name)
+	if err == nil && s.Lineage == "" {
+		return nil, fmt.Errorf("the state file is not one of Terraform (version %d, and no lineage)", s.Version)
+	}
+	return s, err
+}
+
+// readUnwritten reads a state that may lack a lineage: a first one of a remote place gets its own when it comes there.
+func readUnwritten(name string) (*tfState, error) {
 	data, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoState
@@ -78,7 +95,7 @@ func readState(name string) (*tfState, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return nil, fmt.Errorf("the state file cannot be read: %w", err)
 	}
-	if s.Version != 4 || s.Lineage == "" {
+	if s.Version != 4 {
 		return nil, fmt.Errorf("the state file is not one of Terraform (version %d)", s.Version)
 	}
 	return &s, nil
@@ -122,6 +139,13 @@ func (s *tfState) ids() map[string]string {
 	return all
 }
 
+// gives says whether a state may be replaced by another one without a loss: it holds the same things, or nothing at all.
+func (s *tfState) gives(way *tfState) bool {
+	return s.empty() || maps.Equal(s.ids(), way.ids())
+}
+
+func (s *tfState) empty() bool { return len(s.Resources) == 0 && len(s.Outputs) == 0 }
+
 // addresses lists the managed instances.
 func (s *tfState) addresses() map[string]bool {
 	all := map[string]bool{}
@@ -159,6 +183,11 @@ func keepCopy(from, folder string) (*tfState, error) {
 	if err != nil {
 		return nil, err
 	}
+	return keep(data, s, folder)
+}
+
+// keep is keepCopy for a state that was read.
+func keep(data []byte, s *tfState, folder string) (*tfState, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
@@ -198,33 +227,35 @@ func lost(s *tfState, err error, r *record) error {
 	return nil
 }
 
-// restore puts the newest state that fits the record in the place of one that was lost. The lost one is kept aside.
-// It gives the name of the copy that was used, or an error that says why there is no single choice.
-func restore(w *workspace, r *record, now time.Time) (string, error) {
+// newest finds the newest state on this host that fits the record, or says why there is no single choice.
+func newest(w *workspace, r *record) (name string, data []byte, found *tfState, err error) {
 	candidates, _ := filepath.Glob(filepath.Join(w.copies, "*.tfstate"))
 	candidates = append(candidates, w.state+".backup", w.errored())
-	var (
-		best     string
-		found    *tfState
-		lineages = map[string]bool{}
-	)
-	for _, name := range candidates {
-		s, err := readState(name)
+	lineages := map[string]bool{}
+	for _, candidate := range candidates {
+		s, err := readState(candidate)
 		if err != nil || r.Lineage != "" && s.Lineage != r.Lineage || s.Serial < r.Serial || s.managed() == 0 {
 			continue
 		}
 		lineages[s.Lineage] = true
 		if found == nil || s.Serial > found.Serial {
-			best, found = name, s
+			name, found = candidate, s
 		}
 	}
 	if found == nil {
-		return "", errors.New("there is no copy of it that fits")
+		return "", nil, nil, errors.New("there is no copy of it that fits")
 	}
 	if len(lineages) > 1 {
-		return "", errors.New("there are copies of several states")
+		return "", nil, nil, errors.New("there are copies of several states")
 	}
-	data, err := os.ReadFile(best)
+	data, err = os.ReadFile(name)
+	return name, data, found, err
+}
+
+// restore puts the newest state that fits the record in the place of one that was lost. The lost one is kept aside.
+// It gives the name of the copy that was used, or an error that says why there is no single choice.
+func restore(w *workspace, r *record, now time.Time) (string, error) {
+	best, data, _, err := newest(w, r)
 	if err != nil {
 		return "", err
 	}
@@ -235,8 +266,10 @@ func restore(w *workspace, r *record, now time.Time) (string, error) {
 		return "", err
 	}
 	_ = os.Remove(w.errored())
-	return strings.TrimSuffix(filepath.Base(best), ".tfstate"), nil
+	return copyName(best), nil
 }
+
+func copyName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".tfstate") }
 
 // tighten keeps the states from others: Terraform, and a hand that brings one, make them as their umask says.
 func (w *workspace) tighten() error {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/terraform-exec/tfexec"
@@ -70,6 +71,9 @@ func (l *look) sameTool() error {
 	if r.Serial == 0 || r.tool() == l.spec.tool() {
 		return nil
 	}
+	if r.Backend != "" {
+		return l.toolChanged(r.tool())
+	}
 	if _, err := os.Stat(l.work.state); errors.Is(err, fs.ErrNotExist) && l.spec.Adopt {
 		return nil // as it is told below
 	}
@@ -77,6 +81,27 @@ func (l *look) sameTool() error {
 		Reason: "ToolChanged", Message: fmt.Sprintf("this realm was applied by %s, and the manifest says %s: neither reads the other's state and lock file for sure", r.tool(), l.spec.tool()),
 		Do: fmt.Sprintf("Put `tool: %s` back. To move on purpose, move %s away on the host and merge `adopt: true`: the realm is taken over as it is", r.tool(), l.work.state),
 	}
+}
+
+// toolChanged refuses a tool for a remote state that another one wrote.
+func (l *look) toolChanged(maker string) error {
+	return &reconcilers.BlockedError{
+		Reason: "ToolChanged", Message: fmt.Sprintf("this realm was applied by %s, and the manifest says %s: neither reads the other's state for sure", maker, l.spec.tool()),
+		Do: fmt.Sprintf("Put `tool: %s` back. To move on purpose, give it a place of its own by backend, move %s away on the host and merge `adopt: true`: the realm is taken over as it is", maker, l.work.recordFile()),
+	}
+}
+
+// tool is the program that wrote a state, by where its providers come from; empty when that does not tell.
+func (s *tfState) tool() string {
+	for _, r := range s.Resources {
+		switch {
+		case strings.Contains(r.Provider, "registry.opentofu.org/"):
+			return opentofu
+		case strings.Contains(r.Provider, "registry.terraform.io/"):
+			return terraform
+		}
+	}
+	return ""
 }
 
 // stamp tells one build of an executable from another at the same path, without reading it.

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -31,6 +33,8 @@ const (
 //
 //	module/         the module's copy, with .terraform and the lock file; Terraform's working directory
 //	terraform.tfstate, .backup
+//	remote.tfstate      the state as it was last read at a remote backend, in place of these
+//	backend/, former/   working directories of the remote backend, and of the one that a state is moved from
 //	copies/         of the state, by serial
 //	run/            the planfile, a plan that waits as it is shown, and the output of the apply under way
 //	record.json, journal.jsonl, init.json, key
@@ -41,6 +45,9 @@ type workspace struct {
 	key                             []byte
 	source                          *source           // of module/
 	tf, apply                       *tfexec.Terraform // for all but an apply, and for an apply
+	remote                          *remote           // where Terraform keeps the state; nil: in the folder
+	remoteEnv                       map[string]string // of that
+	beside                          bool              // the folder is a copy: no remote place is written to, nor locked
 	offline                         bool              // no server is asked
 	trusts                          bool              // plans take the state's word for what is in the realm
 }
@@ -57,7 +64,7 @@ const lockFile = ".terraform.lock.hcl"
 // recordName is the file of the record.
 const recordName = "record.json"
 
-// overrideFile puts the state where the agent keeps it, whatever backend the module names.
+// overrideFile puts the state where the manifest says, whatever backend the module names.
 const overrideFile = "dive_agent_override.tf"
 
 // openWorkspace makes the folders, for the agent's user alone, and finds the program. It changes nothing in the module.
@@ -67,7 +74,7 @@ func openWorkspace(t reconcilers.Target, s *Spec, d reconcilers.Deps, source *so
 		return nil, err
 	}
 	w := &workspace{
-		dir: dir, module: filepath.Join(dir, "module"), state: filepath.Join(dir, "terraform.tfstate"),
+		dir: dir, module: filepath.Join(dir, "module"), state: filepath.Join(dir, stateName),
 		copies: filepath.Join(dir, "copies"), run: filepath.Join(dir, "run"), toolName: s.tool(), toolVersion: s.ToolVersion, source: source,
 	}
 	for _, folder := range []string{w.module, w.copies, w.run, filepath.Join(dir, "home")} {
@@ -91,6 +98,15 @@ func (w *workspace) recordFile() string { return filepath.Join(w.dir, recordName
 
 func (w *workspace) keep(r *record) error { return store(w.recordFile(), r) }
 
+// keepsIn tells where the state is. On a copy of the folder Terraform works on a copy of the state, too.
+func (w *workspace) keepsIn(s *site, beside bool) {
+	w.beside = beside
+	if s.r == nil || beside {
+		return
+	}
+	w.remote, w.remoteEnv, w.state = s.r, s.r.environment(s.authority()), filepath.Join(w.dir, remoteName)
+}
+
 // output is where an apply writes what it does.
 func (w *workspace) output() string { return filepath.Join(w.run, "apply.jsonl") }
 
@@ -109,14 +125,19 @@ func (w *workspace) environment() map[string]string {
 }
 
 func (w *workspace) terraform(path string, more map[string]string) (*tfexec.Terraform, error) {
-	tf, err := tfexec.NewTerraform(w.module, path)
+	env := map[string]string{}
+	maps.Copy(env, w.remoteEnv)
+	maps.Copy(env, more)
+	return w.terraformIn(w.module, path, env)
+}
+
+func (w *workspace) terraformIn(dir, path string, more map[string]string) (*tfexec.Terraform, error) {
+	tf, err := tfexec.NewTerraform(dir, path)
 	if err != nil {
 		return nil, err
 	}
 	env := w.environment()
-	for name, value := range more {
-		env[name] = value
-	}
+	maps.Copy(env, more)
 	return tf, errors.Join(tf.SetEnv(env), tf.SetWaitDelay(graceful))
 }
 
@@ -129,6 +150,7 @@ type prepared struct {
 	Config   string `json:"config"`
 	Tool     string `json:"tool"`
 	Version  string `json:"version"`
+	Backend  string `json:"backend,omitempty"` // its block, empty for the file
 }
 
 // sameBut says whether nothing differs but the rest of the module.
@@ -138,8 +160,12 @@ func (p prepared) sameBut(other prepared) bool {
 }
 
 func (w *workspace) wanted() prepared {
+	backend := ""
+	if w.remote != nil {
+		backend = w.remote.block(false)
+	}
 	return prepared{
-		Module: w.source.hash, Installs: w.source.module.installs, Shipped: fileHash(filepath.Join(w.source.folder, lockFile)),
+		Backend: backend, Module: w.source.hash, Installs: w.source.module.installs, Shipped: fileHash(filepath.Join(w.source.folder, lockFile)),
 		Lock: fileHash(filepath.Join(w.module, lockFile)), Config: fileHash(w.tool.CLIConfig), Tool: stamp(w.tool.Path), Version: w.toolVersion,
 	}
 }
@@ -213,13 +239,12 @@ func (w *workspace) copyModule() error {
 	if err != nil {
 		return err
 	}
-	override := "terraform {\n  backend \"local\" {\n    path = \"../terraform.tfstate\"\n  }\n}\n"
 	if w.offline && w.source.module.provider {
 		if err := os.WriteFile(filepath.Join(w.module, offlineFile), []byte(offlineText), 0o600); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(filepath.Join(w.module, overrideFile), []byte(override), 0o600)
+	return os.WriteFile(filepath.Join(w.module, overrideFile), []byte(w.remote.block(false)), 0o600)
 }
 
 // initialise lets Terraform fetch the providers. With a lock file shipped by the module exactly these are taken.
@@ -253,13 +278,16 @@ func (w *workspace) initialise(ctx context.Context) error {
 	return nil
 }
 
-// brief is an error of Terraform's in one line, without its frame and without exit codes.
+// colours are how a terminal is told of them: some of Terraform's commands cannot be asked to leave them out.
+var colours = regexp.MustCompile("\x1b\\[[0-9;]*m")
+
+// brief is an error of Terraform's in one line, without its frame, its colours and without exit codes.
 func brief(err error) string {
 	if terminated(err) {
 		return "it was stopped before its end"
 	}
 	var words []string
-	for _, line := range strings.Split(err.Error(), "\n") {
+	for _, line := range strings.Split(colours.ReplaceAllString(err.Error(), ""), "\n") {
 		line = strings.TrimSpace(strings.TrimLeft(line, "│╷╵ "))
 		if line != "" && !strings.HasPrefix(line, "exit status") {
 			words = append(words, line)
