@@ -82,16 +82,7 @@ func (s *session) mayJoin(ctx context.Context, m wantMember, h hello, c config) 
 	}
 	own, _, err := getConfig(ctx, client, false)
 	if hasCode(err, codeNotYetInitialized) {
-		refused := s.mayBeEmptied(ctx, client, m)
-		if !isBlocked(refused) {
-			return refused
-		}
-		if err := pause(ctx, secondLook); err != nil { // one that has just started has not read its configuration yet
-			return err
-		}
-		if own, _, err = getConfig(ctx, client, false); hasCode(err, codeNotYetInitialized) {
-			return refused
-		}
+		return s.mayBeginAnew(ctx, client, m)
 	}
 	switch {
 	case err != nil:
@@ -115,6 +106,30 @@ func hasOplog(ctx context.Context, client *driver.Client) (bool, error) {
 		return false, fmt.Errorf("list the collections of database local: %w", err)
 	}
 	return len(names) > 0, nil
+}
+
+// mayBeginAnew judges a candidate that says that it is in no set. One that has just started may not have read yet what it
+// has on its disk.
+func (s *session) mayBeginAnew(ctx context.Context, client *driver.Client, m wantMember) error {
+	written, known, err := hasConfig(ctx, client)
+	if err != nil {
+		return fmt.Errorf("look for a configuration on the disk of %s: %w", m.host, err)
+	}
+	if written {
+		return &reconcilers.WaitError{For: m.host + " to read its configuration", Again: time.Second}
+	}
+	refused := s.mayBeEmptied(ctx, client, m)
+	if known || !isBlocked(refused) {
+		return refused
+	}
+	isMember := func(h hello) bool { return h.SetName != "" }
+	if _, err := s.await(ctx, secondLook, []wantMember{m}, isMember); err == nil {
+		return &reconcilers.WaitError{For: "another look at " + m.host + ", which had not read its configuration", Again: retryEvery}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return refused
 }
 
 // mayBeEmptied refuses a member that was never in a set and has somebody's data: the initial sync would wipe it.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
@@ -338,6 +339,19 @@ func TestAMemberWithDataOfItsOwnIsNotWiped(t *testing.T) {
 	blocked := s.blocked(reconciler(t))
 	require.Equal(t, "DataWouldBeLost", blocked.Reason)
 	require.Contains(t, blocked.Message, "mongodb-2:27017 has 1 collections")
+
+	// As a former member looks that was started and has not read its configuration yet.
+	internal := s.login(three[1], options.Credential{AuthSource: "local", Username: "__system", Password: s.key})
+	insert := bson.D{{Key: "insert", Value: "system.replset"}, {Key: "documents", Value: bson.A{bson.D{{Key: "_id", Value: "rs0"}}}}}
+	require.NoError(t, internal.Database("local").RunCommand(t.Context(), insert).Err())
+	testbed.Eventually(t, time.Minute, "a wait for it", func() error {
+		_, _, err := s.pass(reconciler(t))
+		var wait *reconcilers.WaitError
+		if !errors.As(err, &wait) || wait.For != "mongodb-2:27017 to read its configuration" {
+			return fmt.Errorf("not that wait: %w", err)
+		}
+		return nil
+	})
 
 	s.lab.Remove(three[1])
 	s.lab.Run(three[1], alone)
