@@ -79,6 +79,16 @@ func (p *Preview) Counts() (changes, destroys, waiting int) {
 	return changes, destroys, waiting
 }
 
+// Unseen names the nodes of which it is not known whether they are in sync: they could not be looked at, or are not well.
+func (p *Preview) Unseen() (nodes []string) {
+	for _, n := range p.Nodes {
+		if len(n.Changes) == 0 && (n.Error != "" || n.Waits != "") {
+			nodes = append(nodes, n.ID)
+		}
+	}
+	return nodes
+}
+
 // Preview makes the plan of every instance of this host (of one, when named) at a revision, with the live state, and
 // changes nothing: reconcilers work on copies of their folders. The decision is the one an apply takes.
 func (a *Agent) Preview(ctx context.Context, revision Revision, name string) ([]Preview, error) {

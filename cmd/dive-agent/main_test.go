@@ -368,4 +368,10 @@ func TestPlanExitCodes(t *testing.T) {
 	require.Equal(t, exitPending, code(all))
 	all[0].Nodes = all[0].Nodes[2:3]
 	require.Equal(t, exitDone, code(all))
+	require.Contains(t, planText(all, noInstance("deu-01")), "Plan: in sync, nothing to change.")
+	all[0].Nodes[0].Error = "its server does not answer"
+	require.Equal(t, exitFailed, code(all))
+	require.Contains(t, planText(all, noInstance("deu-01")), "Plan: not known whether it is in sync, for "+all[0].Nodes[0].ID+".")
+	all[0].Offline = true
+	require.Equal(t, exitDone, code(all), "nobody is asked")
 }

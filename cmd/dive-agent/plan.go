@@ -30,8 +30,8 @@ func newPlan(g *globals) *cobra.Command {
 		Short: "What a folder or revision would change on this host; nothing is changed",
 		Long: `Makes the plan of every instance of this host with the live state, as an apply would, and changes nothing.
 Without an argument: the followed branch. With --offline, by the manifests alone, for a forge's CI: no host, no engine, no
-state and no secret; with --base, what is different from another folder. Exit code 0: in sync, 2: changes pending,
-3: something waits for approval or for a secret, 65: bad manifests.`,
+state and no secret; with --base, what is different from another folder. Exit code 0: in sync, 1: nothing to change, and not
+all could be looked at or is well, 2: changes pending, 3: something waits for approval or for a secret, 65: bad manifests.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			what := ""
@@ -119,16 +119,20 @@ func (g *globals) tellPlan(previews []agent.Preview, none string) error {
 }
 
 func planExit(previews []agent.Preview) error {
-	pending := false
+	pending, unseen := false, false
 	for i := range previews {
 		changes, destroys, waiting := previews[i].Counts()
 		if waiting > 0 || previews[i].Blocked != "" {
 			return &exitError{code: exitBlocked}
 		}
 		pending = pending || changes+destroys > 0
+		unseen = unseen || !previews[i].Offline && len(previews[i].Unseen()) > 0
 	}
-	if pending {
+	switch {
+	case pending:
 		return &exitError{code: exitPending}
+	case unseen:
+		return &exitError{code: exitFailed}
 	}
 	return nil
 }

@@ -143,7 +143,12 @@ func planSummary(p *agent.Preview) string {
 		}
 		return text + ". What runs was not asked."
 	}
-	if changes+destroys == 0 && p.Blocked == "" {
+	unseen := p.Unseen()
+	switch {
+	case changes+destroys > 0 || p.Blocked != "":
+	case len(unseen) > 0:
+		return fmt.Sprintf("Plan: not known whether it is in sync, for %s.", strings.Join(unseen, ", "))
+	default:
 		return "Plan: in sync, nothing to change."
 	}
 	text := fmt.Sprintf("Plan: %d to change", changes)
