@@ -112,7 +112,7 @@ func (tr *trial) goesOn() {
 func TestMemberThatFallsBehind(t *testing.T) {
 	t.Parallel()
 	tr := newTrial(t, plainSet(t, three...).run(three...))
-	tr.command(tr.ailing, bson.D{{Key: "fsync", Value: 1}, {Key: "lock", Value: true}})
+	tr.lock(tr.ailing)
 	fact := tr.told("is more than 10 s behind the primary")
 	require.True(t, fact.Health)
 	require.Equal(t, "SECONDARY", fact.State)
@@ -152,7 +152,7 @@ func TestFormerMemberVotesWhenItHasCaughtUp(t *testing.T) {
 			}
 			return err
 		})
-		s.command(three[1], bson.D{{Key: "fsync", Value: 1}, {Key: "lock", Value: true}})
+		s.lock(three[1])
 		insert()
 	}
 	require.ErrorIs(t, s.soon(r), context.DeadlineExceeded)

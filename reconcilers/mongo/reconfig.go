@@ -81,6 +81,9 @@ func (s *session) reconfigureOnce(ctx context.Context, host string, client *driv
 	if !committed {
 		return false, false, nil
 	}
+	if err := mayLead(host, c, next); err != nil {
+		return false, false, err
+	}
 	next.Version = c.Version + 1
 	if err := ctx.Err(); err != nil {
 		return false, false, err
@@ -103,6 +106,21 @@ func (s *session) reconfigureOnce(ctx context.Context, host string, client *driv
 		}
 	}
 	return false, err == nil, err
+}
+
+// mayLead says whether the primary may be one in the next configuration too: the server takes no other one from it. It was
+// asked to step down before, and was elected since.
+func mayLead(host string, c, next config) error {
+	at, there := c.member(host)
+	if !there {
+		return nil
+	}
+	for _, m := range next.Members {
+		if m.ID == c.Members[at].ID && m.Priority > 0 {
+			return nil
+		}
+	}
+	return &reconcilers.WaitError{For: "another primary than " + host, Again: time.Second}
 }
 
 // wasStale says whether another one has changed the configuration since it was read.

@@ -3,6 +3,7 @@ package mongo_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+
+	"dive-agent/testbed"
 )
 
 // A voter leaves, or loses its vote, when a majority of those that remain has caught up: until then nobody waits for them to
@@ -31,14 +34,13 @@ func TestVoterLeavesWhenTheOthersHaveCaughtUp(t *testing.T) {
 		_, err := inserts.InsertOne(ctx, bson.D{})
 		require.NoError(t, err)
 	}
-	lock := func(service string) { s.command(service, bson.D{{Key: "fsync", Value: 1}, {Key: "lock", Value: true}}) }
 	unlock := func(service string) { s.command(service, bson.D{{Key: "fsyncUnlock", Value: 1}}) }
 	votes := func(host, want string) {
 		t.Helper()
 		require.Contains(t, s.picture(primary), "{Host:"+host+":27017 Votes:"+want+" ")
 	}
 
-	lock(three[behind])
+	s.lock(three[behind])
 	insert()
 	none, nothing := 0, 0.0
 	one := &s.spec.Members[leaves]
@@ -52,13 +54,56 @@ func TestVoterLeavesWhenTheOthersHaveCaughtUp(t *testing.T) {
 
 	one.Votes, one.Priority = nil, nil
 	s.settle(r)
-	lock(three[behind])
+	s.lock(three[behind])
 	insert()
 	s.spec.Members = append(s.spec.Members[:leaves:leaves], s.spec.Members[leaves+1:]...)
 	require.ErrorIs(t, s.soon(r), context.DeadlineExceeded)
 	votes(three[leaves], "1")
 	insert()
 	unlock(three[behind])
+	s.settle(r)
+	require.NotContains(t, s.picture(primary), three[leaves])
+}
+
+// A member that is to leave may be elected after it was found to be no primary, or was asked to step down: then it is asked
+// again. The server takes no configuration from a primary that is not in it.
+func TestMemberThatIsElectedBeforeItLeaves(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, three...).run(three...)
+	r := reconciler(t)
+	chaining := false
+	s.spec.Settings.ChainingAllowed = &chaining
+	primary := primaryOf(t, s.settle(r))
+	first := slices.Index(three, primary)
+	behind, leaves := three[(first+1)%3], (first+2)%3
+	s.lock(behind)
+	inserts := s.admin(primary).Database("dive").Collection("inserts", options.Collection().SetWriteConcern(writeconcern.Majority()))
+	_, err := inserts.InsertOne(t.Context(), bson.D{})
+	require.NoError(t, err)
+
+	s.spec.Members = append(s.spec.Members[:leaves:leaves], s.spec.Members[leaves+1:]...)
+	waits := make(chan struct{}, 100)
+	s.said = func(words string) {
+		if strings.Contains(words, "to catch up before "+three[leaves]) {
+			waits <- struct{}{}
+		}
+	}
+	passed := make(chan error, 1)
+	go func() {
+		_, _, err := s.pass(r)
+		passed <- err
+	}()
+	select {
+	case <-waits:
+	case err := <-passed:
+		t.Fatalf("it did not wait: %v", err)
+	}
+	testbed.Eventually(t, 20*time.Second, "the member that leaves to be the primary", func() error {
+		_, err := s.tryCommand(three[leaves], bson.D{{Key: "replSetStepUp", Value: 1}})
+		return err
+	})
+	s.command(behind, bson.D{{Key: "fsyncUnlock", Value: 1}})
+	require.ErrorContains(t, <-passed, "another primary than "+three[leaves]+":27017")
 	s.settle(r)
 	require.NotContains(t, s.picture(primary), three[leaves])
 }

@@ -53,6 +53,7 @@ type set struct {
 	key    string
 	tls    *tls.Config              // of the test's own clients; nil: none
 	ended  func(reconcilers.Change) // after each change of a pass; nil: nobody asks
+	said   func(string)             // with all that a pass says; nil: nobody asks
 }
 
 // plainSet is a set without services yet.
@@ -152,6 +153,7 @@ type progress struct {
 	t     *testing.T
 	last  time.Time
 	ended func(reconcilers.Change)
+	said  func(string)
 }
 
 func (p *progress) Begin(ctx context.Context, _ reconcilers.Change) error {
@@ -166,8 +168,14 @@ func (p *progress) End(c reconcilers.Change, err error) {
 	}
 }
 
-func (p *progress) Say(format string, args ...any) { p.t.Logf(format, args...) }
-func (p *progress) Started()                       {}
+func (p *progress) Say(format string, args ...any) {
+	p.t.Logf(format, args...)
+	if p.said != nil {
+		p.said(fmt.Sprintf(format, args...))
+	}
+}
+
+func (p *progress) Started() {}
 
 // pass is one observe, plan and apply. The error is that of the first that has one, an observation's Err included.
 func (s *set) pass(r reconcilers.Reconciler) (reconcilers.Observed, reconcilers.Plan, error) {
@@ -182,7 +190,7 @@ func (s *set) pass(r reconcilers.Reconciler) (reconcilers.Observed, reconcilers.
 	if err != nil || len(plan.Changes) == 0 {
 		return o, plan, errors.Join(err, o.Err)
 	}
-	applied, err := r.Apply(ctx, s.target, plan, &progress{t: s.t, ended: s.ended})
+	applied, err := r.Apply(ctx, s.target, plan, &progress{t: s.t, ended: s.ended, said: s.said})
 	o.Outputs, o.Facts = applied.Outputs, applied.Facts
 	return o, plan, err
 }
@@ -264,6 +272,15 @@ func (s *set) command(service string, command bson.D) bson.M {
 	answer, err := s.tryCommand(service, command)
 	require.NoError(s.t, err, command[0].Key)
 	return answer
+}
+
+// lock keeps a member from writing, as a disk does that hangs. One that has just begun takes no checkpoint for a moment.
+func (s *set) lock(service string) {
+	s.t.Helper()
+	testbed.Eventually(s.t, 20*time.Second, "a lock of "+service, func() error {
+		_, err := s.tryCommand(service, bson.D{{Key: "fsync", Value: 1}, {Key: "lock", Value: true}})
+		return err
+	})
 }
 
 func (s *set) tryCommand(service string, command bson.D) (answer bson.M, err error) {
