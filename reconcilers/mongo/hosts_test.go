@@ -73,10 +73,11 @@ func TestTheNextPrimarysAgentGoesOn(t *testing.T) {
 	t.Parallel()
 	all := onSites(t, "a", "b", "c")
 	a, b, c := all.list[0], all.list[1], all.list[2]
+	all.run(all.list...)
+	all.settle(all.list...) // until then another member may be the first one that is SECONDARY
 	for _, s := range all.list {
 		s.spec.Backup = &mongo.Backup{Folder: desired.Literal(t.TempDir()), Databases: []string{"dive"}, Position: desired.Position{}}
 	}
-	all.run(all.list...)
 	all.settle(all.list...)
 	for i, s := range all.list {
 		files, err := os.ReadDir(s.spec.Backup.Folder.Source())
