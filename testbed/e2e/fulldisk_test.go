@@ -22,9 +22,10 @@ func TestAFullDiskOfOneMemberIsNamed(t *testing.T) {
 	s := newSmall(t)
 	wants := replicas{members: numbered(3), image: testbed.Image(t, testbed.Mongod605), users: true}
 	folder := t.TempDir()
-	require.NoError(t, unix.Mount("tmpfs", folder, "tmpfs", 0, "size=64m,mode=0755"))
+	require.NoError(t, unix.Mount("tmpfs", folder, "tmpfs", 0, "size=256m,mode=0755"))
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(folder, unix.MNT_DETACH)) })
-	files := edited(t, s.replicas(wants), stackFile, "data-2:/data/db", folder+":/data/db")
+	files := edited(t, s.replicas(wants), stackFile, "data-2:/data/db", folder+":/data/db",
+		`--oplogSize, "16"`, `--oplogSize, "128"`) // the writer must not get through it before the member is back
 	h, commit := s.readyWith(files, 3*soon, agenttest.HostOptions{})
 	w := &crashWalk{small: s, host: h, wants: wants, commit: commit}
 	w.begins()
