@@ -33,9 +33,11 @@ func TestMemberTooStaleForThePrimary(t *testing.T) {
 	}
 	is(0, 1)
 	s.settle(r)
+	s.lock(three[1]) // takes a checkpoint: before its first one a member that is stopped begins its initial sync anew
+	s.command(three[1], bson.D{{Key: "fsyncUnlock", Value: 1}})
 	is(0)
 	s.settle(r)
-	s.lab.Kill(three[1]) // one that was removed may go on copying for a while
+	s.lab.Stop(three[1]) // one that was removed may go on copying for a while
 	inserts := s.admin(three[0]).Database("dive").Collection("inserts", options.Collection().SetWriteConcern(writeconcern.Majority()))
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
