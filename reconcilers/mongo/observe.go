@@ -325,6 +325,9 @@ func (s *session) observeSet(ctx context.Context, o reconcilers.Observed, seen [
 		o.Outputs = s.outputs(state)
 	}
 	trouble := s.whileRenewed(s.memberTrouble(st), state)
+	if trouble == nil && state.primary == "" { // it stepped down, or was elected, between two of the questions
+		trouble = &reconcilers.WaitError{For: "a primary of " + s.want.set, Again: time.Second}
+	}
 	if trouble == nil {
 		trouble = shared.trouble()
 	}
