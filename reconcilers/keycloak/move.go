@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"dive-agent/reconcilers"
 )
@@ -57,7 +58,7 @@ func (l *look) move(ctx context.Context) error {
 	if _, again, err := l.atFormer(ctx, from); err != nil {
 		return err
 	} else if again.Serial != state.Serial {
-		return &reconcilers.WaitError{For: "the move of the Terraform state, which somebody has just changed at " + placeWords(r.Backend), Again: 1}
+		return &reconcilers.WaitError{For: "the move of the Terraform state, which somebody has just changed at " + placeWords(r.Backend), Again: time.Second}
 	}
 	return l.moved(state)
 }
