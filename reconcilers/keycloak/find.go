@@ -212,8 +212,7 @@ func (l *look) pushErrored(ctx context.Context, to *site) error {
 	state, err := readUnwritten(file)
 	if err != nil {
 		l.notes = append(l.notes, fmt.Sprintf("%s cannot be used (%v) and is set aside: the state is taken as it is at %s", file, err, to.place()))
-		aside := l.work.state + ".errored" // not in the module's folder, which is swept
-		return errors.Join(os.Rename(file, aside), setAside(aside, l.deps.Clock.Now()))
+		return l.work.setErroredAside(l.deps.Clock.Now())
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {

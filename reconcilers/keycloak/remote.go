@@ -58,8 +58,7 @@ func placeOf(kind string, values map[string]string) string {
 
 // arguments are those of Terraform's backend block, as HCL. None is a secret. readOnly keeps pg from making schema and table.
 func (r *remote) arguments(readOnly bool) map[string]string {
-	given := map[string]string{}
-	for argument, value := range map[string]string{
+	given := r.own(map[string]string{
 		backendPg + " conn_str":                 r.values["address"],
 		backendPg + " schema_name":              r.values["schema"],
 		backendHTTP + " address":                r.values["address"],
@@ -75,10 +74,9 @@ func (r *remote) arguments(readOnly bool) map[string]string {
 		backendS3 + " key":                      r.values["key"],
 		backendS3 + " region":                   r.values["region"],
 		backendS3 + " dynamodb_table":           r.values["lockTable"],
-	} {
-		if name, mine := strings.CutPrefix(argument, r.kind+" "); mine && value != "" {
-			given[name] = quotedHCL(value)
-		}
+	})
+	for name, value := range given {
+		given[name] = quotedHCL(value)
 	}
 	yes := func(names ...string) {
 		for _, name := range names {
@@ -95,6 +93,17 @@ func (r *remote) arguments(readOnly bool) map[string]string {
 		if address := r.values["address"]; address != "" {
 			given["endpoints"] = "{ s3 = " + quotedHCL(address) + " }"
 			yes("use_path_style", "skip_credentials_validation", "skip_metadata_api_check", "skip_requesting_account_id", "skip_region_validation", "skip_s3_checksum")
+		}
+	}
+	return given
+}
+
+// own takes what is given for this kind out of a table by "KIND NAME", by name.
+func (r *remote) own(table map[string]string) map[string]string {
+	given := map[string]string{}
+	for at, value := range table {
+		if name, mine := strings.CutPrefix(at, r.kind+" "); mine && value != "" {
+			given[name] = value
 		}
 	}
 	return given
@@ -118,11 +127,10 @@ func (r *remote) block(readOnly bool) string {
 // environment is what Terraform reads of the backend from its environment: who signs in, and the authority's certificate, of
 // which some kinds want a file.
 func (r *remote) environment(authority string) map[string]string {
-	env := map[string]string{}
 	if r == nil {
-		return env
+		return map[string]string{}
 	}
-	for name, value := range map[string]string{
+	env := r.own(map[string]string{
 		backendPg + " PGUSER":                              r.values["user"],
 		backendPg + " PGPASSWORD":                          r.values["password"],
 		backendHTTP + " TF_HTTP_USERNAME":                  r.values["user"],
@@ -132,11 +140,7 @@ func (r *remote) environment(authority string) map[string]string {
 		backendGCS + " GOOGLE_ENCRYPTION_KEY":              r.values["encryptionKey"],
 		backendS3 + " AWS_ACCESS_KEY_ID":                   r.values["accessKey"],
 		backendS3 + " AWS_SECRET_ACCESS_KEY":               r.values["secretKey"],
-	} {
-		if name, mine := strings.CutPrefix(name, r.kind+" "); mine && value != "" {
-			env[name] = value
-		}
-	}
+	})
 	if r.values["ca"] != "" {
 		switch r.kind {
 		case backendPg:

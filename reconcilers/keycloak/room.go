@@ -59,11 +59,7 @@ func (w *workspace) reserveState(changes int, now time.Time) error {
 	if err := w.releaseState(); err != nil {
 		return err
 	}
-	aside := w.state + ".errored" // not in the module's folder, which is swept
-	if err := os.Rename(w.errored(), aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := setAside(aside, now); err != nil {
+	if err := w.setErroredAside(now); err != nil {
 		return err
 	}
 	if err := w.room(changes); err != nil {
@@ -77,6 +73,15 @@ func (w *workspace) reserveState(changes int, now time.Time) error {
 		return errors.Join(fmt.Errorf("reserve room for the Terraform state: %w", err), w.releaseState())
 	}
 	return nil
+}
+
+// setErroredAside keeps a state that stands there out of Terraform's way, and of the module's folder, which is swept.
+func (w *workspace) setErroredAside(now time.Time) error {
+	aside := w.state + ".errored"
+	if err := os.Rename(w.errored(), aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return setAside(aside, now)
 }
 
 // releaseState gives back what was reserved, when it was not needed.
