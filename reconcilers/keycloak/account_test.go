@@ -107,12 +107,7 @@ func (a *accounted) there(t *testing.T) bool {
 
 // newSecret gives the account another secret; former ones are known, newest first.
 func (a *accounted) newSecret(secret string, former ...string) {
-	var values []desired.Value
-	for _, one := range former {
-		values = append(values, desired.Secret(one))
-	}
-	a.set("AGENT_SECRET", desired.Secret(secret))
-	a.target.Scope = a.target.Scope.WithFormer(map[string][]desired.Value{"AGENT_SECRET": values})
+	a.replace("AGENT_SECRET", secret, former)
 }
 
 // prove asks the server who signs in, without a plan of the realm, and gives what is to be done about that.

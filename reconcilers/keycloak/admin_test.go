@@ -74,12 +74,17 @@ func rotating(t *testing.T, b *bed, password string) (*world, *front, string) {
 
 // replaced gives the world another password; former ones are known, newest first.
 func (w *world) replaced(password string, former ...string) {
+	w.replace("ADMIN_PASSWORD", password, former)
+}
+
+// replace gives a secret another value.
+func (w *world) replace(name, value string, former []string) {
 	var values []desired.Value
 	for _, one := range former {
 		values = append(values, desired.Secret(one))
 	}
-	w.set("ADMIN_PASSWORD", desired.Secret(password))
-	w.target.Scope = w.target.Scope.WithFormer(map[string][]desired.Value{"ADMIN_PASSWORD": values})
+	w.set(name, desired.Secret(value))
+	w.target.Scope = w.target.Scope.WithFormer(map[string][]desired.Value{name: values})
 }
 
 // refusals counts the sign-ins that the server refuses from now on.

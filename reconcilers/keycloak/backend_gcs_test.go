@@ -121,27 +121,12 @@ func TestAStateInGoogleStorage(t *testing.T) {
 	_, _, err = s.read(t.Context())
 	require.ErrorIs(t, err, errNoState, "an empty one of another lineage")
 	require.NoError(t, s.write(t.Context(), data, state))
-	other, err := parseState(stateOf(40, "two", "c"))
-	require.NoError(t, err)
-	var blocked *reconcilers.BlockedError
-	require.ErrorAs(t, s.write(t.Context(), stateOf(40, "two", "c"), other), &blocked)
-	require.Equal(t, "BackendTaken", blocked.Reason)
-
-	fake.mu.Lock()
-	fake.objects["deu/default.tflock"] = []byte(`{"ID":"7b5e0a1c","Operation":"OperationTypeApply","Who":"somebody@else","Created":"2026-01-01T00:00:00Z"}`)
-	fake.made["deu/default.tflock"] = 4711
-	fake.mu.Unlock()
-	next := stateOf(30, "one", "a")
-	state, err = parseState(next)
-	require.NoError(t, err)
-	var wait *reconcilers.WaitError
-	require.ErrorAs(t, s.write(t.Context(), next, state), &wait)
-	s.l.deps.Clock.(*clock).move(lockPatience)
-	require.ErrorAs(t, s.write(t.Context(), next, state), &blocked)
-	require.Contains(t, blocked.Message, "id 4711, OperationTypeApply, somebody@else")
-	s.l.spec.Backend.ForceUnlock = "4711"
-	require.ErrorAs(t, s.write(t.Context(), next, state), &wait)
-	require.NoError(t, s.write(t.Context(), next, state))
+	keepsToItself(t, s, stateOf(30, "one", "a"), "4711", func() {
+		fake.mu.Lock()
+		defer fake.mu.Unlock()
+		fake.objects["deu/default.tflock"] = []byte(`{"ID":"7b5e0a1c","Operation":"OperationTypeApply","Who":"somebody@else","Created":"2026-01-01T00:00:00Z"}`)
+		fake.made["deu/default.tflock"] = 4711
+	})
 	w := &world{t: t, target: reconcilers.Target{Dir: s.l.work.dir}}
 	w.nowhereWritten("gcs-Secret-88cc")
 }

@@ -172,7 +172,7 @@ func movedState(t *testing.T, b *bed) {
 		observed, plan := w.look()
 		require.NoError(t, observed.Err)
 		require.Empty(t, plan.Changes)
-		require.Contains(t, strings.Join(observed.Facts.Notes, "\n"), "the Terraform state was moved from "+from)
+		require.Contains(t, strings.Join(append(w.before, observed.Facts.Notes...), "\n"), "the Terraform state was moved from "+from)
 		require.Equal(t, local.Lineage, at().Lineage)
 		require.Equal(t, local.ids(), at().ids())
 		observed, plan = w.look()

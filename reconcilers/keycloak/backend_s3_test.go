@@ -104,31 +104,13 @@ func TestAStateInS3(t *testing.T) {
 	require.Contains(t, strings.Join(o.asked, "\n"), "Credential="+id)
 
 	// An older one of its own is written over, another's is not.
-	newer := stateOf(20, "one", "a")
-	state, err = parseState(newer)
-	require.NoError(t, err)
-	require.NoError(t, s.write(t.Context(), newer, state))
-	other, err := parseState(stateOf(40, "two", "c"))
-	require.NoError(t, err)
-	var blocked *reconcilers.BlockedError
-	require.ErrorAs(t, s.write(t.Context(), stateOf(40, "two", "c"), other), &blocked)
-	require.Equal(t, "BackendTaken", blocked.Reason)
-
-	o.mu.Lock()
-	o.named["/states/deu/state.tflock"] = []byte(`{"ID":"7b5e0a1c-0000-0000-0000-000000000000","Operation":"OperationTypeApply","Who":"somebody@else","Created":"2026-01-01T00:00:00Z"}`)
-	o.mu.Unlock()
-	next := stateOf(30, "one", "a", "b")
-	state, err = parseState(next)
-	require.NoError(t, err)
-	var wait *reconcilers.WaitError
-	require.ErrorAs(t, s.write(t.Context(), next, state), &wait)
-	s.l.deps.Clock.(*clock).move(lockPatience)
-	require.ErrorAs(t, s.write(t.Context(), next, state), &blocked)
-	require.Equal(t, "StateLocked", blocked.Reason)
-	require.Contains(t, blocked.Message, "id 7b5e0a1c-0000-0000-0000-000000000000, OperationTypeApply, somebody@else")
-	s.l.spec.Backend.ForceUnlock = "7b5e0a1c-0000-0000-0000-000000000000"
-	require.ErrorAs(t, s.write(t.Context(), next, state), &wait)
-	require.NoError(t, s.write(t.Context(), next, state))
+	require.NoError(t, s.put(t, stateOf(20, "one", "a")))
+	const lock = "7b5e0a1c-0000-0000-0000-000000000000"
+	keepsToItself(t, s, stateOf(30, "one", "a", "b"), lock, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.named["/states/deu/state.tflock"] = []byte(`{"ID":"` + lock + `","Operation":"OperationTypeApply","Who":"somebody@else","Created":"2026-01-01T00:00:00Z"}`)
+	})
 
 	require.NoError(t, filepath.WalkDir(s.l.work.dir, func(name string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -140,6 +122,34 @@ func TestAStateInS3(t *testing.T) {
 		require.NotContains(t, string(data), id, name)
 		return nil
 	}))
+}
+
+// put writes a state of which the text is given.
+func (s *site) put(t *testing.T, data []byte) error {
+	t.Helper()
+	state, err := parseState(data)
+	require.NoError(t, err)
+	return s.write(t.Context(), data, state)
+}
+
+// keepsToItself holds a place that has a state of lineage one to refusing another lineage, and to a lock by somebody else, which
+// is waited for, told, and broken by its id alone.
+func keepsToItself(t *testing.T, s *site, next []byte, id string, lock func()) {
+	t.Helper()
+	var blocked *reconcilers.BlockedError
+	require.ErrorAs(t, s.put(t, stateOf(40, "two", "c")), &blocked)
+	require.Equal(t, "BackendTaken", blocked.Reason)
+
+	lock()
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, s.put(t, next), &wait)
+	s.l.deps.Clock.(*clock).move(lockPatience)
+	require.ErrorAs(t, s.put(t, next), &blocked)
+	require.Equal(t, "StateLocked", blocked.Reason)
+	require.Contains(t, blocked.Message, "id "+id+", OperationTypeApply, somebody@else")
+	s.l.spec.Backend.ForceUnlock = id
+	require.ErrorAs(t, s.put(t, next), &wait)
+	require.NoError(t, s.put(t, next))
 }
 
 // A service that is away is waited for, and one that refuses is told.

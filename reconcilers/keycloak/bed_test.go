@@ -133,6 +133,7 @@ type world struct {
 	calls  string // file with a line for each Terraform process
 	tool   string
 	said   *bytes.Buffer
+	before []string // notes of the observations that waited, before the last one that did not
 	values map[string]desired.Value
 }
 
@@ -229,6 +230,7 @@ func (w *world) commands() []string {
 func (w *world) look() (reconcilers.Observed, reconcilers.Plan) {
 	w.t.Helper()
 	r := w.reconciler()
+	w.before = nil
 	var observed reconcilers.Observed
 	testbed.Eventually(w.t, time.Minute, "an observation without waiting", func() error {
 		var err error
@@ -236,6 +238,7 @@ func (w *world) look() (reconcilers.Observed, reconcilers.Plan) {
 		require.NoError(w.t, err)
 		var wait *reconcilers.WaitError
 		if errors.As(observed.Err, &wait) {
+			w.before = append(w.before, observed.Facts.Notes...)
 			return wait
 		}
 		return nil
