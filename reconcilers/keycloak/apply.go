@@ -207,6 +207,17 @@ func (r *run) copyState() {
 	}
 }
 
+// parallelism is the component's, and 1 where a flow, or something in one, is deleted: Keycloak reads all flows of the realm
+// for that, and answers 500 when one of them is deleted meanwhile.
+func (r *run) parallelism() int {
+	for _, c := range r.plan.changes {
+		if c.Destroys && strings.Contains(c.Address, "keycloak_authentication_") {
+			return 1
+		}
+	}
+	return r.spec.Parallelism
+}
+
 // terraform applies the saved plan and records what came of it.
 func (r *run) terraform(ctx context.Context) error {
 	if r.state != nil {
@@ -251,7 +262,7 @@ func (r *run) terraform(ctx context.Context) error {
 	tf := r.plan.apply
 	limited, cancel := r.lasting(ctx)
 	defer cancel()
-	failed := tf.ApplyJSON(limited, r.stream, tfexec.DirOrPlan(r.plan.file), tfexec.Parallelism(r.spec.Parallelism))
+	failed := tf.ApplyJSON(limited, r.stream, tfexec.DirOrPlan(r.plan.file), tfexec.Parallelism(r.parallelism()))
 	tf.SetStdout(nil)
 	if err := r.work.tighten(); err != nil {
 		r.target.Log.Warn("cannot keep the Terraform state from others", "error", err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/terraform-exec/tfexec"
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/desired"
@@ -177,11 +178,5 @@ func (w *world) destroy() {
 	data, err := json.Marshal(l.in.variables)
 	require.NoError(w.t, err)
 	require.NoError(w.t, write(filepath.Join(l.work.module, variablesFile), data))
-	// A server that is asked for many deletions at a time now and then answers one of them with 500.
-	for range 3 {
-		if err = l.work.tf.Destroy(w.t.Context()); err == nil {
-			return
-		}
-	}
-	require.NoError(w.t, err)
+	require.NoError(w.t, l.work.tf.Destroy(w.t.Context(), tfexec.Parallelism(1))) // as an apply that deletes flows does
 }

@@ -30,7 +30,7 @@ type Spec struct {
 	OutputNames    []string                `yaml:"outputs" doc:"Outputs of the module that the component publishes."`
 	DriftSchedule  string                  `yaml:"driftSchedule" default:"*/30 * * * *" doc:"When the live realm is compared although nothing changed: five fields as in cron, or @every 30m; the agent wakes for it."`
 	Drift          string                  `yaml:"drift" default:"correct" enum:"correct,report" doc:"What is done about changes that were not made by the module: correct puts them back; report tells of them, until the next change of the manifest or the module. A realm that is gone is never only reported."`
-	Parallelism    int                     `yaml:"parallelism" default:"20" doc:"How many resources Terraform works on at a time."`
+	Parallelism    int                     `yaml:"parallelism" default:"20" doc:"How many resources Terraform works on at a time. Where flows are deleted it is one."`
 	Adopt          bool                    `yaml:"adopt" doc:"Import what is in the realm under the names that the module declares, when the state is empty. Without it a realm that is there already is Blocked. It signs in as the module does."`
 	Imports        map[string]string       `yaml:"imports" doc:"What is in the realm already and not in the state, by the address that it has in the module: the ids with which Terraform imports it, as dive-agent adopt prints them. What the state has is left as it is."`
 	Timeout        desired.Duration        `yaml:"timeout" default:"20m" doc:"Limit of one apply."`
