@@ -254,12 +254,15 @@ type progress struct {
 	steps map[string]int64
 }
 
-func (g *progress) Begin(ctx context.Context, c reconcilers.Change) error {
+func (g *progress) Begin(ctx context.Context, changes ...reconcilers.Change) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	clean := cleanChange(c, g.pass.redact)
-	step, err := g.pass.recorder.begin(ctx, g.node.node.ID, clean)
+	clean := make([]reconcilers.Change, len(changes))
+	for i, c := range changes {
+		clean[i] = cleanChange(c, g.pass.redact)
+	}
+	steps, err := g.pass.recorder.begin(ctx, g.node.node.ID, clean)
 	if err != nil {
 		return fmt.Errorf("cannot record the step before it is done: %w", err)
 	}
@@ -267,12 +270,16 @@ func (g *progress) Begin(ctx context.Context, c reconcilers.Change) error {
 	if g.steps == nil {
 		g.steps = map[string]int64{}
 	}
-	g.steps[string(c.Action)+" "+c.Address] = step
+	for i, c := range changes {
+		g.steps[string(c.Action)+" "+c.Address] = steps[i]
+	}
 	g.mu.Unlock()
-	g.pass.update(g.node, func(v *Node) {
-		g.node.touched = true
-		v.State, v.Message = NodeWorking, string(c.Action)+" "+c.Address
-	})
+	for _, c := range changes {
+		g.pass.update(g.node, func(v *Node) {
+			g.node.touched = true
+			v.State, v.Message = NodeWorking, string(c.Action)+" "+c.Address
+		})
+	}
 	return nil
 }
 

@@ -175,11 +175,14 @@ type memory struct {
 	fails error
 }
 
-func (m *memory) begin(_ context.Context, node string, c reconcilers.Change) (int64, error) {
+func (m *memory) begin(_ context.Context, node string, changes []reconcilers.Change) (steps []int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.lines = append(m.lines, "begin "+node+" "+string(c.Action))
-	return int64(len(m.lines)), m.fails
+	for _, c := range changes {
+		m.lines = append(m.lines, "begin "+node+" "+string(c.Action))
+		steps = append(steps, int64(len(m.lines)))
+	}
+	return steps, m.fails
 }
 
 func (m *memory) end(node string, _ int64, _ reconcilers.Change, err error) {

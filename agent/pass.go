@@ -39,7 +39,7 @@ type passOptions struct {
 
 // recorder keeps what a pass does. Its calls may block on the disk; an error ends the pass before the next change.
 type recorder interface {
-	begin(ctx context.Context, node string, c reconcilers.Change) (step int64, err error)
+	begin(ctx context.Context, node string, changes []reconcilers.Change) (steps []int64, err error)
 	end(node string, step int64, c reconcilers.Change, err error)
 }
 

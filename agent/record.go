@@ -35,22 +35,32 @@ func (r *run) start(ctx context.Context) error {
 	return err
 }
 
-func (r *run) begin(ctx context.Context, node string, c reconcilers.Change) (step int64, err error) {
+// begin records changes in one transaction.
+func (r *run) begin(ctx context.Context, node string, changes []reconcilers.Change) (steps []int64, err error) {
 	err = r.worker.Store.Update(ctx, func(tx state.Tx) error {
-		step, err = tx.StartStep(state.Step{
-			Run: r.id, Node: node, Action: string(c.Action), Address: c.Address, Started: r.worker.Clock.Now(),
-		})
-		return err
+		steps = steps[:0]
+		for _, c := range changes {
+			step, err := tx.StartStep(state.Step{
+				Run: r.id, Node: node, Action: string(c.Action), Address: c.Address, Started: r.worker.Clock.Now(),
+			})
+			if err != nil {
+				return err
+			}
+			steps = append(steps, step)
+		}
+		return nil
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if r.began != nil {
 		r.once.Do(r.began)
 	}
-	r.worker.emit(Event{Node: node, Kind: "change", State: "begin", Message: string(c.Action) + " " + c.Address + ": " + c.Reason, Run: r.id})
-	r.worker.fail("begin " + node + " " + string(c.Action) + " " + c.Address)
-	return step, nil
+	for _, c := range changes {
+		r.worker.emit(Event{Node: node, Kind: "change", State: "begin", Message: string(c.Action) + " " + c.Address + ": " + c.Reason, Run: r.id})
+		r.worker.fail("begin " + node + " " + string(c.Action) + " " + c.Address)
+	}
+	return steps, nil
 }
 
 func (r *run) end(node string, step int64, c reconcilers.Change, err error) {

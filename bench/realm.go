@@ -177,7 +177,7 @@ func (m *realms) first(ctx context.Context, r *run) error {
 
 // attribute changes one attribute of one resource in the module, three times.
 func (m *realms) attribute(ctx context.Context, r *run) error {
-	var took, byHand []time.Duration
+	var took, byHand, inThree []time.Duration
 	plans := 0
 	for i := range 3 {
 		m.module = strings.Replace(manyModule, manyFirst, fmt.Sprintf(`"changed %d times"`, i+1), 1)
@@ -199,46 +199,77 @@ func (m *realms) attribute(ctx context.Context, r *run) error {
 			return err
 		}
 		byHand = append(byHand, one)
+		if one, err = m.planShowApply(ctx, i); err != nil {
+			return err
+		}
+		inThree = append(inThree, one)
 	}
-	r.ratio(realmAttribute, median(took), median(byHand), 1.05, "against terraform apply -refresh=false; %s; by hand %s", spread(took), spread(byHand))
+	r.ratio(realmAttribute, median(took), median(byHand), 1.05, "against terraform apply -refresh=false; %s; by hand %s; by hand as the agent does it, with a plan that is read before it is applied, %s", spread(took), spread(byHand), spread(inThree))
 	r.record(realmPlans, float64(plans), "plans", 1, "of Terraform for one changed attribute, from merged to applied; one more afterwards proves that the module converges")
 	return nil
 }
 
-// untouched merges a revision that changes another part of the instance.
+// planShowApply changes the attribute once more by hand, in three commands as whoever reads a plan before it is applied.
+func (m *realms) planShowApply(ctx context.Context, i int) (whole time.Duration, err error) {
+	text := strings.Replace(manyModule, manyFirst, fmt.Sprintf(`"read before, %d times"`, i+1), 1)
+	if err := os.WriteFile(filepath.Join(m.hand, "main.tf"), []byte(text), 0o600); err != nil {
+		return 0, err
+	}
+	for _, args := range [][]string{
+		{"plan", "-input=false", "-parallelism=20", "-var=many=1", "-refresh=false", "-out=one.tfplan"}, {"show", "-json", "one.tfplan"}, {"apply", "-input=false", "one.tfplan"},
+	} {
+		one, err := m.terraform(ctx, args...)
+		if err != nil {
+			return 0, err
+		}
+		whole += one
+	}
+	return whole, nil
+}
+
+// untouched merges five revisions that change the schedule on which the realm is compared: of the component, and neither of the
+// module nor of what it is given.
 func (m *realms) untouched(ctx context.Context, r *run) error {
 	calls, err := m.spoke.terraformCalls()
 	if err != nil {
 		return err
 	}
-	looks, sum, err := m.lookTime(ctx)
-	if err != nil {
-		return err
-	}
-	commit, err := m.merge("Change "+changed, gitserver.Files{spokeCompose: m.composeWith("beside the realm")})
-	if err != nil {
-		return err
-	}
-	if err := m.settle(ctx, commit); err != nil {
-		return err
-	}
-	nowLooks, nowSum, err := m.lookTime(ctx)
-	if err != nil {
-		return err
+	var means []time.Duration
+	for i := range 5 {
+		one, err := m.lookAfter(ctx, fmt.Sprintf("@every %dh", 25+i))
+		if err != nil {
+			return err
+		}
+		means = append(means, one)
 	}
 	now, err := m.spoke.terraformCalls()
 	if err != nil {
 		return err
 	}
 	if now != calls {
-		return fmt.Errorf("%d processes of Terraform for a revision that does not touch the realm", now-calls)
+		return fmt.Errorf("%d processes of Terraform for revisions that do not touch the realm", now-calls)
+	}
+	r.record(realmUntouched, milliseconds(median(means)), "ms", 5, "a look at the realm with a revision that touches neither module nor inputs, no process; %s", spread(means))
+	return nil
+}
+
+// lookAfter merges another schedule, and gives how long the looks at the realm took that came of it.
+func (m *realms) lookAfter(ctx context.Context, schedule string) (time.Duration, error) {
+	looks, sum, err := m.lookTime(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := m.look(ctx, schedule); err != nil {
+		return 0, err
+	}
+	nowLooks, nowSum, err := m.lookTime(ctx)
+	if err != nil {
+		return 0, err
 	}
 	if nowLooks == looks {
-		return fmt.Errorf("the agent did not look at the realm")
+		return 0, errors.New("the agent did not look at the realm")
 	}
-	n := nowLooks - looks
-	r.record(realmUntouched, milliseconds((nowSum-sum)/time.Duration(n)), "ms", 5, "a look at the realm with a revision that touches neither module nor inputs, no process; mean of %d", n)
-	return nil
+	return (nowSum - sum) / time.Duration(nowLooks-looks), nil
 }
 
 // lookTime reads how many looks at the realm there were, and how long they took together.

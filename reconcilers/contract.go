@@ -130,9 +130,10 @@ type Applied struct {
 
 // Progress is how Apply tells what it does. It is safe for concurrent use.
 type Progress interface {
-	// Begin is called right before each change of the plan. When it returns an error nothing may be changed and Apply
-	// returns that error: the context was cancelled, or a newer revision wants the safe point.
-	Begin(ctx context.Context, c Change) error
+	// Begin is called right before each change of the plan, or before those that one act makes. When it returns an error none
+	// of them is begun, nothing may be changed and Apply returns that error: the context was cancelled, or a newer revision
+	// wants the safe point.
+	Begin(ctx context.Context, changes ...Change) error
 	// End is called right after each change that Begin let through, with its error.
 	End(c Change, err error)
 	// Say tells people what is going on, such as "starting (first start makes the schema)". Never a secret.

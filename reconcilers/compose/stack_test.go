@@ -229,10 +229,10 @@ type heard struct {
 	started bool
 }
 
-func (h *heard) Begin(ctx context.Context, c reconcilers.Change) error {
+func (h *heard) Begin(ctx context.Context, changes ...reconcilers.Change) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.begun = append(h.begun, c)
+	h.begun = append(h.begun, changes...)
 	return ctx.Err()
 }
 

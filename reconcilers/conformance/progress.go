@@ -32,24 +32,27 @@ func (p *progress) expect(plan reconcilers.Plan) {
 }
 
 // Begin is reconcilers.Progress.
-func (p *progress) Begin(ctx context.Context, c reconcilers.Change) error {
-	p.driver.hear(c)
+func (p *progress) Begin(ctx context.Context, changes ...reconcilers.Change) error {
+	p.driver.hear(changes)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if p.stopBefore >= 0 && p.begun >= p.stopBefore {
+	if p.stopBefore >= 0 && p.begun+len(changes) > p.stopBefore {
 		return errStopped
 	}
-	if p.expected != nil {
+	p.begun += len(changes)
+	for _, c := range changes {
+		if p.expected == nil {
+			break
+		}
 		if p.expected[name(c)] == 0 {
 			p.wrong = append(p.wrong, "begun though it is not in the plan: "+name(c))
 		}
 		p.expected[name(c)]--
 		p.open[name(c)]++
 	}
-	p.begun++
 	return nil
 }
 

@@ -119,13 +119,12 @@ func newRun(l *look, plan *saved, progress reconcilers.Progress) *run {
 	return r
 }
 
-// begin asks for the safe point of every change. The first refusal ends all that were begun.
+// begin asks for the safe point of all changes at once: Terraform makes them in one run.
 func (r *run) begin(ctx context.Context) error {
+	if err := r.progress.Begin(ctx, r.plan.changes...); err != nil {
+		return err
+	}
 	for _, c := range r.plan.changes {
-		if err := r.progress.Begin(ctx, c); err != nil {
-			r.end(err)
-			return err
-		}
 		r.open[c.Address] = c
 	}
 	return nil

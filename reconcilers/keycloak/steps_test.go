@@ -17,7 +17,7 @@ type steps struct {
 	begin func() error
 }
 
-func (s *steps) Begin(ctx context.Context, _ reconcilers.Change) error {
+func (s *steps) Begin(ctx context.Context, _ ...reconcilers.Change) error {
 	if s.begin != nil {
 		return s.begin()
 	}

@@ -156,7 +156,7 @@ type progress struct {
 	said  func(string)
 }
 
-func (p *progress) Begin(ctx context.Context, _ reconcilers.Change) error {
+func (p *progress) Begin(ctx context.Context, _ ...reconcilers.Change) error {
 	p.last = time.Now()
 	return ctx.Err()
 }

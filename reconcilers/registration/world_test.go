@@ -262,10 +262,10 @@ func (s *subject) ready() (map[string]desired.Value, reconcilers.Facts) {
 
 type silent struct{}
 
-func (silent) Begin(ctx context.Context, _ reconcilers.Change) error { return ctx.Err() }
-func (silent) End(reconcilers.Change, error)                         {}
-func (silent) Say(string, ...any)                                    {}
-func (silent) Started()                                              {}
+func (silent) Begin(ctx context.Context, _ ...reconcilers.Change) error { return ctx.Err() }
+func (silent) End(reconcilers.Change, error)                            {}
+func (silent) Say(string, ...any)                                       {}
+func (silent) Started()                                                 {}
 
 // clock is the machine's, set forward at will.
 type clock struct {
