@@ -80,6 +80,9 @@ func HintOr(name string, names []string) string {
 	return " (has: " + listed(names) + ")"
 }
 
+// Hint proposes the name that was meant, of those there are; "" when none is near.
+func Hint(name string, names []string) string { return suggest(name, names) }
+
 // builder makes one instance.
 type builder struct {
 	l         *loader

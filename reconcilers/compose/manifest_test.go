@@ -105,8 +105,9 @@ func TestMistakesInTheComposeFile(t *testing.T) {
 	cases := []struct{ name, component, compose, want string }{
 		{"unset variable", "", "services:\n  a:\n    image: \"x:${VERSION}\"\n", "compose.yaml:3:12: variable VERSION is not set"},
 		{"unset in shell", "", "services:\n  a:\n    image: x:1\n    command: [sh, -c, \"echo $HOME\"]\n", "compose.yaml:4:23: variable HOME is not set: add it to environment of component stack, or write $$ for a plain $"},
-		{"unknown key", "", "services:\n  a:\n    image: x:1\n    imagee: y\n", "compose.yaml:4:5: "},
-		{"broken YAML", "", "services:\n  a: [\n", "compose.yaml:"},
+		{"unknown key", "", "services:\n  a:\n    image: x:1\n    imagee: y\n", `compose.yaml:4:5: unknown key "imagee" in services.a, did you mean "image"?`},
+		{"broken YAML", "", "services:\n  a: [\n  b: x\n", "compose.yaml:2:3: did not find expected"},
+		{"wrong type", "", "services:\n  a:\n    image: x:1\n    ports: {x: 1}\n", "compose.yaml:4:5: services.a.ports must be a array"},
 		{"build", "", "services:\n  a:\n    build: .\n", "compose.yaml:3:5: service a is built here: build and push its image in CI"},
 		{"replicas", "", "services:\n  a:\n    image: x:1\n    deploy: {replicas: 3}\n", "compose.yaml:4:5: service a has 3 replicas"},
 		{"same container name", "", "services:\n  a:\n    image: x:1\n    container_name: nn\n  b:\n    image: x:1\n    container_name: nn\n", "compose.yaml:7:5: container_name nn is taken by service a"},
@@ -128,6 +129,39 @@ func TestMistakesInTheComposeFile(t *testing.T) {
 			require.NotContains(t, problems.Error(), os.TempDir())
 		})
 	}
+}
+
+// All that is wrong is told at once, each with its place, in included files too.
+func TestAllMistakesAtOnce(t *testing.T) {
+	_, problems := repository(t, "", `include: [more/compose.yaml]
+x-base: &base
+  restrat: always
+services:
+  a:
+    <<: *base
+    image: "x:${VERSION}"
+    ports: {x: 1}
+  b:
+    imagee: x
+    healthcheck: {tets: [CMD, "true"]}
+volums: {}
+`, map[string]string{"blueprints/spoke/more/compose.yaml": "services:\n  c:\n    image: x:1\n    volume: [a]\n"})
+	var told []string
+	for _, p := range problems {
+		told = append(told, p.Position.String()+" "+p.Message)
+	}
+	for _, want := range []string{
+		"blueprints/spoke/compose.yaml:3:3 unknown key \"restrat\" in services.a, did you mean \"restart\"?",
+		"blueprints/spoke/compose.yaml:7:12 variable VERSION is not set: add it to environment of component stack, or write $$ for a plain $",
+		"blueprints/spoke/compose.yaml:8:5 services.a.ports must be a array",
+		"blueprints/spoke/compose.yaml:10:5 unknown key \"imagee\" in services.b, did you mean \"image\"?",
+		"blueprints/spoke/compose.yaml:11:19 unknown key \"tets\" in services.b.healthcheck",
+		"blueprints/spoke/compose.yaml:12:1 unknown key \"volums\", did you mean \"volumes\"?",
+		"blueprints/spoke/more/compose.yaml:4:5 unknown key \"volume\" in services.c, did you mean \"volumes\"?",
+	} {
+		require.Contains(t, told, want)
+	}
+	require.Len(t, problems, 7)
 }
 
 func bomb() string {

@@ -33,6 +33,8 @@ type request struct {
 	env        map[string]string // values for the interpolation; a stand-in for those not known yet
 	unknown    []string          // the names of those, sorted
 	shallow    bool              // leave out env files and file contents
+
+	named map[string]bool // files that gather found, see gatherer; follows from the others
 }
 
 // model is a loaded stack. It is shared and must not be changed; mutable copies come from narrowed and friends.
@@ -59,6 +61,7 @@ func load(ctx context.Context, r request) (*model, error) {
 	m := &model{
 		hashes: map[string]string{}, content: map[string]contents{}, written: map[string]string{}, stamps: slices.Clone(raw.stamps),
 	}
+	r.named = raw.named
 	details := raw.details
 	details.ConfigFiles = slices.Clone(details.ConfigFiles)
 	details.Environment = types.Mapping{}
@@ -102,24 +105,25 @@ func load(ctx context.Context, r request) (*model, error) {
 	return m, nil
 }
 
-// details reads the Compose files themselves; compose-go reads what they include or extend.
-func (r request) details() (types.ConfigDetails, error) {
-	details := types.ConfigDetails{WorkingDir: r.base(), Environment: types.Mapping{}}
+// details reads the Compose files within the limits; compose-go then reads what they include or extend.
+func (r request) details() (details types.ConfigDetails, named map[string]bool, err error) {
+	details = types.ConfigDetails{WorkingDir: r.base(), Environment: types.Mapping{}}
+	read, err := r.gather()
+	if err != nil {
+		return details, nil, err
+	}
+	content := map[string][]byte{}
+	for _, file := range read.files {
+		content[file.path] = file.content
+	}
 	for _, name := range r.files {
 		path, err := r.inside(name)
 		if err != nil {
-			return details, fmt.Errorf("find Compose file %s: %w", name, err)
+			return details, nil, fmt.Errorf("find Compose file %s: %w", name, err)
 		}
-		content, err := readLimited(path)
-		if err != nil {
-			return details, fmt.Errorf("read Compose file %s: %w", name, cause(err))
-		}
-		if err := checkBomb(name, content); err != nil {
-			return details, err
-		}
-		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: path, Content: content})
+		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: path, Content: content[path]})
 	}
-	return details, nil
+	return details, read.named, nil
 }
 
 func (r request) options(o *loader.Options) {
@@ -142,12 +146,13 @@ func (r request) rawOptions(o *loader.Options) {
 	o.SkipDefaultValues = true
 }
 
-// guard refuses files to include or extend that lie outside the source folder. compose-go asks it before its own loader.
+// guard refuses files to include or extend that lie outside the source folder and that gather did not find in it. compose-go
+// asks it before its own loader.
 type guard struct{ r request }
 
 func (g guard) Accept(path string) bool {
 	_, err := g.r.inside(path)
-	return err != nil
+	return err != nil && !g.r.named[path] && !g.r.named[strings.TrimLeft(path, "./")]
 }
 
 func (g guard) Load(_ context.Context, path string) (string, error) {
@@ -171,7 +176,7 @@ func (r request) inside(name string) (string, error) {
 	if rel, err := filepath.Rel(r.base(), path); err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
 		return "", errOutside
 	}
-	return path, nil
+	return filepath.Clean(path), nil
 }
 
 // unsetError is a variable that the manifest's environment does not have.
@@ -267,22 +272,6 @@ func (m *model) oneShot(name string) bool {
 // mayComplete says whether a service that has exited with 0 counts as done although nothing says that it must exit.
 func mayComplete(service types.ServiceConfig) bool {
 	return service.Restart == types.RestartPolicyNo && service.HealthCheck == nil && len(service.Ports) == 0
-}
-
-const composeFileLimit = 1 << 20
-
-func readLimited(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is no regular file")
-	}
-	if info.Size() > composeFileLimit {
-		return nil, fmt.Errorf("it has %d bytes, %d are allowed", info.Size(), composeFileLimit)
-	}
-	return os.ReadFile(path)
 }
 
 // cause takes the operating system's word out of an error that also holds the path of the snapshot.

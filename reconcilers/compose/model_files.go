@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -126,11 +127,17 @@ func (r request) stable(path string) (string, error) {
 // resolveEnvFiles reads env and label files into the services and forgets where they were, so that the definition does
 // not change with the snapshot's path.
 func (m *model) resolveEnvFiles() error {
-	for _, service := range m.project.Services {
+	for name, service := range m.project.Services {
 		for _, file := range service.EnvFiles {
+			if err := checkSize(file.Path); err != nil {
+				return fmt.Errorf("env_file of service %s: %w", name, err)
+			}
 			m.stamps = append(m.stamps, stampOf(file.Path))
 		}
 		for _, file := range service.LabelFiles {
+			if err := checkSize(file); err != nil {
+				return fmt.Errorf("label_file of service %s: %w", name, err)
+			}
 			m.stamps = append(m.stamps, stampOf(file))
 		}
 	}
@@ -252,7 +259,7 @@ func digestTree(root string, visit func(path string)) (string, error) {
 		if d.IsDir() {
 			return nil
 		}
-		content, err := os.ReadFile(path)
+		sum, err := digestFile(path)
 		if err != nil {
 			return err
 		}
@@ -264,7 +271,6 @@ func digestTree(root string, visit func(path string)) (string, error) {
 		if err != nil {
 			return err
 		}
-		sum := sha256.Sum256(content)
 		lines = append(lines, fmt.Sprintf("%q %t %x", rel, info.Mode()&0o111 != 0, sum))
 		return nil
 	})
@@ -273,6 +279,20 @@ func digestTree(root string, visit func(path string)) (string, error) {
 	}
 	sort.Strings(lines)
 	return digestText(strings.Join(lines, "\n")), nil
+}
+
+// digestFile reads a file of any size piece by piece.
+func digestFile(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, file); err != nil {
+		return nil, err
+	}
+	return sum.Sum(nil), nil
 }
 
 // contentDigest joins what the model knows with the secret files as they are now. changed gives each part by name.

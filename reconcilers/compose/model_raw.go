@@ -18,6 +18,7 @@ import (
 // and must not be changed.
 type rawModel struct {
 	details   types.ConfigDetails // with the contents of the files
+	named     map[string]bool     // see gatherer
 	dict      map[string]any
 	variables map[string]template.Variable
 	keys      map[string]bool // all keys of all mappings
@@ -58,11 +59,12 @@ func (c *rawCache) load(ctx context.Context, r request) (*rawModel, error) {
 }
 
 func loadRaw(ctx context.Context, r request) (*rawModel, error) {
-	details, err := r.details()
+	details, named, err := r.details()
 	if err != nil {
 		return nil, err
 	}
-	raw := &rawModel{details: details, keys: map[string]bool{}}
+	r.named = named
+	raw := &rawModel{details: details, named: named, keys: map[string]bool{}}
 	for _, file := range details.ConfigFiles {
 		raw.stamps = append(raw.stamps, stampOf(file.Filename))
 	}

@@ -1,7 +1,6 @@
 package compose
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/template"
 	"github.com/compose-spec/compose-go/v2/types"
-	"gopkg.in/yaml.v3"
 )
 
 // usedVariables finds, per service, the variables that its definition and what it refers to use, and those in the name of
@@ -116,42 +114,4 @@ func envFiles(definition map[string]any, r request) []string {
 		}
 	}
 	return texts
-}
-
-// nodeLimit bounds a Compose file with its aliases expanded.
-const nodeLimit = 200_000
-
-// checkBomb refuses a file whose aliases make more of it than anyone can mean.
-func checkBomb(name string, content []byte) error {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(content, &doc); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if count := expanded(&doc, map[*yaml.Node]int{}); count > nodeLimit {
-		return fmt.Errorf("%s: %d or more values once its aliases are expanded, %d are allowed", name, count, nodeLimit)
-	}
-	return nil
-}
-
-// expanded counts the nodes below one, aliases expanded; it stops counting beyond the limit.
-func expanded(node *yaml.Node, seen map[*yaml.Node]int) int {
-	if node == nil {
-		return 0
-	}
-	if count, ok := seen[node]; ok {
-		return count
-	}
-	seen[node] = nodeLimit + 1 // an alias of itself
-	count := 1
-	if node.Kind == yaml.AliasNode {
-		count = expanded(node.Alias, seen)
-	}
-	for _, child := range node.Content {
-		if count > nodeLimit {
-			break
-		}
-		count += expanded(child, seen)
-	}
-	seen[node] = count
-	return count
 }

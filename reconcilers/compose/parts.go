@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,17 +23,28 @@ var (
 // checked keeps the models that validation loaded last: checks, parts and claims of an instance ask one after the other.
 var checked = newCache(8)
 
-// model loads the stack as validation sees it: values are known, secrets and outputs have stand-ins.
-func (s *Spec) model(c *desired.Check) (*model, error) {
-	if c.SourceDir == "" {
-		return nil, errors.New("the Compose files are not on disk")
-	}
-	project, err := s.projectName(c.Instance.Name, c.Scope)
+// model loads the stack as validation sees it: values are known; secrets, outputs and what is not set have stand-ins.
+func (s *Spec) model(c *desired.Check, unset ...string) (*model, error) {
+	r, err := s.checkRequest(c, unset)
 	if err != nil {
 		return nil, err
 	}
+	return checked.load(context.Background(), r)
+}
+
+func (s *Spec) checkRequest(c *desired.Check, unset []string) (r request, err error) {
+	if c.SourceDir == "" {
+		return r, errors.New("the Compose files are not on disk")
+	}
+	project, err := s.projectName(c.Instance.Name, c.Scope)
+	if err != nil {
+		return r, err
+	}
 	env := map[string]string{secretsVariable: "/secrets"}
-	var unknown []string
+	unknown := slices.Clone(unset)
+	for _, name := range unset {
+		env[name] = standIn
+	}
 	for _, name := range sortedKeys(s.Environment) {
 		if value, err := s.Environment[name].Eval(c.Scope); err == nil && value.Known() && !value.Secret() {
 			env[name] = value.Text()
@@ -41,10 +53,10 @@ func (s *Spec) model(c *desired.Check) (*model, error) {
 		env[name] = standIn
 		unknown = append(unknown, name)
 	}
-	return checked.load(context.Background(), request{
+	return request{
 		sourceDir: c.SourceDir, projectDir: "/project", secretsDir: "/secrets", project: project,
 		files: s.files(), profiles: s.Profiles, env: env, unknown: unknown, shallow: true,
-	})
+	}, nil
 }
 
 // Parts is desired.Parter: one part per active service and one for what they share.

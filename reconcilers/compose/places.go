@@ -1,7 +1,7 @@
 package compose
 
 import (
-	"io/fs"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -20,14 +20,14 @@ type placedFile struct {
 	root *yaml.Node
 }
 
-// places reads the files once for all instances that share them. What is no YAML is left out.
+// places reads the files once for all instances that share them. What cannot be read is left out. What includes or extends
+// comes after what it takes from, as it overrides it.
 func (s *Spec) places(c *desired.Check) places {
 	files := desired.Once(c, "places of "+strings.Join(s.files(), "\x00"), func() (files []placedFile) {
-		for _, file := range s.files() {
-			content, err := fs.ReadFile(c.Files, file)
-			var doc yaml.Node
-			if err == nil && yaml.Unmarshal(content, &doc) == nil && len(doc.Content) > 0 {
-				files = append(files, placedFile{repositoryPath(c, file), doc.Content[0]})
+		read, _ := request{sourceDir: c.SourceDir, files: s.files()}.gather() // Validate tells the error
+		for _, file := range read.files {
+			for _, root := range file.roots {
+				files = append(files, placedFile{repositoryPath(c, file.name), root})
 			}
 		}
 		return files
@@ -73,19 +73,51 @@ func (p places) findText(test func(text string) bool, keys ...string) (desired.P
 	return p.other, false
 }
 
+// child gives an entry of a mapping, also one that is merged into it (<<), or an item of a list.
 func child(node *yaml.Node, key string) (keyNode, value *yaml.Node) {
-	for node != nil && node.Kind == yaml.AliasNode {
-		node = node.Alias
-	}
-	if node == nil || node.Kind != yaml.MappingNode {
+	return childWithin(node, key, scalarDepth)
+}
+
+func childWithin(node *yaml.Node, key string, depth int) (keyNode, value *yaml.Node) {
+	node = resolved(node)
+	if node == nil || depth == 0 {
 		return nil, nil
 	}
+	if node.Kind == yaml.SequenceNode {
+		if i, err := strconv.Atoi(key); err == nil && i >= 0 && i < len(node.Content) {
+			return node.Content[i], node.Content[i]
+		}
+	}
+	if node.Kind != yaml.MappingNode {
+		return nil, nil
+	}
+	var merged []*yaml.Node
 	for i := 0; i+1 < len(node.Content); i += 2 {
-		if node.Content[i].Value == key {
-			return node.Content[i], node.Content[i+1]
+		switch name, value := node.Content[i], node.Content[i+1]; name.Value {
+		case key:
+			return name, value
+		case "<<":
+			if value = resolved(value); value.Kind == yaml.SequenceNode {
+				merged = append(merged, value.Content...)
+			} else {
+				merged = append(merged, value)
+			}
+		}
+	}
+	for _, from := range merged {
+		if keyNode, value = childWithin(from, key, depth-1); keyNode != nil {
+			return keyNode, value
 		}
 	}
 	return nil, nil
+}
+
+// resolved follows an alias.
+func resolved(node *yaml.Node) *yaml.Node {
+	for node != nil && node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
+	return node
 }
 
 // scalarDepth bounds the search in files that were not checked for aliases that contain themselves.

@@ -1,9 +1,7 @@
 package compose
 
 import (
-	"context"
 	"io/fs"
-	"regexp"
 	"strings"
 
 	"dive-agent/desired"
@@ -25,72 +23,14 @@ func (s *Spec) Validate(c *desired.Check) {
 	if missing || c.Light || c.SourceDir == "" {
 		return
 	}
-	if s.checkVariables(c) {
-		return
-	}
-	m, err := s.model(c)
+	unset := s.checkVariables(c)
+	m, err := s.model(c, unset...)
 	if err != nil {
-		s.reportLoad(c, err)
+		s.reportLoad(c, err, unset)
 		return
 	}
 	s.checkServices(c, m)
 	s.checkAfter(c, m)
-}
-
-// checkVariables reports every variable of the Compose files that has neither a value nor a default.
-func (s *Spec) checkVariables(c *desired.Check) (found bool) {
-	r := request{sourceDir: c.SourceDir, project: "check", files: s.files(), env: map[string]string{}, shallow: true}
-	raw, err := unresolved.load(context.Background(), r)
-	if err != nil {
-		return false // reported with the rest
-	}
-	at := s.places(c)
-	for _, name := range sortedKeys(raw.variables) {
-		variable := raw.variables[name]
-		_, set := s.Environment[name]
-		if set || name == secretsVariable || name == "COMPOSE_PROJECT_NAME" || variable.PresenceValue != "" {
-			continue
-		}
-		use := regexp.MustCompile(`\$(\{` + name + `\}|` + name + `\b|\{` + name + `:?\?)`)
-		where, plain := at.findText(use.MatchString)
-		if !plain {
-			continue // every use of it has a default
-		}
-		found = true
-		c.Errorf(where, "variable %s is not set: add it to environment of component %s, or write $$ for a plain $", name, c.Component.Name)
-	}
-	return found
-}
-
-// reportLoad finds the place that an error of the loader speaks of. compose-go names a path such as services.web.ports.
-func (s *Spec) reportLoad(c *desired.Check, err error) {
-	at := s.places(c)
-	text := err.Error()
-	yamlLine := regexp.MustCompile(`line (\d+)`)
-	where := at.find()
-	if len(at.files) > 0 {
-		where = desired.Position{File: at.files[0].name}
-	}
-	if path := regexp.MustCompile(`(services|networks|volumes|configs|secrets)\.[A-Za-z0-9_.\-\[\]]+`).FindString(text); path != "" {
-		keys := strings.Split(strings.TrimRight(path, ".:"), ".")
-		if unknown := regexp.MustCompile(`additional properties '([^']+)'`).FindStringSubmatch(text); unknown != nil {
-			keys = append(keys, unknown[1])
-		}
-		where = at.find(keys...)
-	} else if service := regexp.MustCompile(`service "?([A-Za-z0-9_.-]+)"?`).FindStringSubmatch(text); service != nil {
-		where = at.find("services", service[1])
-	} else if line := yamlLine.FindStringSubmatch(text); line != nil && len(s.files()) == 1 {
-		where = desired.Position{File: repositoryPath(c, s.files()[0]), Line: atoi(line[1])}
-	}
-	c.Errorf(where, "%s", text)
-}
-
-func atoi(digits string) int {
-	n := 0
-	for _, d := range digits {
-		n = n*10 + int(d-'0')
-	}
-	return n
 }
 
 // checkServices refuses, at their places in the Compose file, what Compose takes and the agent would not do.
