@@ -13,13 +13,6 @@ import (
 	"dive-agent/reconcilers"
 )
 
-// The waits of a node that waits for something outside, within one pass.
-const (
-	waitFirst = 200 * time.Millisecond
-	waitLast  = 5 * time.Second
-	patience  = 3 * time.Minute // after it the pass ends as waiting, and a later one looks again
-)
-
 // fresh is how long the survey's plan of a node holds.
 const fresh = 5 * time.Second
 
@@ -31,7 +24,9 @@ func (p *pass) apply(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, node := range p.instance.Graph.Nodes {
 		n := p.nodes[node.ID]
+		p.active(1)
 		all.Go(func() {
+			defer p.active(-1)
 			defer close(n.ended)
 			defer n.release()
 			p.work(ctx, n, slots)
@@ -56,31 +51,12 @@ func (p *pass) work(ctx context.Context, n *nodeRun, slots chan struct{}) {
 		n.release()
 		return
 	}
-	limit := p.clock.Now().Add(patience)
-	for pause := waitFirst; ; pause = min(pause*2, waitLast) {
+	waits := pauses{limit: p.clock.Now().Add(patience)}
+	for {
 		slots <- struct{}{}
 		n.err = p.step(ctx, n)
 		<-slots
-		if stateOf(n.err) != NodeWaiting || p.clock.Now().After(limit) {
-			return
-		}
-		p.update(n, func(v *Node) { v.State = NodeWaiting; v.explain(n.err) })
-		var wait *reconcilers.WaitError
-		if errors.As(n.err, &wait) && !wait.Until.IsZero() {
-			return // this pass does not wait for it
-		} else if wait != nil && wait.Again > 0 {
-			pause = wait.Again
-		}
-		interrupt := p.interrupt
-		if n.queues { // what it waits for happens in this pass
-			interrupt = nil
-		}
-		select {
-		case <-p.clock.After(pause):
-		case <-interrupt:
-			return
-		case <-ctx.Done():
-			n.err = context.Cause(ctx)
+		if !p.waitToLookAgain(ctx, n, &waits) && !p.waitToTryAgain(ctx, n, &waits) {
 			return
 		}
 	}
@@ -178,11 +154,14 @@ func (p *pass) awaitNeeds(ctx context.Context, n *nodeRun) error {
 					v.Message = "waits for " + p.edgeName(edge)
 				}
 			})
-		}
-		select {
-		case <-arrived:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+			p.active(-1)
+			select {
+			case <-arrived:
+				p.active(1)
+			case <-ctx.Done():
+				p.active(1)
+				return context.Cause(ctx)
+			}
 		}
 		if err := p.unmet(edge, on); err != nil {
 			return err

@@ -53,6 +53,8 @@ type pass struct {
 	mu      sync.Mutex                          // guards what follows, and what of each node says so; no other lock is taken under it
 	outputs map[string]map[string]desired.Value // component -> output -> value
 	holds   map[string][]string                 // node -> secrets whose present value it was last seen to take
+	working int                                 // how many nodes are active
+	idle    chan struct{}                       // closed when none is
 }
 
 // nodeRun is a node within one pass. Its own goroutine writes it: the survey's, then the apply's. Others read of it only

@@ -204,7 +204,8 @@ func TestNoProcessForAModuleThatIsNotAllowed(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "realm/more.tf"), []byte(strings.Replace(roleWith, "%", "provisioner \"local-exec\" {}", 1)), 0o600))
 	spec := decode(t, "url: http://127.0.0.1:1\nmodule: realm\n")
 	look := func(allow ...string) error {
-		r := New(reconcilers.Deps{Terraform: reconcilers.Terraform{Path: "false", Allow: allow}})
+		tool := reconcilers.Terraform{Path: "false", Allow: allow}
+		r := New(reconcilers.Deps{Terraform: tool, OpenTofu: tool})
 		observed, err := r.Observe(t.Context(), reconcilers.Target{
 			Instance: &desired.Instance{Name: "deu"}, Component: &desired.Component{Name: "identity", Kind: Kind.Name, Spec: spec},
 			Scope: desired.NewScope(nil), SourceDir: dir, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
