@@ -225,6 +225,9 @@ func (s *site) failed(what string, err error) error {
 	if refusal := s.r.refused(what, text); refusal != nil {
 		return refusal
 	}
+	if strings.Contains(text, "Failed to query available provider packages") { // of what the state there was made with
+		return fmt.Errorf("%s the Terraform state at %s: %s", what, s.place(), cutText(text, 400))
+	}
 	return &reconcilers.WaitError{For: "the Terraform state at " + s.place(), Again: 10 * time.Second, Err: errors.New(text)}
 }
 
