@@ -31,9 +31,11 @@ type Config struct {
 	Terraform Terraform `yaml:"terraform"`
 	OpenTofu  Terraform `yaml:"opentofu"`
 	Report    Report    `yaml:"report"`
-	Listen    Listen    `yaml:"listen"`
-	Resync    Duration  `yaml:"resync"` // how often an instance in sync is looked at again; default 5m
-	LogLevel  string    `yaml:"logLevel"`
+	// DockerConfig is a Docker configuration (config.json) whose credentials and credential helpers images are pulled with; default none.
+	DockerConfig string   `yaml:"dockerConfig"`
+	Listen       Listen   `yaml:"listen"`
+	Resync       Duration `yaml:"resync"` // how often an instance in sync is looked at again; default 5m
+	LogLevel     string   `yaml:"logLevel"`
 }
 
 // Source is the fleet repository and how it is followed.
@@ -180,7 +182,7 @@ func (c *Config) setDefaults() {
 
 // resolve makes relative paths absolute.
 func (c *Config) resolve(dir string) {
-	paths := []*string{&c.StateDir, &c.Socket, &c.Terraform.CLIConfig, &c.OpenTofu.CLIConfig, &c.Report.SigningKey, &c.Listen.HookSecret, &c.Source.Signers, &c.Source.Keyring}
+	paths := []*string{&c.StateDir, &c.Socket, &c.Terraform.CLIConfig, &c.OpenTofu.CLIConfig, &c.Report.SigningKey, &c.Listen.HookSecret, &c.Source.Signers, &c.Source.Keyring, &c.DockerConfig}
 	remotes := []*Remote{&c.Source.Remote}
 	if c.Report.Status != nil {
 		remotes = append(remotes, c.Report.Status)

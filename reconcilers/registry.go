@@ -23,6 +23,8 @@ type Deps struct {
 	Terraform Terraform
 	OpenTofu  Terraform
 
+	DockerConfig string // Docker configuration (config.json) whose credentials images are pulled with; empty: none
+
 	// Dial connects to what has no container on this host; nil: as net.Dialer does.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }

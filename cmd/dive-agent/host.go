@@ -75,8 +75,9 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 	h.closers = append(h.closers, h.engine.Close)
 	engines, err := h.makeReconcilers(reconcilers.Deps{
 		Engine: h.engine, Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: h.log, Redact: h.redactor.String,
-		Terraform: reconcilers.Terraform{Path: c.Terraform.Path, CLIConfig: c.Terraform.CLIConfig, Allow: c.Terraform.Allow},
-		OpenTofu:  reconcilers.Terraform{Path: c.OpenTofu.Path, CLIConfig: c.OpenTofu.CLIConfig},
+		Terraform:    reconcilers.Terraform{Path: c.Terraform.Path, CLIConfig: c.Terraform.CLIConfig, Allow: c.Terraform.Allow},
+		OpenTofu:     reconcilers.Terraform{Path: c.OpenTofu.Path, CLIConfig: c.OpenTofu.CLIConfig},
+		DockerConfig: c.DockerConfig,
 	})
 	if err != nil {
 		return nil, err

@@ -39,8 +39,8 @@ func TestEveryImportIsOneThatItsRoomMay(t *testing.T) {
 func TestRuleRefuses(t *testing.T) {
 	r := readRules(t)
 	for file, imports := range map[string][]string{
-		"reconcilers/compose/x.go":      {"dive-agent/reconcilers/mongo", "dive-agent/state", "dive-agent/agent", "go.mongodb.org/mongo-driver/v2/bson", "os/exec"},
-		"reconcilers/mongo/x.go":        {"dive-agent/reconcilers/internal/lab", "dive-agent/testbed", "github.com/docker/compose/v5/pkg/api", "github.com/moby/moby/client"},
+		"reconcilers/compose/x.go":      {"dive-agent/reconcilers/mongo", "dive-agent/state", "dive-agent/agent", "go.mongodb.org/mongo-driver/v2/bson"},
+		"reconcilers/mongo/x.go":        {"dive-agent/reconcilers/internal/lab", "dive-agent/testbed", "github.com/docker/compose/v5/pkg/api", "github.com/moby/moby/client", "os/exec"},
 		"reconcilers/mongo/x_test.go":   {"dive-agent/reconcilers/compose", "dive-agent/state"},
 		"reconcilers/x.go":              {"dive-agent/reconcilers/compose", "dive-agent/reconcilers/conformance", "dive-agent/source"},
 		"reconcilers/internal/new/x.go": {"dive-agent/testbed"},

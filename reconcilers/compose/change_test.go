@@ -170,8 +170,8 @@ func TestMissingImageTouchesNothing(t *testing.T) {
 
 	w.spec.Pull = "missing"
 	w.set("IMAGE", "localhost:1/none/"+w.project+":1")
-	r = rejected(t, w.try(SharedPart))
-	require.Contains(t, r.Message, "cannot be pulled")
+	var away *reconcilers.AwayError
+	require.ErrorAs(t, w.try(SharedPart), &away, "a registry that is away is asked again")
 	require.Equal(t, before, w.picture(t))
 }
 

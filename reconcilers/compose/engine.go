@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -23,6 +24,8 @@ func away(engine *client.Client, err error) error {
 	}
 	return &reconcilers.AwayError{What: "the Docker Engine at " + engine.DaemonHost(), Do: do, Err: err}
 }
+
+var errUnsupported = errors.New("the engine would silently ignore it")
 
 // ignored is a field that older engines take without a word and do nothing for.
 type ignored struct {

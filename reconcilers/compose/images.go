@@ -2,61 +2,210 @@ package compose
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/moby/moby/client"
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 
 	"dive-agent/reconcilers"
 )
 
-// pullLimit bounds the pull of one image.
-const pullLimit = 20 * time.Minute
+// When an image is pulled. Of several services that run one image the most demanding counts.
+const (
+	pullNever   = "never"
+	pullMissing = "missing"
+	pullRefresh = "refresh" // when the last pull is older than a time
+	pullAlways  = "always"  // at each new revision
+)
 
-// pull is the step that brings an image to the host, before anything of the stack is touched.
-func (st *sharedState) pull(image, reason string) step {
-	return step{
-		change: reconcilers.Change{Action: reconcilers.Run, Address: "image " + image, Reason: "pull: " + reason},
-		do:     func(ctx context.Context, r *Reconciler) error { return r.pull(ctx, image, st.spec.Pull) },
-	}
+var pullRanks = []string{pullNever, pullMissing, pullRefresh, pullAlways}
+
+// stackImage is an image that services of the stack run, with what they say of it.
+type stackImage struct {
+	name     string
+	platform string   // that a service asks for; empty: the engine's own
+	services []string // sorted
+	pull     string
+	every    time.Duration // of pullRefresh
 }
 
-// pull brings one image to the host. An image that cannot be had makes the revision a rejected one: nothing of the stack
-// was touched for it.
-func (r *Reconciler) pull(ctx context.Context, image, policy string) error {
-	rejected := &reconcilers.RejectedError{PutBack: "nothing was changed"}
-	if policy == "never" {
-		rejected.Message = fmt.Sprintf("image %s is not on this host and the pull policy is never", image)
-		return rejected
+// images lists the images of the active services by name, each once.
+func (s *stack) images() []stackImage {
+	found := map[string]*stackImage{}
+	for _, name := range sortedKeys(s.model.project.Services) {
+		service := s.model.project.Services[name]
+		image := found[service.Image]
+		if image == nil {
+			image = &stackImage{name: service.Image, pull: pullNever}
+			found[service.Image] = image
+		}
+		image.services = append(image.services, name)
+		if service.Platform != "" {
+			image.platform = service.Platform
+		}
+		policy, every := s.spec.pullPolicy(service)
+		if slices.Index(pullRanks, policy) > slices.Index(pullRanks, image.pull) {
+			image.pull = policy
+		}
+		if policy == pullRefresh && (image.every == 0 || every < image.every) {
+			image.every = every
+		}
 	}
-	limited, cancel := context.WithTimeout(ctx, pullLimit)
-	defer cancel()
-	err := r.pullOnce(limited, image)
-	if err == nil {
-		return nil
+	var list []stackImage
+	for _, name := range sortedKeys(found) {
+		list = append(list, *found[name])
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if client.IsErrConnectionFailed(err) {
-		return fmt.Errorf("pull image %s: %w", image, err)
-	}
-	if _, have := r.engine.ImageInspect(ctx, image); have == nil {
-		r.log.Warn("image could not be refreshed; the one on the host is used", "image", image, "error", r.redact(err.Error()))
-		return nil
-	}
-	rejected.Message, rejected.Err = fmt.Sprintf("image %s is not on this host and cannot be pulled", image), r.redacted(err)
-	return rejected
+	return list
 }
 
-func (r *Reconciler) pullOnce(ctx context.Context, image string) error {
-	response, err := r.engine.ImagePull(ctx, image, client.ImagePullOptions{})
+// pullPolicy is what a service says in the Compose file, else what the stack says. "build" pulls nothing.
+func (s *Spec) pullPolicy(service types.ServiceConfig) (policy string, every time.Duration) {
+	if service.PullPolicy == "" {
+		if s.Pull == "" {
+			return pullMissing, 0
+		}
+		return s.Pull, 0
+	}
+	word, every, err := service.GetPullPolicy()
+	switch {
+	case err != nil: // validation refuses it
+		return pullMissing, 0
+	case word == types.PullPolicyNever || word == types.PullPolicyBuild:
+		return pullNever, 0
+	case word == types.PullPolicyAlways:
+		return pullAlways, 0
+	case word == types.PullPolicyRefresh && every > 0:
+		return pullRefresh, every
+	case word == types.PullPolicyRefresh:
+		return pullAlways, 0
+	}
+	return pullMissing, 0
+}
+
+// pinned says whether the image is named by its digest, so that it can never become another one.
+func (i stackImage) pinned() bool {
+	return strings.Contains(i.name, "@sha256:") || strings.HasPrefix(i.name, "sha256:")
+}
+
+// host gives the registry of the image, "docker.io" where its name has none.
+func (i stackImage) host() string {
+	named, err := reference.ParseNormalizedNamed(i.name)
 	if err != nil {
-		return err
+		return ""
 	}
-	defer func() { _ = response.Close() }()
-	return response.Wait(ctx)
+	return reference.Domain(named)
 }
 
-var errUnsupported = errors.New("the engine would silently ignore it")
+// order is an image to be pulled.
+type order struct {
+	stackImage
+	reason string
+	before string // ID of the image that the name stands for now; empty: none that will do
+}
+
+func (r *Reconciler) lookAtImages(ctx context.Context, st *sharedState) error {
+	rec := readShared(st.stack)
+	for _, image := range st.images() {
+		if st.unknownImage(image.name) {
+			continue
+		}
+		if why := rec.Unrefreshed[image.name]; why != "" {
+			st.notes = append(st.notes, fmt.Sprintf("image %s could not be refreshed, and stays what it is on this host: %s", image.name, why))
+		}
+		have, err := r.engine.ImageInspect(ctx, image.name)
+		switch {
+		case errdefs.IsNotFound(err):
+			st.pulls = append(st.pulls, order{stackImage: image, reason: "not on this host"})
+			continue
+		case errdefs.IsInvalidArgument(err):
+			return &reconcilers.BlockedError{
+				Reason: "InvalidImage", Message: fmt.Sprintf("%q is no image name", image.name), Err: err, Do: "Correct it in the Compose file",
+			}
+		case err != nil:
+			return fmt.Errorf("look for image %s: %w", image.name, err)
+		}
+		other, err := r.otherPlatform(ctx, st.project, image, &have)
+		if err != nil {
+			return err
+		}
+		if other != "" {
+			st.pulls = append(st.pulls, order{stackImage: image, reason: "on this host for " + other})
+			continue
+		}
+		if reason := st.stale(rec, image, r.clock.Now()); reason != "" {
+			st.pulls = append(st.pulls, order{stackImage: image, reason: reason, before: have.ID})
+		}
+	}
+	return nil
+}
+
+// stale says why an image is pulled although the host has it; nothing when it is not.
+func (st *sharedState) stale(rec sharedRecord, image stackImage, now time.Time) string {
+	switch {
+	case image.pinned():
+	case image.pull == pullAlways && rec.PulledFor != st.target.Instance.Digest:
+		return "pull policy always, new revision"
+	case image.pull == pullRefresh:
+		last := rec.Pulled[image.name]
+		if now.Sub(last) >= image.every {
+			return fmt.Sprintf("pull policy every %s", shortDuration(image.every))
+		}
+	}
+	return ""
+}
+
+// shortDuration leaves out the parts of a duration that are zero: "24h" and not "24h0m0s".
+func shortDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// pullSteps bring images to the host, before anything of the stack is touched.
+func (st *sharedState) pullSteps() []step {
+	var steps []step
+	for _, o := range st.pulls {
+		steps = append(steps, step{
+			change: reconcilers.Change{Action: reconcilers.Run, Address: "image " + o.name, Reason: "pull: " + o.reason},
+			do:     func(ctx context.Context, r *Reconciler) error { return r.pull(ctx, st.stack, o) },
+		})
+	}
+	return steps
+}
+
+// notePulls remembers that the images which are pulled at each new revision were pulled for this one.
+func (st *sharedState) notePulls() error {
+	always := slices.ContainsFunc(st.images(), func(image stackImage) bool { return image.pull == pullAlways })
+	if len(st.pulls) == 0 || !always {
+		return nil
+	}
+	return changeShared(st.stack, func(rec *sharedRecord) { rec.PulledFor = st.target.Instance.Digest })
+}
+
+// unknownImage says whether the image's name is made of a value that is not known yet.
+func (st *sharedState) unknownImage(image string) bool {
+	return len(st.unknown) > 0 && strings.Contains(image, standIn) && st.rawImageUnknown(image)
+}
+
+func (st *sharedState) rawImageUnknown(image string) bool {
+	for name, service := range st.model.project.Services {
+		if service.Image != image {
+			continue
+		}
+		for _, variable := range st.model.imageUses[name] {
+			if _, ok := st.unknown[variable]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}

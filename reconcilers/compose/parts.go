@@ -83,7 +83,7 @@ func (s *Spec) Parts(c *desired.Check) []desired.Part {
 
 // sharedNeeds are the outputs that names of images are made of: they are needed before an image can be found.
 func (s *Spec) sharedNeeds(c *desired.Check, m *model) []desired.Need {
-	var needs []desired.Need
+	needs := s.registryNeeds(c)
 	for _, name := range sortedKeys(m.imageUses) {
 		needs = append(needs, s.outputs(c, name, m.imageUses[name])...)
 	}

@@ -10,8 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"sync/atomic"
+	"time"
 
 	"github.com/moby/moby/client"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"dive-agent/reconcilers"
 )
@@ -25,6 +28,10 @@ type Reconciler struct {
 	redact func(string) string
 	models *cache
 	sdk    sdkHolder
+
+	dockerConfig string        // Docker configuration with the host's credentials for registries; empty: none
+	quietLimit   time.Duration // for which a pull may say nothing
+	hostPlatform atomic.Pointer[ocispec.Platform]
 }
 
 // modelsKept is how many models stay in memory, some 65 kB each: a stack has one for each state of its environment within a
@@ -41,7 +48,10 @@ var (
 
 // New makes the reconciler. It does not talk to the engine yet.
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
-	r := &Reconciler{engine: deps.Engine, clock: deps.Clock, log: deps.Log, redact: deps.Redact, models: newCache(modelsKept)}
+	r := &Reconciler{
+		engine: deps.Engine, clock: deps.Clock, log: deps.Log, redact: deps.Redact, models: newCache(modelsKept),
+		dockerConfig: deps.DockerConfig, quietLimit: quietLimit,
+	}
 	if r.clock == nil {
 		r.clock = reconcilers.SystemClock{}
 	}

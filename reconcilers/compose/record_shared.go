@@ -5,14 +5,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"dive-agent/atomicfile"
 )
 
 // sharedRecord is what is remembered of the shared part, in a file of its own.
 type sharedRecord struct {
-	PulledFor string                `json:"pulledFor,omitempty"` // digest of the instance whose images were pulled, with policy always
-	Volumes   map[string]keptVolume `json:"volumes,omitempty"`   // by name
+	PulledFor string               `json:"pulledFor,omitempty"` // digest of the instance whose images were pulled, with policy always
+	Pulled    map[string]time.Time `json:"pulled,omitempty"`    // image -> its last pull, where those are made by the clock
+	// Unrefreshed are images that could not be refreshed -> why; the ones on the host are used.
+	Unrefreshed map[string]string     `json:"unrefreshed,omitempty"`
+	Volumes     map[string]keptVolume `json:"volumes,omitempty"` // by name
 }
 
 func sharedPath(s *stack) string { return filepath.Join(s.target.Dir, SharedPart+".json") }

@@ -23,14 +23,12 @@ import (
 // sharedState is what one look at the shared part of a stack saw.
 type sharedState struct {
 	*stack
-	missing    []string                     // images that the host lacks
-	stale      []string                     // images to pull although they are there
+	pulls      []order                      // images that the host lacks, or has and are to be refreshed
 	networks   map[string][]network.Summary // wanted network's key -> those of its name, the one to keep first
 	attached   map[string][]string          // network ID -> containers
 	volumes    map[string]*volume.Volume    // wanted volume's key -> what is there, or nil
 	kept       map[string]keptVolume        // what is remembered of volumes, by name
 	orphans    []container.Summary
-	pulledFor  string
 	notes      []string
 	blocked    error
 	wantHashes map[string]string // "network key" and "volume key" -> hash of the wanted definition
@@ -53,50 +51,6 @@ func (r *Reconciler) observeShared(ctx context.Context, s *stack) (reconcilers.O
 		Notes:   st.notes,
 	}
 	return reconcilers.Observed{Facts: facts, Started: true, Err: st.blocked, State: st}, nil
-}
-
-func (r *Reconciler) lookAtImages(ctx context.Context, st *sharedState) error {
-	if st.spec.Pull == "always" {
-		st.pulledFor = readShared(st.stack).PulledFor
-	}
-	for _, image := range st.model.images() {
-		if st.unknownImage(image) {
-			continue
-		}
-		_, err := r.engine.ImageInspect(ctx, image)
-		switch {
-		case errdefs.IsNotFound(err):
-			st.missing = append(st.missing, image)
-		case errdefs.IsInvalidArgument(err):
-			return &reconcilers.BlockedError{
-				Reason: "InvalidImage", Message: fmt.Sprintf("%q is no image name", image), Err: err, Do: "Correct it in the Compose file",
-			}
-		case err != nil:
-			return fmt.Errorf("look for image %s: %w", image, err)
-		case st.spec.Pull == "always" && st.pulledFor != st.target.Instance.Digest:
-			st.stale = append(st.stale, image)
-		}
-	}
-	return nil
-}
-
-// unknownImage says whether the image's name is made of a value that is not known yet.
-func (st *sharedState) unknownImage(image string) bool {
-	return len(st.unknown) > 0 && strings.Contains(image, standIn) && st.rawImageUnknown(image)
-}
-
-func (st *sharedState) rawImageUnknown(image string) bool {
-	for name, service := range st.model.project.Services {
-		if service.Image != image {
-			continue
-		}
-		for _, variable := range st.model.imageUses[name] {
-			if _, ok := st.unknown[variable]; ok {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // lookAtNetworks finds each network by its name, of which the engine allows several, oldest first, and who is attached to
@@ -190,13 +144,7 @@ func (st *sharedState) plan() reconcilers.Plan {
 
 // steps are the changes in their order: images first, so that nothing is touched when one cannot be had.
 func (st *sharedState) steps() []step {
-	var steps []step
-	for _, image := range st.missing {
-		steps = append(steps, st.pull(image, "not on this host"))
-	}
-	for _, image := range st.stale {
-		steps = append(steps, st.pull(image, "pull policy always, new revision"))
-	}
+	steps := st.pullSteps()
 	if st.blocked != nil {
 		return steps
 	}
@@ -300,11 +248,8 @@ func (r *Reconciler) applyShared(ctx context.Context, st *sharedState, p reconci
 			return reconcilers.Applied{}, err
 		}
 	}
-	if len(st.stale)+len(st.missing) > 0 && st.spec.Pull == "always" {
-		err := changeShared(st.stack, func(rec *sharedRecord) { rec.PulledFor = st.target.Instance.Digest })
-		if err != nil {
-			return reconcilers.Applied{}, err
-		}
+	if err := st.notePulls(); err != nil {
+		return reconcilers.Applied{}, err
 	}
 	return reconcilers.Applied{Facts: reconcilers.Facts{Notes: st.notes}}, nil
 }
@@ -317,8 +262,7 @@ func (r *Reconciler) step(ctx context.Context, s step) error {
 		ctx = safe
 	}
 	if err := s.do(ctx, r); err != nil {
-		var rejected *reconcilers.RejectedError
-		if errors.As(err, &rejected) || ctx.Err() != nil {
+		if s.change.Action == reconcilers.Run || ctx.Err() != nil {
 			return err
 		}
 		return fmt.Errorf("%s %s: %w", s.change.Action, s.change.Address, r.redacted(err))

@@ -23,7 +23,9 @@ type Spec struct {
 	Profiles      []string                `yaml:"profiles" doc:"Active Compose profiles."`
 	After         map[string][]string     `yaml:"after" doc:"Service -> components it waits for, where the data does not say so already."`
 	HealthTimeout desired.Duration        `yaml:"healthTimeout" default:"3m" doc:"How long a new container may take to become healthy before the last good version is put back."`
-	Pull          string                  `yaml:"pull" default:"missing" enum:"missing,always,never" doc:"When images are pulled: those the host lacks, all at each new revision, or none."`
+	Pull          string                  `yaml:"pull" default:"missing" enum:"missing,always,never" doc:"When images are pulled: those the host lacks, all at each new revision, or none. What a service says itself (pull_policy) comes first."`
+
+	Registries map[string]RegistryAccount `yaml:"registries" doc:"Registry, named as images name it -> who images are pulled as. Registries that are not named are asked with the host's own credentials, where the agent's configuration has them (dockerConfig)."`
 }
 
 // SharedPart is the part that holds what all services of a stack share.

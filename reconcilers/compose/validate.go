@@ -13,6 +13,7 @@ func (s *Spec) Validate(c *desired.Check) {
 		c.Errorf(s.Project.Position(), "project: %v", err)
 		return
 	}
+	s.checkRegistries(c)
 	missing := false
 	for _, file := range s.files() {
 		if _, err := fs.Stat(c.Files, strings.TrimPrefix(file, "./")); err != nil {
@@ -31,6 +32,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	}
 	s.checkServices(c, m)
 	s.checkAfter(c, m)
+	s.checkImages(c, m)
 }
 
 // checkServices refuses, at their places in the Compose file, what Compose takes and the agent would not do.
