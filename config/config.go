@@ -30,6 +30,7 @@ type Config struct {
 	Engine    string    `yaml:"engine"` // default unix:///var/run/docker.sock
 	Terraform Terraform `yaml:"terraform"`
 	OpenTofu  Terraform `yaml:"opentofu"`
+	Compose   Compose   `yaml:"compose"`
 	Report    Report    `yaml:"report"`
 	// DockerConfig is a Docker configuration (config.json) whose credentials and credential helpers images are pulled with; default none.
 	DockerConfig string   `yaml:"dockerConfig"`
@@ -69,6 +70,11 @@ type Terraform struct {
 	Path      string   `yaml:"path"`      // default: terraform, or tofu, in PATH
 	CLIConfig string   `yaml:"cliConfig"` // TF_CLI_CONFIG_FILE for hosts with a provider mirror
 	Allow     []string `yaml:"allow"`     // for both tools, under terraform: provisioners, external, files, provider:NAMESPACE/NAME, module:PREFIX
+}
+
+// Compose says what stacks may do on this host.
+type Compose struct {
+	Allow []string `yaml:"allow"` // privileged, unconfined, host-namespaces, host-network, foreign-containers, devices, engine-socket, cap:NAME, mount:PATH
 }
 
 // Report says where status goes.
@@ -232,20 +238,39 @@ func (c *Config) problems() (problems []string) {
 			problems = append(problems, fmt.Sprintf("report.webhooks[%d] needs url and one or two secretFiles", i))
 		}
 	}
-	problems = append(problems, CheckAllow("terraform.allow", c.Terraform.Allow)...)
+	problems = append(problems, checkAllow("terraform.allow", c.Terraform.Allow, terraformWord, terraformWords)...)
+	problems = append(problems, checkAllow("compose.allow", c.Compose.Allow, composeWord, composeWords)...)
 	if len(c.OpenTofu.Allow) > 0 {
 		problems = append(problems, "allow stands under terraform, and holds for OpenTofu too")
 	}
 	return append(problems, c.Listen.problems()...)
 }
 
-var allowWord = regexp.MustCompile(`^(provisioners|external|files|provider:([a-z0-9.-]+/)?[a-z0-9-]+/[a-z0-9-]+|module:.+)$`)
+// The words of terraform.allow and compose.allow. They differ, so that a list of both says what it means.
+var (
+	terraformWord = regexp.MustCompile(`^(provisioners|external|files|provider:([a-z0-9.-]+/)?[a-z0-9-]+/[a-z0-9-]+|module:.+)$`)
+	composeWord   = regexp.MustCompile(`^(privileged|unconfined|host-namespaces|host-network|foreign-containers|devices|engine-socket|cap:[A-Z_]+|mount:/.*)$`)
+)
 
-// CheckAllow says what is wrong with words of terraform.allow; field is where they stand.
+const (
+	terraformWords = "provisioners, external, files, provider:NAMESPACE/NAME, module:PREFIX"
+	composeWords   = "privileged, unconfined, host-namespaces, host-network, foreign-containers, devices, engine-socket, cap:NAME, mount:/PATH"
+)
+
+// CheckAllow says what is wrong with a list of words of terraform.allow and compose.allow together; field is where they stand.
 func CheckAllow(field string, words []string) (problems []string) {
 	for _, word := range words {
-		if !allowWord.MatchString(word) {
-			problems = append(problems, fmt.Sprintf("%s: %q is none of provisioners, external, files, provider:NAMESPACE/NAME, module:PREFIX", field, word))
+		if !terraformWord.MatchString(word) && !composeWord.MatchString(word) {
+			problems = append(problems, fmt.Sprintf("%s: %q is none of %s; %s", field, word, terraformWords, composeWords))
+		}
+	}
+	return problems
+}
+
+func checkAllow(field string, words []string, known *regexp.Regexp, list string) (problems []string) {
+	for _, word := range words {
+		if !known.MatchString(word) {
+			problems = append(problems, fmt.Sprintf("%s: %q is none of %s", field, word, list))
 		}
 	}
 	return problems

@@ -22,6 +22,7 @@ type Deps struct {
 	Redact    func(string) string // cleans text from engines of every secret value the agent knows
 	Terraform Terraform
 	OpenTofu  Terraform
+	Compose   Compose
 
 	DockerConfig string // Docker configuration (config.json) whose credentials images are pulled with; empty: none
 
@@ -35,6 +36,9 @@ type Terraform struct {
 	CLIConfig string   // TF_CLI_CONFIG_FILE, for hosts with a mirror; may be empty
 	Allow     []string // of Deps.Terraform, for both: what modules may do on this host beyond the usual (keycloak/policy.go has the words)
 }
+
+// Compose says what stacks may do on this host beyond the usual (compose/policy.go has the words).
+type Compose struct{ Allow []string }
 
 // Clock is time as it comes in from outside.
 type Clock interface {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,6 +79,7 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 		Terraform:    reconcilers.Terraform{Path: c.Terraform.Path, CLIConfig: c.Terraform.CLIConfig, Allow: c.Terraform.Allow},
 		OpenTofu:     reconcilers.Terraform{Path: c.OpenTofu.Path, CLIConfig: c.OpenTofu.CLIConfig},
 		DockerConfig: c.DockerConfig,
+		Compose:      reconcilers.Compose{Allow: c.Compose.Allow},
 	})
 	if err != nil {
 		return nil, err
@@ -87,7 +89,7 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 		lifetime = ctx
 	}
 	options := agent.Options{
-		Host: c.Host, MachineID: machineID(c), Dir: c.StateDir, Store: h.store, Kinds: all.Registry.Kinds(), Allow: c.Terraform.Allow, Reconcilers: engines,
+		Host: c.Host, MachineID: machineID(c), Dir: c.StateDir, Store: h.store, Kinds: all.Registry.Kinds(), Allow: slices.Concat(c.Terraform.Allow, c.Compose.Allow), Reconcilers: engines,
 		IDs: state.NewIDs(time.Now, rand.Reader), Secrets: agent.HostSecrets{Random: rand.Reader, Now: time.Now},
 		Redactor: h.redactor, Clock: reconcilers.SystemClock{}, Random: rand.Reader, Log: h.log,
 		Resync: time.Duration(c.Resync), Failpoint: o.failpoint,

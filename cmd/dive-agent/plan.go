@@ -86,7 +86,7 @@ func (g *globals) planOffline(ctx context.Context, f planFlags) error {
 	tool := reconcilers.Terraform{CLIConfig: os.Getenv("TF_CLI_CONFIG_FILE"), Allow: f.allow}
 	engines, err := h.makeReconcilers(reconcilers.Deps{
 		Clock: reconcilers.SystemClock{}, Rand: rand.Reader, Log: h.log, Redact: func(text string) string { return text },
-		Terraform: tool, OpenTofu: tool,
+		Terraform: tool, OpenTofu: tool, Compose: reconcilers.Compose{Allow: f.allow},
 	})
 	if err != nil {
 		return err

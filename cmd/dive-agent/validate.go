@@ -41,11 +41,11 @@ func newValidate(g *globals) *cobra.Command {
 	return cmd
 }
 
-// allowed is what the hosts allow modules, for commands that judge a repository without a host.
+// allowed is what the hosts allow modules and stacks, for commands that judge a repository without a host.
 type allowed []string
 
 func (a *allowed) flag(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar((*[]string)(a), "allow", nil, "what the hosts allow Terraform modules in terraform.allow of their agent.yaml, a word each")
+	cmd.Flags().StringArrayVar((*[]string)(a), "allow", nil, "what the hosts allow Terraform modules and stacks in terraform.allow and compose.allow of their agent.yaml, a word each")
 }
 
 func (a allowed) check() error {
@@ -58,7 +58,7 @@ func (a allowed) check() error {
 // by is the same for each host.
 func (a allowed) by(string) []string { return a }
 
-// allowAll is for commands that read a repository and judge no module.
+// allowAll is for commands that read a repository and judge nothing in it.
 func allowAll(string) []string { return []string{desired.AllowAll} }
 
 // writeValidation shows all problems; any makes the exit code exitData. JSON has a list also when it is empty.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -19,23 +20,48 @@ import (
 // place copies the files that the service binds from the snapshot into the project folder, and makes the folders that it
 // binds and nobody has made; what somebody has made may be a file. Files of equal content are left alone.
 func (st *serviceState) place() error {
+	root := st.request.projectDir
 	for _, folder := range st.model.content[st.name].folders {
 		if _, err := os.Stat(folder); err == nil {
 			continue
+		}
+		if err := staysBelow(root, folder); err != nil {
+			return fmt.Errorf("make the folder that service %s binds: %w", st.name, err)
 		}
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return fmt.Errorf("make the folder that service %s binds: %w", st.name, err)
 		}
 	}
 	for _, p := range st.model.content[st.name].placed {
-		if err := placeTree(p.from, p.to); err != nil {
+		if err := placeTree(p.from, p.to, root); err != nil {
 			return fmt.Errorf("place the files of service %s: %w", st.name, err)
 		}
 	}
 	return nil
 }
 
-func placeTree(from, to string) error {
+// staysBelow says whether a path of the project's folder is in it when links are followed: containers that write there can
+// make some.
+func staysBelow(root, path string) error {
+	root, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return err
+	}
+	for there := path; ; there = filepath.Dir(there) {
+		resolved, err := filepath.EvalSymlinks(there)
+		if errors.Is(err, fs.ErrNotExist) && there != filepath.Dir(there) {
+			if _, err := os.Lstat(there); err != nil {
+				continue // not there yet
+			}
+		} else if err == nil && within(root, resolved) {
+			return nil
+		}
+		return fmt.Errorf("%s is a link that leads out of the project's folder: remove it", there)
+	}
+}
+
+// placeTree copies a file or folder to a place in the project's folder, which is root.
+func placeTree(from, to, root string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -45,7 +71,13 @@ func placeTree(from, to string) error {
 			return err
 		}
 		target := filepath.Join(to, rel)
+		if err := staysBelow(root, filepath.Dir(target)); err != nil {
+			return err
+		}
 		if d.IsDir() {
+			if err := staysBelow(root, target); err != nil {
+				return err
+			}
 			return os.MkdirAll(target, 0o755)
 		}
 		content, err := os.ReadFile(path)

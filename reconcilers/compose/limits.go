@@ -52,6 +52,7 @@ type gatherer struct {
 	named    map[string]bool // names by which files are included or extended, as written and as compose-go may resolve them
 	nodes    int
 	services int
+	ports    int
 }
 
 // gather reads the Compose files with all that they include and extend. With an error come the files that were read.
@@ -93,6 +94,9 @@ func (g *gatherer) read(path, dir string) (*sourceFile, error) {
 	g.byPath[path] = file
 	g.named[path], g.named[name] = true, true
 	for _, root := range file.roots {
+		if err := g.countPorts(file, root); err != nil {
+			return nil, err
+		}
 		if err := g.included(file, root, dir); err != nil {
 			return nil, err
 		}

@@ -38,6 +38,8 @@ func TestWhatIsTooMuchIsRefusedSoon(t *testing.T) {
 		{"as many values as fit", "x: [" + strings.Repeat("a,", 1<<19-100) + "a]\n", "some 100000 are allowed", nil},
 		{"as deep as it gets", "x: " + strings.Repeat("[", 90_000), "compose.yaml", nil},
 		{"large service that many extend", "x: &x [" + wide + "]\n" + "services:\n  base: {image: x, command: [" + wide + "]}\n" + strings.TrimPrefix(services(400, "{extends: base}"), "services:\n"), "once services are extended", nil},
+		{"all ports", "services:\n  a:\n    image: x\n    ports: [\"1-65535:1-65535\"]\n", "blueprints/spoke/compose.yaml:4:13: the stack has more than 5000 ports", nil},
+		{"all ports by a variable", "services:\n  a:\n    image: x\n    ports: [\"${FROM:-1}-${TO:-65535}:${FROM:-1}-${TO:-65535}/udp\"]\n", "blueprints/spoke/compose.yaml:4:5: services.a.ports: the stack has more than 5000 ports", nil},
 		{"bomb in what is included", "include: [more.yaml]\n" + services(1, "{image: x}"), "blueprints/spoke/compose.yaml:1:11: include: more.yaml: ", map[string]string{"blueprints/spoke/more.yaml": bomb()}},
 		{"bomb in what is extended", services(1, "{extends: {file: more.yaml, service: a}}"), "extends: more.yaml: ", map[string]string{"blueprints/spoke/more.yaml": bomb()}},
 		{"large environment of what is included", "include: [{path: more.yaml, env_file: big.env}]\n" + services(1, "{image: x}"), "it has 2097152 bytes", map[string]string{"blueprints/spoke/more.yaml": "services: {}", "blueprints/spoke/big.env": strings.Repeat("x", 2<<20)}},

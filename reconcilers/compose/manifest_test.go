@@ -22,6 +22,12 @@ var kinds = []desired.Kind{Kind, {Name: "Other", Doc: "Another.", New: func() an
 // repository writes a fleet with one instance of a blueprint and loads it.
 func repository(t *testing.T, component, composeFile string, more map[string]string) (*desired.Fleet, desired.Problems) {
 	t.Helper()
+	return repositoryOn(t, nil, component, composeFile, more)
+}
+
+// repositoryOn is repository for a host that allows something.
+func repositoryOn(t *testing.T, allow []string, component, composeFile string, more map[string]string) (*desired.Fleet, desired.Problems) {
+	t.Helper()
 	dir := t.TempDir()
 	files := map[string]string{
 		"fleet.yaml":     "apiVersion: dive/v1alpha1\nkind: Fleet\nmetadata: {name: test}\nspec: {}\n",
@@ -41,7 +47,7 @@ func repository(t *testing.T, component, composeFile string, more map[string]str
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
 	}
-	fleet, err := desired.Load(dir, desired.Options{Kinds: kinds})
+	fleet, err := desired.Load(dir, desired.Options{Kinds: kinds, Allow: func(string) []string { return allow }})
 	var problems desired.Problems
 	if err != nil {
 		require.True(t, errors.As(err, &problems), "%v", err)
@@ -111,6 +117,7 @@ func TestMistakesInTheComposeFile(t *testing.T) {
 		{"build", "", "services:\n  a:\n    build: .\n", "compose.yaml:3:5: service a is built here: build and push its image in CI"},
 		{"replicas", "", "services:\n  a:\n    image: x:1\n    deploy: {replicas: 3}\n", "compose.yaml:4:5: service a has 3 replicas"},
 		{"same container name", "", "services:\n  a:\n    image: x:1\n    container_name: nn\n  b:\n    image: x:1\n    container_name: nn\n", "compose.yaml:7:5: container_name nn is taken by service a"},
+		{"volume of one letter", "", "services:\n  a:\n    image: x:1\n    volumes: [\"v:/data\"]\nvolumes: {v: {}}\n", "compose.yaml:4:5: service a: Compose takes v:/data for a drive of Windows"},
 		{"undefined service", "", "services:\n  a:\n    image: x:1\n    depends_on: [b]\n", "compose.yaml:2:3: "},
 		{"bind that leaves", "", "services:\n  a:\n    image: x:1\n    volumes: [\"../../../etc:/e\"]\n", "the path leaves the source folder"},
 		{"extends that leaves", "", "services:\n  a:\n    extends: {file: ../../../etc/passwd.yaml, service: a}\n", "the path leaves the source folder"},

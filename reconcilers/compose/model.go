@@ -62,6 +62,9 @@ func load(ctx context.Context, r request) (*model, error) {
 		hashes: map[string]string{}, content: map[string]contents{}, written: map[string]string{}, stamps: slices.Clone(raw.stamps),
 	}
 	r.named = raw.named
+	if err := r.checkPorts(raw.dict); err != nil {
+		return nil, err
+	}
 	details := raw.details
 	details.ConfigFiles = slices.Clone(details.ConfigFiles)
 	details.Environment = types.Mapping{}
@@ -72,7 +75,11 @@ func load(ctx context.Context, r request) (*model, error) {
 		}
 	}
 	casts := func(o *loader.Options) { o.Interpolate.TypeCastMapping = raw.prune(o.Interpolate.TypeCastMapping) }
-	project, err := loader.LoadWithContext(ctx, details, r.options, casts)
+	var project *types.Project
+	err = recovered(func() (err error) {
+		project, err = loader.LoadWithContext(ctx, details, r.options, casts)
+		return err
+	})
 	if err != nil {
 		return nil, r.explain(err)
 	}
@@ -124,6 +131,16 @@ func (r request) details() (details types.ConfigDetails, named map[string]bool, 
 		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: path, Content: content[path]})
 	}
 	return details, read.named, nil
+}
+
+// recovered turns a panic into an error: compose-go takes some files that are not as its schema wants them for what they are not.
+func recovered(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("Compose cannot read it: %v", p)
+		}
+	}()
+	return f()
 }
 
 func (r request) options(o *loader.Options) {

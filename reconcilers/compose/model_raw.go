@@ -73,7 +73,11 @@ func loadRaw(ctx context.Context, r request) (*rawModel, error) {
 	included := func(o *loader.Options) {
 		o.Listeners = append(o.Listeners, func(_ string, about map[string]any) { raw.stamp(r, about) })
 	}
-	if raw.dict, err = loader.LoadModelWithContext(ctx, details, r.rawOptions, included); err != nil {
+	err = recovered(func() (err error) {
+		raw.dict, err = loader.LoadModelWithContext(ctx, details, r.rawOptions, included)
+		return err
+	})
+	if err != nil {
 		return nil, r.explain(err)
 	}
 	raw.variables = template.ExtractVariables(raw.dict, template.DefaultPattern)

@@ -28,6 +28,7 @@ type Reconciler struct {
 	redact func(string) string
 	models *cache
 	sdk    sdkHolder
+	allow  allowance // what this host allows
 
 	dockerConfig string        // Docker configuration with the host's credentials for registries; empty: none
 	quietLimit   time.Duration // for which a pull may say nothing
@@ -50,7 +51,7 @@ var (
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
 	r := &Reconciler{
 		engine: deps.Engine, clock: deps.Clock, log: deps.Log, redact: deps.Redact, models: newCache(modelsKept),
-		dockerConfig: deps.DockerConfig, quietLimit: quietLimit,
+		dockerConfig: deps.DockerConfig, quietLimit: quietLimit, allow: deps.Compose.Allow,
 	}
 	if r.clock == nil {
 		r.clock = reconcilers.SystemClock{}
@@ -162,6 +163,9 @@ func (r *Reconciler) observe(ctx context.Context, t reconcilers.Target) (reconci
 	}
 	if _, ok := s.model.project.Services[t.Part]; !ok {
 		return reconcilers.Observed{}, fmt.Errorf("the Compose file has no active service %q", t.Part)
+	}
+	if err := r.lawful(s, t.Part); err != nil {
+		return reconcilers.Observed{}, err
 	}
 	return r.observeService(ctx, s)
 }

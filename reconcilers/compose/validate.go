@@ -2,6 +2,7 @@ package compose
 
 import (
 	"io/fs"
+	"regexp"
 	"strings"
 
 	"dive-agent/desired"
@@ -31,9 +32,13 @@ func (s *Spec) Validate(c *desired.Check) {
 		return
 	}
 	s.checkServices(c, m)
+	s.checkPolicy(c, m)
 	s.checkAfter(c, m)
 	s.checkImages(c, m)
 }
+
+// drive is how a path begins on Windows, and with it a volume whose name has one letter.
+var drive = regexp.MustCompile(`^[A-Za-z]:[\\/]`)
 
 // checkServices refuses, at their places in the Compose file, what Compose takes and the agent would not do.
 func (s *Spec) checkServices(c *desired.Check, m *model) {
@@ -56,6 +61,11 @@ func (s *Spec) checkServices(c *desired.Check, m *model) {
 		}
 		if len(service.PreStart)+len(service.PostStart)+len(service.PreStop) > 0 {
 			refuse("post_start", "service %s has lifecycle hooks, which are not supported: use a service of its own with depends_on and service_completed_successfully", name)
+		}
+		for _, volume := range service.Volumes {
+			if drive.MatchString(volume.Target) || drive.MatchString(volume.Source) {
+				refuse("volumes", "service %s: Compose takes %s%s for a drive of Windows: give the volume a name of two letters or more", name, volume.Source, volume.Target)
+			}
 		}
 		if service.Provider != nil {
 			refuse("provider", "service %s has a provider, which is not supported: run what it provides as a service", name)
