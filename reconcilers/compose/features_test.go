@@ -166,7 +166,7 @@ func TestAdoption(t *testing.T) {
 	again.set("RUN", serve)
 	again.inSync("b")
 	again.set("WHO", "you")
-	require.Equal(t, "labels who changed", again.change("b").Reason)
+	require.Equal(t, "label who changed", again.change("b").Reason)
 	require.NoError(t, again.try("b"))
 	again.inSync("b")
 

@@ -194,3 +194,22 @@ volumes: {data: {}}
 	require.Len(t, problems, 1)
 	require.Contains(t, problems[0].Message, "undefined volume dat")
 }
+
+// What may be changed by hand is named in the words of the reasons, for services that there are.
+func TestDriftSettingsAreChecked(t *testing.T) {
+	_, problems := repository(t, `      drift: correct
+      ignore: [memory limit, environment LOG, label, Memory_Limit, environmnt X]
+      services:
+        web: {drift: report, ignore: [CPU limit, mem]}
+        off: {drift: ignore}
+        wbe: {drift: report}
+`, "services:\n  web: {image: \"web:1\"}\n  off: {image: \"off:1\", profiles: [debug]}\n", nil)
+	texts := make([]string, 0, len(problems))
+	for _, p := range problems {
+		texts = append(texts, p.String())
+	}
+	golden(t, "drift-settings.golden", strings.Join(texts, "\n")+"\n")
+	_, problems = repository(t, "      drift: repair\n", "services: {web: {image: \"web:1\"}}\n", nil)
+	require.Len(t, problems, 1)
+	require.Contains(t, problems[0].String(), "drift")
+}

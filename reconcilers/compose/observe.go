@@ -27,6 +27,8 @@ type serviceState struct {
 
 	container *container.InspectResponse  // the one that counts; nil when there is none
 	differs   []string                    // why it must be made anew
+	lead      string                      // what all of differs has in common, such as "changed by hand: "
+	left      []deviation                 // what somebody changed on it and what is left so
 	extras    []container.InspectResponse // leftovers of the same service
 	foreign   string                      // a container of another owner that has our name
 
@@ -51,10 +53,7 @@ func (r *Reconciler) observeService(ctx context.Context, s *stack) (reconcilers.
 	st := &serviceState{stack: s, name: s.target.Part, service: s.model.project.Services[s.target.Part]}
 	st.unknown, st.variables = s.unknowns(st.name)
 	st.oneShot = s.model.oneShot(st.name)
-	st.wantName = st.service.ContainerName
-	if st.wantName == "" {
-		st.wantName = s.project + "-" + st.name + "-1"
-	}
+	st.wantName = s.containerName(st.name)
 	var err error
 	if st.record, err = readRecord(s.recordPath(st.name)); err != nil {
 		return reconcilers.Observed{}, err
@@ -69,6 +68,9 @@ func (r *Reconciler) observeService(ctx context.Context, s *stack) (reconcilers.
 		return reconcilers.Observed{}, err
 	}
 	if err := r.remember(st); err != nil {
+		return reconcilers.Observed{}, err
+	}
+	if err := r.keepDrift(st); err != nil {
 		return reconcilers.Observed{}, err
 	}
 	return reconcilers.Observed{
@@ -213,9 +215,9 @@ func (r *Reconciler) lookAtContainers(ctx context.Context, st *serviceState) err
 // choose picks the container that counts: one that is as it should be, else the one with the right name, else the
 // newest. The others are leftovers of a change that was cut off.
 func (st *serviceState) choose(found []container.InspectResponse) error {
-	rank := func(c container.InspectResponse, differs []string) int {
+	rank := func(c container.InspectResponse, found comparison) int {
 		rank := 0
-		if len(differs) == 0 {
+		if found.equal() {
 			rank += 4
 		}
 		if c.State.Running {
@@ -228,13 +230,14 @@ func (st *serviceState) choose(found []container.InspectResponse) error {
 	}
 	best := -1
 	for i, c := range found {
-		differs, err := st.compare(&c)
+		differences, err := st.compare(&c)
 		if err != nil {
 			return err
 		}
-		score := rank(c, differs)
+		score := rank(c, differences)
 		if st.container == nil || score > best || (score == best && c.Created > st.container.Created) {
-			st.container, st.differs, best = &found[i], differs, score
+			st.container, best = &found[i], score
+			st.settle(differences)
 		}
 	}
 	for _, c := range found {
@@ -250,10 +253,10 @@ func (st *serviceState) choose(found []container.InspectResponse) error {
 // taken over.
 func (r *Reconciler) remember(st *serviceState) error {
 	c := st.container
-	if c == nil || st.lacking != nil || len(st.differs) > 0 || len(st.extras) > 0 || st.record.Pending != nil || st.refuses() {
+	if c == nil || st.lacking != nil || len(st.differs)+len(st.left) > 0 || len(st.extras) > 0 || st.record.Pending != nil || st.refuses() {
 		return nil
 	}
-	noted := st.record.Container == c.ID
+	noted := st.record.Container == c.ID && len(st.record.Live) > 0
 	good := st.record.Good != nil && st.record.Good.Container == c.ID
 	if noted && (good || !st.ready(r.clock.Now())) || !st.started() {
 		return nil
@@ -294,7 +297,11 @@ func (st *serviceState) note(c *container.InspectResponse) error {
 		st.record.StandsFor = st.hash
 	}
 	st.record.Container, st.record.Live, st.record.Definition = c.ID, live, definition
-	st.record.Content, st.record.Parents = st.contents, st.parents
+	st.record.Content, st.record.Parents, st.record.Networks, st.record.Drift = st.contents, st.parents, map[string]string{}, nil
+	for _, key := range sortedKeys(st.service.Networks) {
+		name := st.model.project.Networks[key].Name
+		st.record.Networks[name] = st.networks[name]
+	}
 	return st.record.write(st.recordPath(st.name))
 }
 
@@ -314,6 +321,9 @@ func (r *Reconciler) notReady(ctx context.Context, st *serviceState) error {
 	c := st.container
 	if st.lacking != nil {
 		return st.lacking
+	}
+	if err := st.leftStopped(); err != nil {
+		return err
 	}
 	if c == nil {
 		if st.foreign != "" {
@@ -370,6 +380,7 @@ func (st *serviceState) facts() reconcilers.Facts {
 			facts.Summary = "completed"
 		}
 	}
+	facts.Notes = append(facts.Notes, st.driftNotes()...)
 	if st.refuses() {
 		facts.Notes = append(facts.Notes, fmt.Sprintf("image %s now means %s, which did not become healthy; the service stays at %s",
 			st.service.Image, shortImage(st.imageID), shortImage(st.container.Image)))

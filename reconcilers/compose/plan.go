@@ -2,6 +2,7 @@ package compose
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -13,50 +14,61 @@ import (
 )
 
 // compare says why a container must be made anew; nothing when it is as it should be.
-func (st *serviceState) compare(c *container.InspectResponse) ([]string, error) {
-	var differs []string
+func (st *serviceState) compare(c *container.InspectResponse) (comparison, error) {
+	var found comparison
 	if c.State.Dead {
-		differs = append(differs, "the engine could not remove it")
+		found.changed = append(found.changed, "the engine could not remove it")
 	}
 	definition, err := st.compareDefinition(c)
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	differs = append(differs, definition...)
-	differs = append(differs, st.compareContent(c)...)
-	differs = append(differs, st.compareConnections(c)...)
-	if len(differs) == 0 {
-		byHand, err := st.compareLive(c)
-		if err != nil {
-			return nil, err
-		}
-		differs = append(differs, byHand...)
+	found.changed = append(found.changed, definition...)
+	found.changed = append(found.changed, st.compareContent(c)...)
+	st.compareConnections(c, &found)
+	if len(found.changed) == 0 {
+		err = st.compareLive(c, &found)
 	}
-	return differs, nil
+	return found, err
 }
 
 func (st *serviceState) compareDefinition(c *container.InspectResponse) ([]string, error) {
 	var differs []string
-	if c.Config.Labels[api.ConfigHashLabel] != st.hash && !st.standsFor(c) {
-		words := []string{}
-		if st.record.Container == c.ID && len(st.record.Definition) > 0 {
-			now, err := st.record.definition(st.service)
-			if err != nil {
-				return nil, fmt.Errorf("digest the definition of service %s: %w", st.name, err)
-			}
-			words = describe(st.record.Definition, now)
-		} else if c.Config.Image != st.service.Image {
-			words = append(words, fmt.Sprintf("image %s -> %s", c.Config.Image, st.service.Image))
-		}
-		if len(words) == 0 {
-			words = append(words, "its definition changed")
+	if c.Config.Labels[api.ConfigHashLabel] != st.hash && !st.standsFor(c) && !st.replacedByHand(c) {
+		words, err := st.definitionWords(c)
+		if err != nil {
+			return nil, err
 		}
 		differs = append(differs, words...)
 	}
-	if st.imageID != "" && c.Image != st.imageID && len(differs) == 0 && !st.refusesFor(c) {
+	if st.imageID != "" && c.Image != st.imageID && len(differs) == 0 && !st.refusesFor(c) && !st.otherImage(c) {
 		differs = append(differs, fmt.Sprintf("image %s now means %s, was %s", st.service.Image, shortImage(st.imageID), shortImage(c.Image)))
 	}
 	return differs, nil
+}
+
+// definitionWords say what of a service's definition changed since its container was made. There are none when Compose's hash
+// differs and nothing else: a list was put in another order, or another version of Compose takes the hash.
+func (st *serviceState) definitionWords(c *container.InspectResponse) ([]string, error) {
+	if st.record.Container != c.ID || len(st.record.Definition) == 0 {
+		if c.Config.Image != st.service.Image {
+			return []string{fmt.Sprintf("image %s -> %s", c.Config.Image, st.service.Image)}, nil
+		}
+		return []string{"its definition changed"}, nil
+	}
+	now, err := st.record.definition(st.service)
+	if err != nil {
+		return nil, fmt.Errorf("digest the definition of service %s: %w", st.name, err)
+	}
+	words := describe(st.record.Definition, now)
+	service := st.service
+	service.VolumesFrom = slices.Clone(service.VolumesFrom)
+	for _, ref := range namespaceRefs(&service) {
+		if st.record.Parents[ref.service] != st.parents[ref.service] {
+			words = append(words, "service "+ref.service+", of which it uses network or volumes, was made anew")
+		}
+	}
+	return slices.Compact(words), nil
 }
 
 // refuses says whether the service stays at the image it has, although its tag now leads to another one: that one was
@@ -90,31 +102,34 @@ func (st *serviceState) compareContent(c *container.InspectResponse) []string {
 	return words
 }
 
-func (st *serviceState) compareConnections(c *container.InspectResponse) []string {
-	var differs []string
+// compareConnections sees networks that the container is not on, and volumes that it has not mounted. That is somebody's
+// doing when they are as they were when the container was made.
+func (st *serviceState) compareConnections(c *container.InspectResponse, found *comparison) {
 	for _, key := range sortedKeys(st.service.Networks) {
 		name := st.model.project.Networks[key].Name
+		id := st.networks[name]
 		endpoint, ok := c.NetworkSettings.Networks[name]
-		if !ok {
-			if id := st.networks[name]; id == "" || !connectedByID(c, id) {
-				differs = append(differs, "not connected to network "+name)
-			}
-			continue
+		switch {
+		case !ok && id != "" && connectedByID(c, id):
+		case !ok && st.record.Networks[name] != "" && (id == "" || st.record.Networks[name] == id) && (st.record.Container == c.ID || st.replacedByHand(c)):
+			found.byHand = append(found.byHand, st.deviation("network "+name, "removed", "", ""))
+		case !ok:
+			found.changed = append(found.changed, "not connected to network "+key)
+		case endpoint.NetworkID != "" && id != "" && endpoint.NetworkID != id:
+			found.changed = append(found.changed, "network "+key+" was made anew")
 		}
-		if id := st.networks[name]; endpoint.NetworkID != "" && id != "" && endpoint.NetworkID != id {
-			differs = append(differs, "network "+name+" was made anew")
-		}
+	}
+	if st.replacedByHand(c) {
+		return // its mounts are compared with those of the one before
 	}
 	for _, volume := range st.service.Volumes {
 		if volume.Type != types.VolumeTypeVolume || volume.Source == "" {
 			continue
 		}
-		name := st.model.project.Volumes[volume.Source].Name
-		if !mounts(c, name) {
-			differs = append(differs, "volume "+name+" is not mounted")
+		if name := st.model.project.Volumes[volume.Source].Name; !mounts(c, name) {
+			found.changed = append(found.changed, "volume "+name+" is not mounted")
 		}
 	}
-	return differs
 }
 
 func connectedByID(c *container.InspectResponse, id string) bool {
@@ -135,37 +150,19 @@ func mounts(c *container.InspectResponse, volume string) bool {
 	return false
 }
 
-// compareLive sees what was changed on the container itself since it was made, or that it was replaced by one that
-// only looks the same by its labels.
-func (st *serviceState) compareLive(c *container.InspectResponse) ([]string, error) {
-	if len(st.record.Live) == 0 || st.record.Pending != nil {
-		return nil, nil
-	}
-	now, err := st.record.live(c)
-	if err != nil {
-		return nil, fmt.Errorf("digest container %s: %w", st.wantName, err)
-	}
-	added, removed, changed := difference(st.record.Live, now)
-	names := append(append(added, removed...), changed...)
-	if len(names) == 0 {
-		return nil, nil
-	}
-	if st.record.Container != c.ID {
-		return []string{"replaced by hand with another " + strings.Join(names, ", ")}, nil
-	}
-	return []string{"changed by hand: " + strings.Join(names, ", ")}, nil
-}
-
 // plan is a pure function of what was observed: one change, or none.
 func (st *serviceState) plan() reconcilers.Plan {
 	p := reconcilers.Plan{State: st, Unknown: st.unknown}
 	change := reconcilers.Change{Address: st.name}
 	c := st.container
 	switch {
-	case c == nil && st.foreign != "":
+	case c == nil && st.foreign != "", st.stoppedByHand() != "":
 		return p
 	case c == nil:
 		change.Action, change.Reason = reconcilers.Create, "image "+st.service.Image
+		if st.record.Container != "" && st.record.Pending == nil && st.known() {
+			change.Reason = "removed by hand; image " + st.service.Image
+		}
 		if len(st.unknown) > 0 {
 			change.Reason += ", " + strings.Join(st.variables, ", ") + " known after apply"
 		}
@@ -174,7 +171,7 @@ func (st *serviceState) plan() reconcilers.Plan {
 	case c.State.Status == "removing":
 		return p
 	case len(st.differs) > 0:
-		change.Action, change.Reason, change.Details = reconcilers.Replace, summary(st.differs), st.differs
+		change.Action, change.Reason, change.Details = reconcilers.Replace, st.lead+summary(st.differs), st.differs
 		if len(st.differs) == 1 {
 			change.Details = nil
 		}
@@ -225,7 +222,7 @@ func (st *serviceState) planRunning(c *container.InspectResponse) (reconcilers.A
 	if len(st.extras) > 0 {
 		words = append(words, "remove what an interrupted change left: "+strings.TrimPrefix(st.extras[0].Name, "/"))
 	}
-	if c.Name != "/"+st.wantName {
+	if c.Name != "/"+st.wantName && !st.leaves() {
 		words = append(words, fmt.Sprintf("rename %s to %s", strings.TrimPrefix(c.Name, "/"), st.wantName))
 	}
 	switch {

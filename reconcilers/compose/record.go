@@ -8,12 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 	"time"
-
-	"github.com/compose-spec/compose-go/v2/types"
-	"github.com/moby/moby/api/types/container"
 
 	"dive-agent/atomicfile"
 )
@@ -24,15 +19,17 @@ import (
 type record struct {
 	Salt       string            `json:"salt"`
 	Pending    *pending          `json:"pending,omitempty"`
-	Container  string            `json:"container,omitempty"`  // ID of the container that Live is of
-	StandsFor  string            `json:"standsFor,omitempty"`  // hash of the definition that it stands for, when it was taken over
-	Live       map[string]string `json:"live,omitempty"`       // what inspect said right after the container was made
-	Definition map[string]string `json:"definition,omitempty"` // what the container was made of, for the reasons of changes
+	Container  string            `json:"container,omitempty"` // ID of the container that Live is of
+	StandsFor  string            `json:"standsFor,omitempty"` // hash of the definition that it stands for, when it was taken over
+	Live       map[string]string `json:"fields,omitempty"`    // what inspect said right after the container was made
+	Definition map[string]string `json:"madeOf,omitempty"`    // what the container was made of, for the reasons of changes
+	Networks   map[string]string `json:"networks,omitempty"`  // name -> ID of the networks of the service when Live was taken
 	Content    map[string]string `json:"content,omitempty"`
 	Parents    map[string]string `json:"parents,omitempty"` // service whose restart restarts this one -> container ID
 	Good       *goodMark         `json:"good,omitempty"`
 	Refused    string            `json:"refused,omitempty"` // image ID that did not become healthy under the present definition
 	Ended      *ended            `json:"ended,omitempty"`
+	Drift      []drifted         `json:"drift,omitempty"` // what was done by hand and is left so
 }
 
 // pending is a change that was begun and of which it is not known yet whether it is good.
@@ -94,89 +91,6 @@ func (rec record) digest(text []byte) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// definition digests the fields of a service, each variable of its environment and each label on its own.
-func (rec record) definition(service types.ServiceConfig) (map[string]string, error) {
-	service.DependsOn, service.Profiles, service.PullPolicy, service.Scale = nil, nil, "", nil
-	fields, err := toFields(service)
-	if err != nil {
-		return nil, err
-	}
-	digests := map[string]string{}
-	for field, value := range fields {
-		switch field {
-		case "environment", "labels":
-			parts := map[string]json.RawMessage{}
-			if err := json.Unmarshal(value, &parts); err != nil {
-				return nil, err
-			}
-			for name, part := range parts {
-				digests[field+" "+name] = rec.digest(part)
-			}
-		case "image":
-			digests[field+" "+service.Image] = ""
-		default:
-			digests[field] = rec.digest(value)
-		}
-	}
-	return digests, nil
-}
-
-// volatileLabels differ between containers that are equal in substance.
-var volatileLabels = []string{
-	"com.docker.compose.replace", "com.docker.compose.version", "com.docker.compose.project.working_dir",
-	"com.docker.compose.project.config_files", "com.docker.compose.project.environment_file", "com.docker.compose.image",
-	"com.docker.compose.depends_on", "com.docker.compose.container-number",
-}
-
-// live digests what inspect says of a container, without what differs between two containers made alike.
-func (rec record) live(c *container.InspectResponse) (map[string]string, error) {
-	config := *c.Config
-	short := c.ID[:12]
-	if config.Hostname == short {
-		config.Hostname = ""
-	}
-	labels := map[string]string{}
-	for name, value := range config.Labels {
-		if !slices.Contains(volatileLabels, name) {
-			labels[name] = value
-		}
-	}
-	config.Labels = labels
-	config.Env = slices.Sorted(slices.Values(config.Env))
-	digests := map[string]string{}
-	add := func(prefix string, v any) error {
-		fields, err := toFields(v)
-		for name, value := range fields {
-			digests[prefix+name] = rec.digest(value)
-		}
-		return err
-	}
-	if err := add("", &config); err != nil {
-		return nil, err
-	}
-	host := *c.HostConfig
-	host.Binds = slices.Sorted(slices.Values(host.Binds))
-	if err := add("", &host); err != nil {
-		return nil, err
-	}
-	for name, endpoint := range c.NetworkSettings.Networks {
-		aliases := slices.DeleteFunc(slices.Sorted(slices.Values(endpoint.Aliases)), func(a string) bool { return a == short })
-		ipam, err := json.Marshal(endpoint.IPAMConfig)
-		if err != nil {
-			return nil, err
-		}
-		if endpoint.IPAMConfig == nil {
-			ipam = []byte("{}")
-		}
-		text, err := json.Marshal([]any{slices.Compact(aliases), string(ipam), strings.Join(endpoint.Links, " ")})
-		if err != nil {
-			return nil, err
-		}
-		digests["network "+name] = rec.digest(text)
-	}
-	return digests, nil
-}
-
 // difference lists the names whose digests differ, each once.
 func difference(before, after map[string]string) (added, removed, changed []string) {
 	for _, name := range sortedKeys(after) {
@@ -194,31 +108,4 @@ func difference(before, after map[string]string) (added, removed, changed []stri
 		}
 	}
 	return added, removed, changed
-}
-
-// describe says in words what differs between two definitions.
-func describe(before, after map[string]string) []string {
-	added, removed, changed := difference(before, after)
-	var words []string
-	oldImage, newImage := "", ""
-	say := func(names []string, verb string) {
-		for _, name := range names {
-			if image, ok := strings.CutPrefix(name, "image "); ok {
-				if verb == "added" {
-					newImage = image
-				} else {
-					oldImage = image
-				}
-				continue
-			}
-			words = append(words, name+" "+verb)
-		}
-	}
-	say(added, "added")
-	say(removed, "removed")
-	say(changed, "changed")
-	if newImage != "" || oldImage != "" {
-		words = append([]string{fmt.Sprintf("image %s -> %s", oldImage, newImage)}, words...)
-	}
-	return words
 }

@@ -15,8 +15,10 @@ type sharedRecord struct {
 	PulledFor string               `json:"pulledFor,omitempty"` // digest of the instance whose images were pulled, with policy always
 	Pulled    map[string]time.Time `json:"pulled,omitempty"`    // image -> its last pull, where those are made by the clock
 	// Unrefreshed are images that could not be refreshed -> why; the ones on the host are used.
-	Unrefreshed map[string]string     `json:"unrefreshed,omitempty"`
-	Volumes     map[string]keptVolume `json:"volumes,omitempty"` // by name
+	Unrefreshed map[string]string      `json:"unrefreshed,omitempty"`
+	Volumes     map[string]keptVolume  `json:"volumes,omitempty"`  // by name
+	Networks    map[string]keptNetwork `json:"networks,omitempty"` // by name
+	Drift       []drifted              `json:"drift,omitempty"`    // what was done to networks by hand and is left so
 }
 
 func sharedPath(s *stack) string { return filepath.Join(s.target.Dir, SharedPart+".json") }

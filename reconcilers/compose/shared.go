@@ -23,14 +23,19 @@ import (
 // sharedState is what one look at the shared part of a stack saw.
 type sharedState struct {
 	*stack
-	pulls      []order                      // images that the host lacks, or has and are to be refreshed
-	networks   map[string][]network.Summary // wanted network's key -> those of its name, the one to keep first
-	attached   map[string][]string          // network ID -> containers
-	volumes    map[string]*volume.Volume    // wanted volume's key -> what is there, or nil
-	kept       map[string]keptVolume        // what is remembered of volumes, by name
-	orphans    []container.Summary
-	notes      []string
-	blocked    error
+	pulls    []order                      // images that the host lacks, or has and are to be refreshed
+	networks map[string][]network.Summary // wanted network's key -> those of its name, the one to keep first
+	attached map[string][]string          // network ID -> containers
+	volumes  map[string]*volume.Volume    // wanted volume's key -> what is there, or nil
+	kept     map[string]keptVolume        // what is remembered of volumes, by name
+	orphans  []container.Summary
+	notes    []string
+	blocked  error
+
+	keptNetworks map[string]keptNetwork // what is remembered of networks, by name
+	left         []leftNetwork          // what somebody did to networks, and what is left so
+	drift        []drifted              // since when
+
 	wantHashes map[string]string // "network key" and "volume key" -> hash of the wanted definition
 }
 
@@ -93,7 +98,10 @@ func (r *Reconciler) lookAtNetworks(ctx context.Context, st *sharedState) error 
 		}
 		sort.SliceStable(st.networks[key], func(i, j int) bool { return st.networks[key][i].Created.Before(st.networks[key][j].Created) })
 	}
-	return nil
+	if err := st.keepNetworks(); err != nil { // a full disk, as with volumes
+		st.notes = append(st.notes, err.Error())
+	}
+	return st.leaveNetworks(r.clock.Now())
 }
 
 func (st *sharedState) wait(what string) {
@@ -178,13 +186,17 @@ func containerName(c container.Summary) string {
 
 func (st *sharedState) networkSteps(key string) []step {
 	want, have := st.model.project.Networks[key], st.networks[key]
-	if want.External {
+	if bool(want.External) || st.leftNetwork(key) {
 		return nil
 	}
 	address := "network " + want.Name
 	create := func(ctx context.Context, r *Reconciler) error { return r.create(ctx, st.model.onlyNetwork(key), false) }
 	if len(have) == 0 {
-		return []step{{change: reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}, do: create}}
+		change := reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}
+		if _, known := st.keptNetworks[want.Name]; known {
+			change.Reason = "removed by hand"
+		}
+		return []step{{change: change, do: create}}
 	}
 	var steps []step
 	for _, extra := range have[1:] {
@@ -198,8 +210,21 @@ func (st *sharedState) networkSteps(key string) []step {
 			},
 		})
 	}
+	remake := func(ctx context.Context, r *Reconciler) error {
+		forget := func(rec *sharedRecord) { delete(rec.Networks, want.Name) } // it goes on purpose, also when it is cut off here
+		if err := changeShared(st.stack, forget); err != nil {
+			return err
+		}
+		if err := r.removeNetwork(ctx, have[0].ID, st.attached[have[0].ID]); err != nil {
+			return err
+		}
+		return create(ctx, r)
+	}
 	hash := have[0].Labels[api.ConfigHashLabel]
 	if hash == "" || have[0].Labels[api.ProjectLabel] != st.project || hash == st.wantHashes["network "+key] {
+		if change := st.networkByHand(key, address, have[0]); change != nil && hash != st.wantHashes["network "+key] {
+			steps = append(steps, step{change: *change, do: remake})
+		}
 		return steps
 	}
 	return append(steps, step{
@@ -208,12 +233,7 @@ func (st *sharedState) networkSteps(key string) []step {
 			Action: reconcilers.Replace, Address: address, Destroys: true,
 			Reason: "its definition changed; all services on it are made anew",
 		},
-		do: func(ctx context.Context, r *Reconciler) error {
-			if err := r.removeNetwork(ctx, have[0].ID, st.attached[have[0].ID]); err != nil {
-				return err
-			}
-			return create(ctx, r)
-		},
+		do: remake,
 	})
 }
 

@@ -26,6 +26,10 @@ type Spec struct {
 	Pull          string                  `yaml:"pull" default:"missing" enum:"missing,always,never" doc:"When images are pulled: those the host lacks, all at each new revision, or none. What a service says itself (pull_policy) comes first."`
 
 	Registries map[string]RegistryAccount `yaml:"registries" doc:"Registry, named as images name it -> who images are pulled as. Registries that are not named are asked with the host's own credentials, where the agent's configuration has them (dockerConfig)."`
+
+	Drift    string              `yaml:"drift" default:"correct" enum:"correct,report,ignore" doc:"What is done about what was changed by hand: correct puts it back; report tells what differs, and since when, and changes nothing until the next change of the service in the manifest or the Compose file; ignore does not tell either. A service that was stopped, paused or removed is left so by the last two, and is not ready."`
+	Ignore   []string            `yaml:"ignore" doc:"Fields of containers that may be changed by hand, in the words of a plan's reasons: memory limit, environment LOG_LEVEL, label team, mount /cache, network monitoring; environment, label, mount, network or port alone stands for all of them."`
+	Services map[string]Settings `yaml:"services" doc:"Service -> what is different for it."`
 }
 
 // SharedPart is the part that holds what all services of a stack share.
@@ -42,6 +46,13 @@ func (s *Spec) files() []string {
 		return []string{"compose.yaml"}
 	}
 	return s.Files
+}
+
+func (s *Spec) drift() string {
+	if s.Drift == "" {
+		return driftCorrect
+	}
+	return s.Drift
 }
 
 func (s *Spec) healthTimeout() time.Duration {

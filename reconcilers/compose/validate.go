@@ -15,6 +15,7 @@ func (s *Spec) Validate(c *desired.Check) {
 		return
 	}
 	s.checkRegistries(c)
+	s.checkIgnored(c)
 	missing := false
 	for _, file := range s.files() {
 		if _, err := fs.Stat(c.Files, strings.TrimPrefix(file, "./")); err != nil {
@@ -33,6 +34,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	}
 	s.checkServices(c, m)
 	s.checkPolicy(c, m)
+	s.checkSettings(c, m)
 	s.checkAfter(c, m)
 	s.checkImages(c, m)
 }

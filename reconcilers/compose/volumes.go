@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/errdefs"
@@ -19,6 +20,9 @@ import (
 type keptVolume struct {
 	Created string `json:"created"` // by the engine; another one for each volume of that name
 	Hash    string `json:"hash"`    // of the definition that it was made of; empty for one that Compose did not make
+
+	Before string    `json:"before,omitempty"` // when the one in whose place somebody put it was made
+	Seen   time.Time `json:"seen,omitzero"`    // when that was seen
 }
 
 // binds is what an approval to begin empty holds for: the loss of this one volume, and no later one.
@@ -45,20 +49,26 @@ func (r *Reconciler) lookAtVolumes(ctx context.Context, st *sharedState) error {
 			return err
 		}
 	}
-	if err := st.keepVolumes(); err != nil { // a full disk: what is there is kept in mind by a later look
+	if err := st.keepVolumes(r.clock.Now()); err != nil { // a full disk: what is there is kept in mind by a later look
 		st.notes = append(st.notes, err.Error())
 	}
 	return nil
 }
 
 // keepVolumes remembers the volumes that are there, and reads what is remembered of those that are not.
-func (st *sharedState) keepVolumes() error {
+func (st *sharedState) keepVolumes(now time.Time) error {
 	st.kept = readShared(st.stack).Volumes
 	seen := map[string]keptVolume{}
 	for key, have := range st.volumes {
 		kept := keptVolume{Created: have.CreatedAt, Hash: have.Labels[api.ConfigHashLabel]}
-		if !st.model.project.Volumes[key].External && st.kept[have.Name] != kept {
+		if st.model.project.Volumes[key].External {
+			continue
+		}
+		if kept = tellReplacedVolume(st.kept[have.Name], kept, now); st.kept[have.Name] != kept {
 			seen[have.Name] = kept
+		}
+		if note := kept.note(have.Name, now); note != "" {
+			st.notes = append(st.notes, note)
 		}
 	}
 	if len(seen) == 0 {
@@ -78,7 +88,13 @@ func (st *sharedState) volumeSteps(key string) []step {
 		return nil
 	}
 	address := "volume " + want.Name
-	create := func(ctx context.Context, r *Reconciler) error { return r.create(ctx, st.model.onlyVolume(key), false) }
+	forget := func(rec *sharedRecord) { delete(rec.Volumes, want.Name) } // it goes on purpose, also when it is cut off here
+	create := func(ctx context.Context, r *Reconciler) error {
+		if err := changeShared(st.stack, forget); err != nil {
+			return err
+		}
+		return r.create(ctx, st.model.onlyVolume(key), false)
+	}
 	if have == nil {
 		change := reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}
 		lost, ok := st.kept[want.Name]
@@ -99,7 +115,6 @@ func (st *sharedState) volumeSteps(key string) []step {
 			Reason: "its definition changed; it is deleted with its data and made anew",
 		},
 		do: func(ctx context.Context, r *Reconciler) error {
-			forget := func(rec *sharedRecord) { delete(rec.Volumes, want.Name) } // it goes on purpose, also when it is cut off here
 			if err := changeShared(st.stack, forget); err != nil {
 				return err
 			}

@@ -4,17 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/compose/v5/pkg/api"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
 
 	"dive-agent/reconcilers"
 )
 
+// scanEvery is how long a change of which no event was heard may stay unseen.
+const scanEvery = time.Minute
+
 // Watch is reconcilers.Watcher: it wakes the part of a service when something happened to its container, and the shared
-// part when a network or volume of the stack is gone. It wakes all parts once, as soon as events are heard.
+// part when a network or volume of the stack is gone or made by somebody. It wakes all parts once, as soon as events are heard, and
+// compares the stack each minute with how it was: an engine drops events for who is slow.
 func (r *Reconciler) Watch(ctx context.Context, t reconcilers.Target, wake func(part string)) error {
 	s, err := r.stack(ctx, t)
 	if err != nil {
@@ -25,9 +34,11 @@ func (r *Reconciler) Watch(ctx context.Context, t reconcilers.Target, wake func(
 	stream := r.engine.Events(ctx, client.EventsListOptions{
 		Filters: make(client.Filters).
 			Add("type", string(events.ContainerEventType), string(events.NetworkEventType), string(events.VolumeEventType)).
-			Add("event", "die", "destroy", "oom", "pause", "unpause", "rename", "start", "update", "health_status", "connect", "disconnect"),
+			Add("event", "create", "die", "destroy", "oom", "pause", "unpause", "rename", "start", "update", "health_status", "connect", "disconnect"),
 	})
 	wake("")
+	var before map[string]string
+	next := r.clock.After(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -41,8 +52,81 @@ func (r *Reconciler) Watch(ctx context.Context, t reconcilers.Target, wake func(
 			if part, ok := r.partOf(ctx, s, message); ok {
 				wake(part)
 			}
+		case <-next:
+			next = r.clock.After(scanEvery)
+			now, err := r.scan(ctx, s)
+			if err != nil { // the stream tells when the engine is away
+				r.log.Debug("the stack could not be scanned", "project", s.project, "error", err)
+				continue
+			}
+			for _, part := range changedParts(before, now) {
+				wake(part)
+			}
+			before = now
 		}
 	}
+}
+
+// scan digests each part of the stack as it is now, by one list of containers and a look at each.
+func (r *Reconciler) scan(ctx context.Context, s *stack) (map[string]string, error) {
+	parts := map[string]string{}
+	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: projectFilter(s.project, api.OneoffLabel+"=False")})
+	if err != nil {
+		return nil, fmt.Errorf("list the project's containers: %w", err)
+	}
+	slices.SortFunc(list.Items, func(a, b container.Summary) int { return strings.Compare(a.ID, b.ID) })
+	for _, item := range list.Items {
+		c, err := r.engine.ContainerInspect(ctx, item.ID, client.ContainerInspectOptions{})
+		if err != nil {
+			continue // gone meanwhile: the next scan sees it
+		}
+		live, err := record{}.live(&c.Container)
+		if err != nil {
+			return nil, err
+		}
+		part := s.part(item.Labels[api.ServiceLabel])
+		state := c.Container.State
+		parts[part] += fmt.Sprint(item.ID, c.Container.Name, state.Status, state.StartedAt, live)
+		for name, endpoint := range c.Container.NetworkSettings.Networks {
+			parts[part+" "+name] = endpoint.NetworkID
+		}
+	}
+	networks, err := r.networkIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range sortedKeys(s.model.project.Networks) {
+		name := s.model.project.Networks[key].Name
+		parts[SharedPart] += name + networks[name]
+	}
+	volumes, err := r.engine.VolumeList(ctx, client.VolumeListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list volumes: %w", err)
+	}
+	slices.SortFunc(volumes.Items, func(a, b volume.Volume) int { return strings.Compare(a.Name, b.Name) })
+	for _, v := range volumes.Items {
+		if s.ownsVolume(v.Name) {
+			parts[SharedPart] += v.Name + v.CreatedAt
+		}
+	}
+	return parts, nil
+}
+
+// changedParts are the parts that differ between two scans; none of the first one.
+func changedParts(before, now map[string]string) []string {
+	if before == nil {
+		return nil
+	}
+	changed := map[string]bool{}
+	for _, both := range []map[string]string{before, now} {
+		for key := range both {
+			if before[key] != now[key] {
+				part, _, _ := strings.Cut(key, " ")
+				changed[part] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(changed))
 }
 
 // partOf tells which part an event is about.
@@ -50,26 +134,36 @@ func (r *Reconciler) partOf(ctx context.Context, s *stack, message events.Messag
 	attributes := message.Actor.Attributes
 	switch message.Type {
 	case events.ContainerEventType:
-		if attributes[api.ProjectLabel] != s.project || attributes[api.OneoffLabel] == "True" {
+		if message.Action == events.ActionCreate { // its start, or the end of the one in whose place it is, tells
 			return "", false
+		}
+		if attributes[api.ProjectLabel] != s.project || attributes[api.OneoffLabel] == "True" {
+			return s.named(attributes["name"])
 		}
 		return s.part(attributes[api.ServiceLabel]), true
 	case events.NetworkEventType:
-		if message.Action == events.ActionDestroy {
+		if message.Action == events.ActionDestroy || message.Action == events.ActionCreate {
 			return SharedPart, s.ownsNetwork(attributes["name"])
 		}
-		if !s.ownsNetwork(attributes["name"]) {
-			return "", false
-		}
-		c, err := r.engine.ContainerInspect(ctx, attributes["container"], client.ContainerInspectOptions{})
-		if err != nil || c.Container.Config.Labels[api.ProjectLabel] != s.project {
-			return "", false // gone: its own events tell
-		}
-		return s.part(c.Container.Config.Labels[api.ServiceLabel]), true
+		return r.partOfContainer(ctx, s, attributes["container"])
 	case events.VolumeEventType:
-		return SharedPart, message.Action == events.ActionDestroy && strings.HasPrefix(message.Actor.ID, s.project+"_")
+		return SharedPart, s.ownsVolume(message.Actor.ID)
 	}
 	return "", false
+}
+
+// partOfContainer finds the part that a container belongs to, by a list: to inspect one waits until it has started.
+func (r *Reconciler) partOfContainer(ctx context.Context, s *stack, id string) (string, bool) {
+	if id == "" {
+		return "", false
+	}
+	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{
+		All: true, Filters: projectFilter(s.project, api.OneoffLabel+"=False").Add("id", id),
+	})
+	if err != nil || len(list.Items) == 0 {
+		return "", false // gone: its own events tell
+	}
+	return s.part(list.Items[0].Labels[api.ServiceLabel]), true
 }
 
 // part gives the part of a service, or all of them when the Compose file did not have it when Watch was called.
@@ -80,9 +174,35 @@ func (s *stack) part(service string) string {
 	return ""
 }
 
+// named finds the service whose container should have the name, of a container that is not of the project.
+func (s *stack) named(name string) (string, bool) {
+	for _, service := range sortedKeys(s.model.project.Services) {
+		if name == s.containerName(service) {
+			return service, true
+		}
+	}
+	return "", false
+}
+
+func (s *stack) containerName(service string) string {
+	if name := s.model.project.Services[service].ContainerName; name != "" {
+		return name
+	}
+	return s.project + "-" + service + "-1"
+}
+
 func (s *stack) ownsNetwork(name string) bool {
 	for _, network := range s.model.project.Networks {
 		if network.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *stack) ownsVolume(name string) bool {
+	for _, volume := range s.model.project.Volumes {
+		if volume.Name == name {
 			return true
 		}
 	}

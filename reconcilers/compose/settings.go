@@ -1,0 +1,65 @@
+package compose
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"dive-agent/desired"
+)
+
+// Settings are what a manifest says of one service.
+type Settings struct {
+	Drift  string   `yaml:"drift" enum:"correct,report,ignore" doc:"What is done about what was changed by hand on this service. Default: as for the stack."`
+	Ignore []string `yaml:"ignore" doc:"Fields of this service that may be changed by hand, beside those of the stack."`
+}
+
+// checkIgnored reports what is no field that may be left alone.
+func (s *Spec) checkIgnored(c *desired.Check) {
+	checkFields(c, s.Ignore, "ignore")
+	for _, service := range sortedKeys(s.Services) {
+		checkFields(c, s.Services[service].Ignore, "services", service, "ignore")
+	}
+}
+
+func checkFields(c *desired.Check, list []string, at ...string) {
+	whole, kinds := ignorable()
+	for i, field := range list {
+		kind, name, _ := strings.Cut(field, " ")
+		if slices.Contains(whole, field) || slices.Contains(kinds, kind) && strings.TrimSpace(name) != "" {
+			continue
+		}
+		c.Errorf(c.At(append(at, strconv.Itoa(i))...), "ignore: there is no field %q%s. Fields are named as in the reasons of a plan, such as memory limit, or environment LOG_LEVEL", field, hint(whole, field))
+	}
+}
+
+// hint names the field that is meant, where one is close: the same words in another spelling, or a part of them.
+func hint(whole []string, field string) string {
+	plain := func(text string) string {
+		return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(text))
+	}
+	near := []func(a, b string) bool{
+		func(a, b string) bool { return a == b }, strings.HasPrefix, strings.Contains,
+		func(a, b string) bool { return len(a) > 4 && strings.Contains(b, a) },
+	}
+	for _, is := range near {
+		for _, name := range whole {
+			if is(plain(name), plain(field)) {
+				return fmt.Sprintf(" (did you mean %q?)", name)
+			}
+		}
+	}
+	return ""
+}
+
+// checkSettings reports settings of services that are not there.
+func (s *Spec) checkSettings(c *desired.Check, m *model) {
+	for _, service := range sortedKeys(s.Services) {
+		_, active := m.project.Services[service]
+		_, off := m.project.DisabledServices[service]
+		if !active && !off {
+			c.Errorf(c.At("services", service), "services: the Compose file has no service %s", service)
+		}
+	}
+}
