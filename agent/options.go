@@ -39,9 +39,9 @@ type Options struct {
 
 // Secrets gives an instance's secrets, made once.
 type Secrets interface {
-	// Ensure makes what was never made and reads the rest. Its errors are those of a node: a BlockedError when one is lost or
-	// must be provided.
-	Ensure(ctx context.Context, instance *desired.Instance, dir string, hasData func(context.Context) ([]string, error)) (values map[string]desired.Value, made []string, err error)
+	// Ensure makes what was never made, looks up what comes from elsewhere and is due, and reads the rest. Its errors are those of
+	// a node: a BlockedError when one is lost, must be provided, or was never had from where it comes.
+	Ensure(ctx context.Context, instance *desired.Instance, q SecretsQuery) (secrets.Result, error)
 	// Peek reads what exists and makes nothing; what does not exist yet is an unknown secret. With missing, a BlockedError,
 	// Ensure would end.
 	Peek(ctx context.Context, instance *desired.Instance, dir string) (values map[string]desired.Value, missing, err error)
@@ -50,6 +50,14 @@ type Secrets interface {
 	// Forget removes the former values of secrets whose given value is in use everywhere. Those that it names have another
 	// value now, which is to be taken into use next.
 	Forget(ctx context.Context, instance *desired.Instance, dir string, inUse map[string]desired.Value) (goOn []string, err error)
+}
+
+// SecretsQuery is what Ensure has to know of an instance.
+type SecretsQuery struct {
+	Dir     string // the instance's secrets folder
+	Source  string // its source folder in the snapshot, where its files of SOPS are
+	All     bool   // a person asked: what comes from elsewhere is looked up, due or not
+	HasData func(context.Context) ([]string, error)
 }
 
 // Reporter takes the status of an instance; it returns once the report cannot be lost any more.

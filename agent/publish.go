@@ -61,7 +61,7 @@ func (w *worker) situation(known state.Instance, next *assignment, trouble error
 	return situation{
 		instance: w.name, host: w.Host, known: known, rejected: rejected, next: next, running: w.view.Running, removed: w.removed, movedTo: w.movedTo, err: trouble,
 		refused: refused, source: source, now: w.Clock.Now().UTC(), redact: w.Redactor.String, nodes: slices.Clone(w.view.Nodes),
-		unkept: w.view.Unkept, seen: w.view.Seen.UTC(), left: leftOf(w.Dir, next),
+		unkept: w.view.Unkept, secrets: slices.Clone(w.view.Sources), seen: w.view.Seen.UTC(), left: leftOf(w.Dir, next),
 	}
 }
 

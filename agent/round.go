@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"dive-agent/desired"
@@ -135,21 +136,20 @@ func (r *round) prepare(ctx context.Context) (*pass, error) {
 		return nil, err
 	}
 	services, data := r.stack(instance, r.work.fleet, folders)
-	values, made, err := r.Secrets.Ensure(ctx, instance, folders.secrets, data)
+	found, err := r.Secrets.Ensure(ctx, instance, SecretsQuery{
+		Dir: folders.secrets, Source: folders.source, All: strings.Contains(r.trigger, "sync"), HasData: data,
+	})
 	if err != nil {
 		return nil, err
 	}
-	scope, err := r.scopeOf(instance, folders, values)
+	scope, err := r.scopeOf(instance, folders, found.Values)
 	if err != nil {
 		return nil, err
 	}
-	if len(made) > 0 {
-		r.emit(Event{Kind: "secrets", Message: fmt.Sprintf("%d made", len(made)), Run: r.record.id})
-		r.log.Info("secrets made", "count", len(made), "names", made, "run", r.record.id)
-	}
+	r.tellSecrets(found)
 	options := passOptions{
 		fleet: r.work.fleet, instance: instance, places: folders, reconcilers: r.Reconcilers, services: services,
-		scope: scope, secrets: values,
+		scope: scope, secrets: found.Values,
 		clock: r.Clock, log: r.log.With("run", r.record.id), redact: r.Redactor.String, learn: r.learn,
 		applied: r.known.Applied != "", interrupt: r.interrupt, recorder: r.record,
 	}
@@ -297,15 +297,31 @@ func (r *round) unable(ctx context.Context, err error) time.Duration {
 	r.known.Attempted = r.next.revision.Commit
 	r.see(func(v *view) { v.Err, v.Assignment, v.State = err, r.next, r.known })
 	r.publish(ctx, nil, err)
+	var blocked *reconcilers.BlockedError
+	if errors.As(err, &blocked) && blocked.Reason == reasonNotFound { // what a server did not give it may give soon
+		return min(r.backoff.next(), r.resync())
+	}
 	if stateOf(err) == NodeBlocked {
 		return r.resync()
 	}
 	return r.backoff.next()
 }
 
+// resync is when an instance that waits for nothing is looked at again: in time for the secrets that come from elsewhere.
 func (w *worker) resync() time.Duration {
-	if w.Options.Resync > 0 {
-		return w.Options.Resync
+	again := w.Options.Resync
+	if again <= 0 {
+		again = 5 * time.Minute
 	}
-	return 5 * time.Minute
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.assigned == nil {
+		return again
+	}
+	for _, spec := range w.assigned.instance.Secrets {
+		if spec.Source != nil {
+			again = min(again, spec.Source.Interval)
+		}
+	}
+	return again
 }

@@ -16,8 +16,9 @@ import (
 
 // HostSecrets keeps the secrets of this host's instances in their folders.
 type HostSecrets struct {
-	Random io.Reader
-	Now    func() time.Time
+	Random  io.Reader
+	Now     func() time.Time
+	Sources *secrets.Sources // nil: this host has nothing that secrets may be taken from
 }
 
 func (h HostSecrets) open(instance *desired.Instance, dir string) (*secrets.Store, error) {
@@ -25,16 +26,21 @@ func (h HostSecrets) open(instance *desired.Instance, dir string) (*secrets.Stor
 }
 
 // Ensure is Secrets.
-func (h HostSecrets) Ensure(ctx context.Context, instance *desired.Instance, dir string, hasData func(context.Context) ([]string, error)) (map[string]desired.Value, []string, error) {
-	store, err := h.open(instance, dir)
+func (h HostSecrets) Ensure(ctx context.Context, instance *desired.Instance, q SecretsQuery) (secrets.Result, error) {
+	store, err := h.open(instance, q.Dir)
 	if err != nil {
-		return nil, nil, err
+		return secrets.Result{}, err
 	}
-	result, err := store.Ensure(ctx, instance.Secrets, secrets.EnsureOptions{HasData: hasData})
+	opts := secrets.EnsureOptions{HasData: q.HasData}
+	if h.Sources != nil {
+		missing := func(name string) bool { return !store.Has(name) }
+		opts.Looked = h.Sources.Look(ctx, instance.Secrets, secrets.LookOptions{Instance: instance.Name, Dir: q.Source, Missing: missing, All: q.All})
+	}
+	result, err := store.Ensure(ctx, instance.Secrets, opts)
 	if err != nil {
-		return nil, nil, blockedBySecrets(err)
+		return secrets.Result{}, blockedBySecrets(err)
 	}
-	return result.Values, result.Made, nil
+	return result, nil
 }
 
 // Peek is Secrets.
@@ -108,6 +114,7 @@ func blockedBySecrets(err error) error {
 		missing *secrets.MissingError
 		changed *secrets.ChangedError
 		ended   *secrets.EndedError
+		source  *secrets.SourceError
 		reason  string
 	)
 	switch {
@@ -119,6 +126,8 @@ func blockedBySecrets(err error) error {
 		reason = "SecretMissing"
 	case errors.As(err, &ended):
 		reason = "AuthorityEnded"
+	case errors.As(err, &source):
+		reason = "SecretNotFound"
 	default:
 		return err
 	}

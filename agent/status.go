@@ -7,6 +7,7 @@ import (
 
 	"dive-agent/reconcilers"
 	"dive-agent/report"
+	"dive-agent/secrets"
 	"dive-agent/state"
 )
 
@@ -21,10 +22,11 @@ type situation struct {
 	seen     time.Time // when the nodes were as they are told
 	running  bool
 	removed  bool
-	movedTo  string   // the host that a removed one is bound to now
-	err      error    // what kept the round from its graph
-	left     []string // components that are not declared any more, and of which something was kept
-	unkept   error    // why the last status could not be written to the state
+	movedTo  string            // the host that a removed one is bound to now
+	err      error             // what kept the round from its graph
+	left     []string          // components that are not declared any more, and of which something was kept
+	secrets  []secrets.Trouble // what cannot be had where it comes from
+	unkept   error             // why the last status could not be written to the state
 	refused  *Refusal
 	source   SourceHealth
 	now      time.Time
@@ -346,6 +348,7 @@ func (s situation) conditions(st *report.Status) {
 		st.Conditions, st.Why = append(st.Conditions, gone), add(st.Why, gone.Message)
 		st.Next = add(st.Next, "declare them again, or take away by hand what they made, then their folders in instances/"+s.instance+"/components")
 	}
+	s.sourcesOfSecrets(st)
 	if s.unkept != nil {
 		st.Conditions = append(st.Conditions, report.Condition{Type: "StateKept", Reason: "CannotWrite", Message: s.redact(s.unkept.Error())})
 		st.Why = add(st.Why, s.redact(s.unkept.Error()))

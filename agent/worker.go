@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dive-agent/desired"
+	"dive-agent/secrets"
 	"dive-agent/state"
 )
 
@@ -58,8 +59,9 @@ type view struct {
 	Since      time.Time // of the round
 	Trigger    string
 	State      state.Instance
-	Err        error // what kept the last round from its graph
-	Unkept     error // why the last status could not be written to the state; nil: it was
+	Err        error             // what kept the last round from its graph
+	Sources    []secrets.Trouble // secrets that cannot be had where they come from, whose last values are used
+	Unkept     error             // why the last status could not be written to the state; nil: it was
 }
 
 func newWorker(a *Agent, name string) *worker {

@@ -35,6 +35,7 @@ type Config struct {
 	// DockerConfig is a Docker configuration (config.json) whose credentials and credential helpers images are pulled with; default none.
 	DockerConfig string   `yaml:"dockerConfig"`
 	Listen       Listen   `yaml:"listen"`
+	Secrets      Secrets  `yaml:"secrets"`
 	Resync       Duration `yaml:"resync"` // how often an instance in sync is looked at again; default 5m
 	LogLevel     string   `yaml:"logLevel"`
 }
@@ -204,6 +205,7 @@ func (c *Config) resolve(dir string) {
 			paths = append(paths, &w.SecretFiles[j])
 		}
 	}
+	paths = append(paths, c.Secrets.paths()...)
 	for _, path := range paths {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
@@ -238,6 +240,7 @@ func (c *Config) problems() (problems []string) {
 			problems = append(problems, fmt.Sprintf("report.webhooks[%d] needs url and one or two secretFiles", i))
 		}
 	}
+	problems = append(problems, c.Secrets.problems()...)
 	problems = append(problems, checkAllow("terraform.allow", c.Terraform.Allow, terraformWord, terraformWords)...)
 	problems = append(problems, checkAllow("compose.allow", c.Compose.Allow, composeWord, composeWords)...)
 	if len(c.OpenTofu.Allow) > 0 {

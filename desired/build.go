@@ -7,6 +7,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"dive-agent/sopsfile"
 )
 
 // blueprint is blueprints/<name>/blueprint.yaml, read once for all its instances.
@@ -97,7 +99,8 @@ type builder struct {
 	values    map[string]*node
 	outputs   map[string][]string // component -> names, for messages
 	secret    map[string]bool
-	broken    map[string]bool // components that could not be made; what refers to them is not looked at
+	sops      map[string]*sopsfile.File // files of SOPS that were read; nil: one that cannot be
+	broken    map[string]bool           // components that could not be made; what refers to them is not looked at
 	claims    []Claim
 	problems  Problems
 }
@@ -268,7 +271,7 @@ func (b *builder) blueprintNode(pick func(*blueprintSpec) Tree) *node {
 
 func (b *builder) makeSecrets() {
 	n := merged(b.blueprintNode(func(s *blueprintSpec) Tree { return s.Secrets }), b.spec.Secrets.n)
-	b.secret = map[string]bool{}
+	b.secret, b.sops = map[string]bool{}, map[string]*sopsfile.File{}
 	if n == nil {
 		return
 	}
@@ -289,6 +292,7 @@ func (b *builder) makeSecret(d *Decoder, f field, spec secretSpec) {
 	b.secret[f.name] = true
 	b.instance.Secrets = append(b.instance.Secrets, SecretSpec{
 		Name: f.name, Generate: spec.Generate, Provide: spec.Provide, File: spec.File, Position: f.at,
+		Source:      b.source(d, f, spec),
 		Certificate: b.certificate(d, f, spec.Generate),
 		Keyfile:     spec.Generate != nil && spec.Generate.Kind == "mongodb-keyfile",
 	})
@@ -296,10 +300,8 @@ func (b *builder) makeSecret(d *Decoder, f field, spec secretSpec) {
 	case !validIdentifier(f.name):
 		d.Errorf(f.at, "secret name %q: use letters, digits and underscores", f.name)
 	case f.value.kind != mappingNode: // reported by the decoder
-	case f.value.get("generate") != nil && spec.Provide:
-		d.Errorf(f.at, "secret %s is either generated or provided, not both", f.name)
-	case f.value.get("generate") == nil && !spec.Provide:
-		d.Errorf(f.at, "secret %s needs generate: {...} or provide: true", f.name)
+	default:
+		checkOrigin(d, f, spec)
 	}
 	if g := spec.Generate; g != nil && f.value.get("generate").kind == mappingNode {
 		at := f.value.get("generate").at

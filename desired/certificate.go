@@ -49,19 +49,7 @@ func (b *builder) certificate(d *Decoder, f field, g *Generate) *Certificate {
 	}
 	at := f.value.get("generate").at
 	eval := func(x Expr, otherwise string) string {
-		if x.IsZero() {
-			return otherwise
-		}
-		value, err := x.Eval(b.instance.Scope(nil))
-		switch {
-		case err != nil:
-			d.Errorf(x.Position(), "secret %s: %v", f.name, err)
-		case !value.Known() || value.Secret():
-			d.Errorf(x.Position(), "secret %s: a certificate may use values of the instance alone, no secrets and no outputs", f.name)
-		default:
-			return value.Text()
-		}
-		return ""
+		return b.plainText(d, x, otherwise, "secret "+f.name, "a certificate may use values")
 	}
 	c := &Certificate{Lifetime: g.Lifetime.Std(), Server: true, Client: true}
 	name := b.name + " " + f.name

@@ -75,11 +75,12 @@ type dependency struct {
 	at Position
 }
 
-// SecretSpec is one declared secret; exactly one of Generate and Provide is set.
+// SecretSpec is one declared secret; exactly one of Generate, Provide and Source is set.
 type SecretSpec struct {
 	Name     string
 	Generate *Generate
-	Provide  bool // an operator puts it on the host
+	Provide  bool          // an operator puts it on the host
+	Source   *SecretSource // it comes from elsewhere, and is looked at again
 	File     *SecretFile
 	Keyfile  bool // it is the content of a key file that servers share (see KeySharer)
 	Position Position

@@ -72,9 +72,13 @@ type valueSpec struct {
 }
 
 type secretSpec struct {
-	Generate *Generate   `yaml:"generate" doc:"The agent makes it, once."`
-	Provide  bool        `yaml:"provide" doc:"An operator puts it on the host."`
-	File     *SecretFile `yaml:"file" doc:"Containers find it as a file too."`
+	Generate *Generate     `yaml:"generate" doc:"The agent makes it, once."`
+	Provide  bool          `yaml:"provide" doc:"An operator puts it on the host."`
+	Sops     *sopsSpec     `yaml:"sops" doc:"It stands encrypted in a file of the repository."`
+	HostFile *hostFileSpec `yaml:"hostFile" doc:"It stands in a file of the host."`
+	HostEnv  *hostEnvSpec  `yaml:"hostEnv" doc:"It stands in the agent's environment."`
+	Interval Duration      `yaml:"interval" doc:"Of a secret that comes from elsewhere: how often it is looked at again, 10s or more. A new value is a new generation, which all that uses it follows; when it cannot be had, the last one stays in use. Default: 5m. A file is read at each look at the instance anyway."`
+	File     *SecretFile   `yaml:"file" doc:"Containers find it as a file too."`
 }
 
 // validName says whether a name may be used for fleet parts: lower-case letters, digits and hyphens, at most 40.

@@ -18,6 +18,8 @@ type EnsureOptions struct {
 	// to be made while the manifest knows none. An error of it ends Ensure.
 	// nil means that there is no data.
 	HasData func(ctx context.Context) ([]string, error)
+	// Looked is what was found of the secrets that come from elsewhere, of those that were asked for now (Sources.Look).
+	Looked map[string]Looked
 }
 
 // Result is what Ensure found and made.
@@ -27,6 +29,10 @@ type Result struct {
 	Values map[string]desired.Value
 	// Made names what was made in this call, certificates that were due included.
 	Made []string
+	// Renewed names what has another value since this call, as it has where it comes from.
+	Renewed []string
+	// Troubles are the sources that gave no value when they were asked last; the last value is used.
+	Troubles []Trouble
 	// Files names the rendered files that were written or changed, relative
 	// to the secrets folder.
 	Files []string
@@ -34,8 +40,8 @@ type Result struct {
 
 // Ensure makes the secrets that were never made, reads the others, and renders
 // their files. Nothing is made before everything was looked at: when a secret
-// is lost (*LostError), was changed (*ChangedError) or has to be provided
-// (*MissingError), all of these come back as Problems, and nothing was made or
+// is lost (*LostError), was changed (*ChangedError), has to be provided
+// (*MissingError) or was never had from where it comes (*SourceError), all of these come back as Problems, and nothing was made or
 // rendered.
 //
 // A value is durable before Ensure returns, and before the manifest remembers
@@ -49,7 +55,7 @@ func (s *Store) Ensure(ctx context.Context, specs []desired.SecretSpec, opts Ens
 	if err := s.sweep(); err != nil {
 		return Result{}, err
 	}
-	e := &ensuring{Store: s, ctx: ctx, opts: opts, values: map[string][]byte{}}
+	e := &ensuring{Store: s, ctx: ctx, opts: opts, values: map[string][]byte{}, incoming: map[string][]byte{}}
 	if err := e.prepare(); err != nil {
 		return Result{}, err
 	}
@@ -89,6 +95,7 @@ type ensuring struct {
 	known    bool // there was a manifest
 	dirty    bool // the manifest has to be written
 	values   map[string][]byte
+	incoming map[string][]byte // from elsewhere, and other than what is here
 	data     []string
 	asked    bool
 }
@@ -120,6 +127,8 @@ func (e *ensuring) survey(specs []desired.SecretSpec) error {
 		}
 		value, err := e.read(spec.Name)
 		switch {
+		case spec.Source != nil && (err == nil || errors.Is(err, fs.ErrNotExist)):
+			err = e.sourced(spec, value, err == nil && len(value) > 0)
 		case err == nil && len(value) > 0:
 			err = e.adopt(spec, value)
 		case err == nil || errors.Is(err, fs.ErrNotExist):
@@ -146,20 +155,25 @@ func (e *ensuring) adopt(spec desired.SecretSpec, value []byte) error {
 	if err := closeToOthers(e.valuePath(spec.Name)); err != nil {
 		return err
 	}
+	if spec.Source == nil {
+		e.heals(spec.Name)
+	}
 	known, ok := e.manifest.Secrets[spec.Name]
 	now := fingerprint(e.key, spec.Name, value)
 	switch {
 	case !ok:
 		known = entry{Made: e.now().UTC()}
-	case known.Fingerprint == now && known.Keyfile == spec.Keyfile:
+	case known.Fingerprint == now && known.Keyfile == spec.Keyfile && known.Kind == kindOf(spec):
 		e.values[spec.Name] = value
 		return nil
-	case known.Fingerprint == now || known.Next == now:
+	case known.Fingerprint == now:
+	case known.Next == now:
+		known.Generation = known.generation() + 1
 	case isIssued(spec): // one that does not fit is issued anew
-	case known.Fingerprint != "" && (!spec.Provide || spec.Keyfile):
+	case known.Fingerprint != "" && (spec.Generate != nil || spec.Keyfile):
 		return &ChangedError{Instance: e.instance, Name: spec.Name, Path: e.valuePath(spec.Name)}
 	case known.Fingerprint != "":
-		known.Made = e.now().UTC() // an operator rotated what is his
+		known.Made, known.Generation = e.now().UTC(), known.generation()+1 // an operator rotated what is his
 	}
 	known.Kind, known.Fingerprint, known.Next, known.Keyfile = kindOf(spec), now, "", spec.Keyfile
 	e.manifest.Secrets[spec.Name] = known
@@ -172,6 +186,9 @@ func (e *ensuring) adopt(spec desired.SecretSpec, value []byte) error {
 func (e *ensuring) mayMake(spec desired.SecretSpec) error {
 	if spec.Provide {
 		return &MissingError{Instance: e.instance, Name: spec.Name}
+	}
+	if spec.Source != nil { // whether it can be had is known when it was asked
+		return nil
 	}
 	if isIssued(spec) { // no data depends on it: its authority signs another one
 		return nil
@@ -204,6 +221,12 @@ func (e *ensuring) mayMake(spec desired.SecretSpec) error {
 func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 	out := Result{Values: map[string]desired.Value{}}
 	for _, spec := range specs {
+		if spec.Source != nil {
+			if err := e.renew(spec, &out); err != nil {
+				return Result{}, err
+			}
+			continue
+		}
 		if e.values[spec.Name] != nil || isIssued(spec) {
 			continue
 		}
@@ -223,6 +246,7 @@ func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 		}
 		out.Made = append(out.Made, made...)
 	}
+	out.Troubles = e.troubles(specs)
 	if e.dirty || !e.known {
 		if err := e.writeManifest(e.manifest); err != nil {
 			return Result{}, err
@@ -264,8 +288,13 @@ func (e *ensuring) keep(name, kind string, value []byte) error {
 	if _, err := atomicfile.Write(e.valuePath(name), value, atomicfile.Options{}); err != nil {
 		return fmt.Errorf("keep secret %s of %s: %w", name, e.instance, err)
 	}
+	known, ok := e.manifest.Secrets[name]
+	generation := 1
+	if ok {
+		generation = known.generation() + 1
+	}
 	e.manifest.Secrets[name] = entry{
-		Kind: kind, Made: e.now().UTC(), Fingerprint: fingerprint(e.key, name, value), Keyfile: e.manifest.Secrets[name].Keyfile,
+		Kind: kind, Made: e.now().UTC(), Fingerprint: fingerprint(e.key, name, value), Keyfile: known.Keyfile, Generation: generation,
 	}
 	e.values[name] = value
 	e.dirty = true

@@ -110,7 +110,7 @@ func (e *RotatingError) Error() string {
 // Resolvable is an error of this package with a way out for people.
 type Resolvable interface {
 	error
-	// Reason is a word for programs: SecretLost, SecretMissing, SecretChanged, AuthorityEnded.
+	// Reason is a word for programs: SecretLost, SecretMissing, SecretNotFound, SecretChanged, AuthorityEnded.
 	Reason() string
 	// Do is what to do, in a sentence.
 	Do() string

@@ -17,6 +17,17 @@ import (
 // may be any of them.
 const maxFormer = 8
 
+// FormerError says that a secret was replaced as often as former values are kept.
+type FormerError struct {
+	Instance string
+	Name     string
+}
+
+func (e *FormerError) Error() string {
+	return fmt.Sprintf("secret %s of %s was replaced %d times, and no value was taken into use since: see dive-agent status %s",
+		e.Name, e.Instance, maxFormer, e.Instance)
+}
+
 func (s *Store) formerDir() string { return filepath.Join(s.storeDir(), "former") }
 
 // readFormer gives the values that a secret had before the present one and that were not forgotten yet, newest first.
@@ -49,8 +60,7 @@ func (s *Store) retire(name string, next []byte) error {
 	}
 	values = slices.DeleteFunc(values, func(v []byte) bool { return bytes.Equal(v, present) })
 	if len(values) >= maxFormer {
-		return fmt.Errorf("secret %s of %s was replaced %d times, and no value was taken into use since: see dive-agent status %s",
-			name, s.instance, maxFormer, s.instance)
+		return &FormerError{Instance: s.instance, Name: name}
 	}
 	raw, err := json.Marshal(append([][]byte{present}, values...))
 	if err != nil {

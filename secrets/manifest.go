@@ -29,7 +29,13 @@ type entry struct {
 	Next string `json:"next,omitempty"`
 	// Keyfile says that it is the content of a key file which servers share: it is replaced in two steps.
 	Keyfile bool `json:"keyfile,omitempty"`
+	// Generation counts the values that it has had here, from 1; 0 of one that was kept before they were counted.
+	Generation int `json:"generation,omitempty"`
+	// Failing says that it cannot be had where it comes from; nil: it could, or comes from nowhere else.
+	Failing *failing `json:"failing,omitempty"`
 }
+
+func (m entry) generation() int { return max(m.Generation, 1) }
 
 // readManifest returns false when there is none.
 func (s *Store) readManifest() (manifest, bool, error) {

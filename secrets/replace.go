@@ -34,6 +34,8 @@ func (s *Store) Rotate(ctx context.Context, spec desired.SecretSpec) error {
 	switch {
 	case isIssued(spec):
 		return fmt.Errorf("secret %s of %s is a certificate: it is made anew in time, and when its authority or its names change", spec.Name, s.instance)
+	case spec.Source != nil:
+		return fmt.Errorf("secret %s of %s comes from %s: change it there, and the agent takes the new value at its next look", spec.Name, s.instance, spec.Source)
 	case spec.Provide:
 		return fmt.Errorf("secret %s of %s is provided: give the new value with %s", spec.Name, s.instance, setCommand(s.instance, spec.Name))
 	}

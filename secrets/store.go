@@ -126,8 +126,8 @@ func checkSpec(spec desired.SecretSpec) error {
 	if err := checkName(spec.Name); err != nil {
 		return err
 	}
-	if !spec.Provide && spec.Generate == nil {
-		return fmt.Errorf("secret %s is neither generated nor provided", spec.Name)
+	if !spec.Provide && spec.Generate == nil && spec.Source == nil {
+		return fmt.Errorf("secret %s is neither generated nor provided, and comes from nowhere else", spec.Name)
 	}
 	return nil
 }
@@ -136,6 +136,8 @@ func kindOf(spec desired.SecretSpec) string {
 	switch {
 	case spec.Provide:
 		return "provided"
+	case spec.Source != nil:
+		return spec.Source.Kind
 	case spec.Generate.Kind == "":
 		return "password"
 	}
@@ -159,6 +161,17 @@ type Info struct {
 	Ends    time.Time `json:"ends,omitzero"` // of a certificate or an authority: until when it is valid
 	// Replaced says how far a new value is in taking the former one's place, for people; empty when nothing of the kind goes on.
 	Replaced string `json:"replaced,omitempty"`
+	// Generation counts the values that it has had here, from 1.
+	Generation int `json:"generation"`
+	// Failing is since when it cannot be had where it comes from, and Why the reason; zero: it can, or comes from nowhere else.
+	Failing time.Time `json:"failing,omitzero"`
+	Why     string    `json:"why,omitempty"`
+}
+
+// Has says whether there is a value of a secret.
+func (s *Store) Has(name string) bool {
+	info, err := os.Stat(s.valuePath(name))
+	return err == nil && info.Size() > 0
 }
 
 // List tells names, kinds and ages of all secrets that were ever made or set
@@ -174,7 +187,11 @@ func (s *Store) List() ([]Info, error) {
 	}
 	all := map[string]Info{}
 	for name, e := range m.Secrets {
-		all[name] = Info{Name: name, Kind: e.Kind, Made: e.Made}
+		info := Info{Name: name, Kind: e.Kind, Made: e.Made, Generation: e.generation()}
+		if e.Failing != nil {
+			info.Failing, info.Why = e.Failing.Since, e.Failing.Why
+		}
+		all[name] = info
 	}
 	for _, f := range files {
 		info, ok := all[f.Name()]
@@ -182,7 +199,7 @@ func (s *Store) List() ([]Info, error) {
 			continue
 		}
 		if !ok {
-			info = Info{Name: f.Name(), Kind: "provided"}
+			info = Info{Name: f.Name(), Kind: "provided", Generation: 1}
 			if st, err := f.Info(); err == nil {
 				info.Made = st.ModTime().UTC()
 			}

@@ -353,9 +353,9 @@ func TestListNamesAndAges(t *testing.T) {
 	list, err := s.List()
 	require.NoError(t, err)
 	require.Equal(t, []secrets.Info{
-		{Name: "A_PASSWORD", Kind: "password", Made: made, Present: true},
-		{Name: "B_TOKEN", Kind: "token", Made: made},
-		{Name: "GIVEN", Kind: "provided", Made: made, Present: true},
+		{Name: "A_PASSWORD", Kind: "password", Made: made, Present: true, Generation: 1},
+		{Name: "B_TOKEN", Kind: "token", Made: made, Generation: 1},
+		{Name: "GIVEN", Kind: "provided", Made: made, Present: true, Generation: 1},
 	}, list)
 	require.NotContains(t, fmt.Sprint(list), got.Values["A_PASSWORD"].Text())
 

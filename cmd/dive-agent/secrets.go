@@ -72,10 +72,13 @@ func writeSecrets(g *globals, names []string, all map[string][]secrets.Info) err
 			if info.Replaced != "" {
 				more += "   " + info.Replaced
 			}
+			if !info.Failing.IsZero() {
+				more += "   the last value, since " + info.Failing.Format(time.DateTime) + ": " + info.Why
+			}
 			if !info.Present {
 				more = "   MISSING"
 			}
-			g.printf("  %-28s %-16s made %s%s\n", info.Name, info.Kind, info.Made.Format(time.DateTime), more)
+			g.printf("  %-28s %-16s generation %-3d made %s%s\n", info.Name, info.Kind, info.Generation, info.Made.Format(time.DateTime), more)
 		}
 	}
 	return nil
@@ -99,7 +102,7 @@ revision in force does not declare for an instance of this host is taken only wi
 				return err
 			}
 			if !force {
-				if err := declared(g, c, args[0], args[1]); err != nil {
+				if err := maySet(g, c, args[0], args[1]); err != nil {
 					return err
 				}
 			}
@@ -126,14 +129,21 @@ revision in force does not declare for an instance of this host is taken only wi
 	return cmd
 }
 
-// declared refuses a name that the revision in force does not declare: nothing would ever use what is kept under it. On a
+// maySet refuses a name that the revision in force does not declare: nothing would ever use what is kept under it; and one
+// whose value comes from elsewhere: what is set would be replaced at the next look. On a
 // host that has taken no revision yet, or cannot read it, every name is taken.
-func declared(g *globals, c *config.Config, instance, name string) error {
+func maySet(g *globals, c *config.Config, instance, name string) error {
 	revision, fleet := inForce(g, c)
 	if fleet == nil {
 		return nil
 	}
-	return declaredIn(fleet, revision, c.Host, instance, name, "; if a merge that is to come declares it, say --force")
+	if err := declaredIn(fleet, revision, c.Host, instance, name, "; if a merge that is to come declares it, say --force"); err != nil {
+		return err
+	}
+	if from := fleet.Instances[instance].Secret(name).Source; from != nil {
+		return fmt.Errorf("%s of %s comes from %s: change it there, or merge provide: true in its place", name, instance, from)
+	}
+	return nil
 }
 
 // inForce loads the revision in force; nil when there is none, or it cannot be read, of which the agent tells.
