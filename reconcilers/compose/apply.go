@@ -59,6 +59,9 @@ func (r *Reconciler) bring(ctx context.Context, st *serviceState, change reconci
 	if st.lacking != nil {
 		return reconcilers.Applied{}, st.lacking
 	}
+	if err := st.notPulled(); err != nil {
+		return reconcilers.Applied{}, err
+	}
 	if st.imageID == "" {
 		return reconcilers.Applied{}, &reconcilers.RejectedError{
 			Message: fmt.Sprintf("image %s of service %s is not on this host", st.service.Image, st.name), PutBack: "nothing was changed",

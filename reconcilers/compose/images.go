@@ -104,6 +104,7 @@ func (i stackImage) host() string {
 type order struct {
 	stackImage
 	reason string
+	move   *move  // of a tag that is followed
 	before string // ID of the image that the name stands for now; empty: none that will do
 }
 
@@ -138,6 +139,17 @@ func (r *Reconciler) lookAtImages(ctx context.Context, st *sharedState) error {
 		}
 		if reason := st.stale(rec, image, r.clock.Now()); reason != "" {
 			st.pulls = append(st.pulls, order{stackImage: image, reason: reason, before: have.ID})
+			continue
+		}
+		if !st.spec.tracks(image) {
+			continue
+		}
+		moved, err := r.track(ctx, st, image, &have)
+		if err != nil {
+			return err
+		}
+		if moved != nil {
+			st.pulls = append(st.pulls, order{stackImage: image, reason: "its tag moved, " + moved.String(), move: moved, before: have.ID})
 		}
 	}
 	return nil
@@ -174,8 +186,12 @@ func shortDuration(d time.Duration) string {
 func (st *sharedState) pullSteps() []step {
 	var steps []step
 	for _, o := range st.pulls {
+		change := reconcilers.Change{Action: reconcilers.Run, Address: "image " + o.name, Reason: "pull: " + o.reason}
+		if o.move != nil {
+			change.Details = o.move.details()
+		}
 		steps = append(steps, step{
-			change: reconcilers.Change{Action: reconcilers.Run, Address: "image " + o.name, Reason: "pull: " + o.reason},
+			change: change,
 			do:     func(ctx context.Context, r *Reconciler) error { return r.pull(ctx, st.stack, o) },
 		})
 	}

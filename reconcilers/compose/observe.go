@@ -34,6 +34,7 @@ type serviceState struct {
 
 	hash     string
 	image    *client.ImageInspectResult
+	moved    *move  // of the image's tag, in the registry
 	imageID  string // of the wanted image; empty when the host does not have it
 	networks map[string]string
 	content  string
@@ -84,6 +85,7 @@ func (r *Reconciler) lookAround(ctx context.Context, st *serviceState) error {
 	switch {
 	case err == nil:
 		st.imageID, st.image = image.ID, &image
+		st.moved = st.movedTag()
 	case !errdefs.IsNotFound(err):
 		return fmt.Errorf("look at image %s: %w", st.service.Image, err)
 	}

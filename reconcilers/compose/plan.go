@@ -44,6 +44,9 @@ func (st *serviceState) compareDefinition(c *container.InspectResponse) ([]strin
 	if st.imageID != "" && c.Image != st.imageID && len(differs) == 0 && !st.refusesFor(c) && !st.otherImage(c) {
 		differs = append(differs, fmt.Sprintf("image %s now means %s, was %s", st.service.Image, shortImage(st.imageID), shortImage(c.Image)))
 	}
+	if st.moved != nil && c.Image == st.imageID && len(differs) == 0 {
+		differs = append(differs, fmt.Sprintf("the tag of image %s moved, %s", st.service.Image, st.moved))
+	}
 	return differs, nil
 }
 

@@ -47,13 +47,16 @@ func (r *Reconciler) pull(ctx context.Context, s *stack, o order) error {
 func (r *Reconciler) notePull(s *stack, o order, failed error) error {
 	rec := readShared(s)
 	_, failedBefore := rec.Unrefreshed[o.name]
-	if failed == nil && !failedBefore && o.pull != pullRefresh {
+	if failed == nil && !failedBefore && o.pull != pullRefresh && o.move == nil {
 		return nil
 	}
 	return changeShared(s, func(rec *sharedRecord) {
 		delete(rec.Unrefreshed, o.name)
 		if failed != nil {
 			set(&rec.Unrefreshed, o.name, r.redact(shortCause(failed)))
+		}
+		if o.move != nil {
+			rec.Tracked[o.name] = rec.Tracked[o.name].pulled(o.move, failed)
 		}
 		if o.pull == pullRefresh {
 			set(&rec.Pulled, o.name, r.clock.Now().UTC())

@@ -230,7 +230,7 @@ func TestPrivateRegistry(t *testing.T) {
 	w.up("web", "other")
 }
 
-// The host's own credentials, where the agent's configuration names them: entries of the file, and helpers, which may fail or hang.
+// The host's own credentials, where the agent's configuration names them: entries of the file, and helpers, which may fail.
 func TestCredentialsOfTheHost(t *testing.T) {
 	const password = "hunter:host 8"
 	w, registry := pulling(t, testbed.RegistryOptions{User: "fleet", Password: password})

@@ -30,6 +30,7 @@ type Reconciler struct {
 	sdk    sdkHolder
 	allow  allowance // what this host allows
 
+	certificates string        // folder with the engine's certificates for registries
 	dockerConfig string        // Docker configuration with the host's credentials for registries; empty: none
 	quietLimit   time.Duration // for which a pull may say nothing
 	hostPlatform atomic.Pointer[ocispec.Platform]
@@ -51,7 +52,7 @@ var (
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
 	r := &Reconciler{
 		engine: deps.Engine, clock: deps.Clock, log: deps.Log, redact: deps.Redact, models: newCache(modelsKept),
-		dockerConfig: deps.DockerConfig, quietLimit: quietLimit, allow: deps.Compose.Allow,
+		dockerConfig: deps.DockerConfig, certificates: engineCertificates, quietLimit: quietLimit, allow: deps.Compose.Allow,
 	}
 	if r.clock == nil {
 		r.clock = reconcilers.SystemClock{}

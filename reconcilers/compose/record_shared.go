@@ -16,6 +16,7 @@ type sharedRecord struct {
 	Pulled    map[string]time.Time `json:"pulled,omitempty"`    // image -> its last pull, where those are made by the clock
 	// Unrefreshed are images that could not be refreshed -> why; the ones on the host are used.
 	Unrefreshed map[string]string      `json:"unrefreshed,omitempty"`
+	Tracked     map[string]tracking    `json:"tracked,omitempty"`  // by image
 	Volumes     map[string]keptVolume  `json:"volumes,omitempty"`  // by name
 	Networks    map[string]keptNetwork `json:"networks,omitempty"` // by name
 	Drift       []drifted              `json:"drift,omitempty"`    // what was done to networks by hand and is left so

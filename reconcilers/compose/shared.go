@@ -29,6 +29,7 @@ type sharedState struct {
 	volumes  map[string]*volume.Volume    // wanted volume's key -> what is there, or nil
 	kept     map[string]keptVolume        // what is remembered of volumes, by name
 	orphans  []container.Summary
+	silent   map[string]string // registries that could not be asked in this look -> why
 	notes    []string
 	blocked  error
 
@@ -42,7 +43,7 @@ type sharedState struct {
 func (r *Reconciler) observeShared(ctx context.Context, s *stack) (reconcilers.Observed, error) {
 	st := &sharedState{
 		stack: s, networks: map[string][]network.Summary{}, attached: map[string][]string{},
-		volumes: map[string]*volume.Volume{}, wantHashes: map[string]string{},
+		volumes: map[string]*volume.Volume{}, wantHashes: map[string]string{}, silent: map[string]string{},
 	}
 	for _, look := range []func(context.Context, *sharedState) error{
 		r.lookAtImages, r.lookAtNetworks, r.lookAtVolumes, r.lookForOrphans, r.checkEngine,

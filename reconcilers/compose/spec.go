@@ -25,6 +25,10 @@ type Spec struct {
 	HealthTimeout desired.Duration        `yaml:"healthTimeout" default:"3m" doc:"How long a new container may take to become healthy before the last good version is put back."`
 	Pull          string                  `yaml:"pull" default:"missing" enum:"missing,always,never" doc:"When images are pulled: those the host lacks, all at each new revision, or none. What a service says itself (pull_policy) comes first."`
 
+	Track         string           `yaml:"track" default:"off" enum:"off,digest" doc:"digest: the registry is asked again and again what the tags of the images lead to (by HEAD of the manifest, nothing is pulled for it); one that has moved is a planned change with the old and the new digest."`
+	TrackEvery    desired.Duration `yaml:"trackEvery" default:"15m" doc:"How often registries are asked; 1m at least."`
+	TrackServices []string         `yaml:"trackServices" doc:"Services whose images are followed; default all. Images with a digest in their name, and those that are never pulled, cannot move."`
+
 	Registries map[string]RegistryAccount `yaml:"registries" doc:"Registry, named as images name it -> who images are pulled as. Registries that are not named are asked with the host's own credentials, where the agent's configuration has them (dockerConfig)."`
 
 	Drift    string              `yaml:"drift" default:"correct" enum:"correct,report,ignore" doc:"What is done about what was changed by hand: correct puts it back; report tells what differs, and since when, and changes nothing until the next change of the service in the manifest or the Compose file; ignore does not tell either. A service that was stopped, paused or removed is left so by the last two, and is not ready."`

@@ -37,6 +37,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	s.checkSettings(c, m)
 	s.checkAfter(c, m)
 	s.checkImages(c, m)
+	s.checkTracking(c, m)
 }
 
 // drive is how a path begins on Windows, and with it a volume whose name has one letter.

@@ -3,6 +3,7 @@ package compose
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/platforms"
@@ -30,6 +31,18 @@ func (s *Spec) checkImages(c *desired.Check, m *model) {
 				name, service.Image, service.Platform, other.Name, other.Platform)
 		}
 		asked[service.Image] = service
+	}
+}
+
+// checkTracking refuses what would ask registries all the time, and services that are not there.
+func (s *Spec) checkTracking(c *desired.Check, m *model) {
+	if s.TrackEvery != 0 && s.TrackEvery.Std() < time.Minute {
+		c.Errorf(c.At("trackEvery"), "trackEvery: registries are asked each 1m at the most, not each %s", s.TrackEvery.Std())
+	}
+	for _, name := range s.TrackServices {
+		if _, ok := m.project.Services[name]; !ok {
+			c.Errorf(c.At("trackServices"), "trackServices: the Compose file has no active service %s", name)
+		}
 	}
 }
 

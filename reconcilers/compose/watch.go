@@ -39,8 +39,12 @@ func (r *Reconciler) Watch(ctx context.Context, t reconcilers.Target, wake func(
 	wake("")
 	var before map[string]string
 	next := r.clock.After(0)
+	turn := r.turns(s.spec)
 	for {
 		select {
+		case <-turn:
+			wake(SharedPart)
+			turn = r.turns(s.spec)
 		case <-ctx.Done():
 			return ctx.Err()
 		case err := <-stream.Err:
