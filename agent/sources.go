@@ -23,6 +23,10 @@ func (r *round) tellSecrets(found secrets.Result) {
 		r.emit(Event{Kind: "secrets", Message: message, Run: r.record.id})
 		r.log.Info("secrets have new values where they come from", "names", found.Renewed, "run", r.record.id)
 	}
+	if len(found.Rotated) > 0 {
+		r.emit(Event{Kind: "secrets", Message: "made anew, as it is time: " + strings.Join(found.Rotated, ", "), Run: r.record.id})
+		r.log.Info("secrets made anew, as it is time", "names", found.Rotated, "run", r.record.id)
+	}
 	r.see(func(v *view) { v.Sources = found.Troubles })
 }
 

@@ -293,6 +293,7 @@ func (b *builder) makeSecret(d *Decoder, f field, spec secretSpec) {
 	b.instance.Secrets = append(b.instance.Secrets, SecretSpec{
 		Name: f.name, Generate: spec.Generate, Provide: spec.Provide, File: spec.File, Position: f.at,
 		Source:      b.source(d, f, spec),
+		Rotate:      rotation(d, f, spec),
 		Certificate: b.certificate(d, f, spec.Generate),
 		Keyfile:     spec.Generate != nil && spec.Generate.Kind == "mongodb-keyfile",
 	})

@@ -85,6 +85,7 @@ type SecretSpec struct {
 	Keyfile  bool // it is the content of a key file that servers share (see KeySharer)
 	Position Position
 
+	Rotate      *Rotation    // when it is made anew; nil: when somebody says so
 	Certificate *Certificate // what is generated, when that is a certificate or an authority
 }
 

@@ -73,6 +73,7 @@ type valueSpec struct {
 
 type secretSpec struct {
 	Generate *Generate     `yaml:"generate" doc:"The agent makes it, once."`
+	Rotate   *rotateSpec   `yaml:"rotate" doc:"Of a generated secret: it is made anew in time, and all that uses it follows. Only where everything that knows the value gets it from this instance: services that are made anew with it, or a component that sets it where it is checked (users of a MongoReplicaSet, its key file, Keycloak's administrator)."`
 	Provide  bool          `yaml:"provide" doc:"An operator puts it on the host."`
 	Sops     *sopsSpec     `yaml:"sops" doc:"It stands encrypted in a file of the repository."`
 	HostFile *hostFileSpec `yaml:"hostFile" doc:"It stands in a file of the host."`

@@ -45,6 +45,26 @@ func TestWhereSecretsComeFrom(t *testing.T) {
 	require.Nil(t, fra.Secret("KEY").Source)
 }
 
+func TestRotationOfAManifest(t *testing.T) {
+	deu := loadTree(t, withSecrets(`    A: {generate: {kind: token}, rotate: {every: 720h}}
+    B: {generate: {}, rotate: {schedule: "0 3 1 * *"}}
+`)).Instances["deu"]
+	at := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
+	require.Equal(t, at.Add(720*time.Hour), deu.Secret("A").Rotate.Due(at))
+	require.Equal(t, time.Date(2026, 12, 1, 3, 0, 0, 0, time.UTC), deu.Secret("B").Rotate.Due(at.In(time.FixedZone("x", 7200))))
+	require.Nil(t, deu.Secret("KEY").Rotate)
+	for secret, want := range map[string]string{
+		`{provide: true, rotate: {every: 1h}}`:                       "instances/deu.yaml:12:32: rotate of secret X: only what the agent generates",
+		`{generate: {kind: ca}, rotate: {every: 1h}}`:                "a ca is made anew by its lifetime",
+		`{generate: {}, rotate: {}}`:                                 "rotate of secret X needs every or schedule, one of them",
+		`{generate: {}, rotate: {every: 1h, schedule: "0 3 * * *"}}`: "rotate of secret X needs every or schedule, one of them",
+		`{generate: {}, rotate: {every: 59m}}`:                       "every of secret X must be 1h0m0s or more",
+		`{generate: {}, rotate: {schedule: "daily"}}`:                `schedule "daily" of secret X is no cron expression`,
+	} {
+		require.Contains(t, strings.Join(problemsIn(t, withSecrets("    X: "+secret+"\n")), "\n"), want, secret)
+	}
+}
+
 func TestMistakesInSources(t *testing.T) {
 	const at = "instances/fra/instance.yaml:12:"
 	for secret, want := range map[string]string{

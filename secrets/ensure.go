@@ -31,6 +31,8 @@ type Result struct {
 	Made []string
 	// Renewed names what has another value since this call, as it has where it comes from.
 	Renewed []string
+	// Rotated names what was made anew in this call, as its manifest says when.
+	Rotated []string
 	// Troubles are the sources that gave no value when they were asked last; the last value is used.
 	Troubles []Trouble
 	// Files names the rendered files that were written or changed, relative
@@ -245,6 +247,10 @@ func (e *ensuring) finish(specs []desired.SecretSpec) (Result, error) {
 			return Result{}, err
 		}
 		out.Made = append(out.Made, made...)
+	}
+	var err error
+	if out.Rotated, err = e.rotateDue(specs); err != nil {
+		return Result{}, err
 	}
 	out.Troubles = e.troubles(specs)
 	if e.dirty || !e.known {

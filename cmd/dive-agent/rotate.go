@@ -70,7 +70,7 @@ func mayRotate(g *globals, c *config.Config, instance, name string) (desired.Sec
 	}
 	inst := fleet.Instances[instance]
 	spec := *inst.Secret(name)
-	if !spec.Keyfile && !spec.Provide && spec.Source == nil && spec.Certificate == nil && len(inst.Graph.Holders[name]) == 0 {
+	if !spec.Keyfile && !spec.Provide && spec.Source == nil && spec.Rotate == nil && spec.Certificate == nil && len(inst.Graph.Holders[name]) == 0 {
 		return none, fmt.Errorf("no component of %s brings a new %s to what was set up with it. Change it there first, then give it with: dive-agent secrets set %[1]s %s --replace",
 			instance, name, name)
 	}
