@@ -175,6 +175,9 @@ func (r *Reconciler) removeExtras(ctx context.Context, st *serviceState) error {
 
 // remove stops a container in its own time and removes it. Its named volumes stay, and its anonymous ones too.
 func (r *Reconciler) remove(ctx context.Context, id string) error {
+	if err := r.preStop(ctx, id); err != nil {
+		r.log.Warn("a container is removed although a command before its stop failed", "error", err)
+	}
 	if _, err := r.engine.ContainerStop(ctx, id, client.ContainerStopOptions{}); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
@@ -198,6 +201,11 @@ func (r *Reconciler) make(ctx context.Context, st *serviceState) (string, error)
 			}
 		}
 	}
+	if st.container != nil {
+		if err := r.preStop(ctx, st.container.ID); err != nil {
+			return "", err
+		}
+	}
 	project, err := st.model.narrowed(st.name)
 	if err != nil {
 		return "", err
@@ -205,6 +213,9 @@ func (r *Reconciler) make(ctx context.Context, st *serviceState) (string, error)
 	service := project.Services[st.name]
 	service.PullPolicy = types.PullPolicyNever
 	service.CustomLabels = service.CustomLabels.Add(contentLabel, st.content)
+	if err := withHooks(&service); err != nil {
+		return "", err
+	}
 	project.Services[st.name] = service
 	err = r.create(ctx, project, st.container != nil)
 	if err != nil {
@@ -243,16 +254,21 @@ func (r *Reconciler) start(ctx context.Context, st *serviceState, id string) (*w
 		_, err = r.engine.ContainerUnpause(ctx, id, client.ContainerUnpauseOptions{})
 	case state.Running || state.Restarting:
 		if parent := st.recreatedParent(); parent != "" && st.record.Container == id {
-			_, err = r.engine.ContainerRestart(ctx, id, client.ContainerRestartOptions{})
+			if err = r.preStop(ctx, id); err != nil {
+				return w, err
+			}
+			if err = st.starts(id); err == nil {
+				_, err = r.engine.ContainerRestart(ctx, id, client.ContainerRestartOptions{})
+			}
 		}
 	case st.completed():
 	default:
-		if err = r.inject(ctx, id, st.injections()); err == nil {
+		if err = errors.Join(st.starts(id), r.inject(ctx, id, st.injections())); err == nil {
 			_, err = r.engine.ContainerStart(ctx, id, client.ContainerStartOptions{})
 		}
 	}
 	if err == nil || errdefs.IsNotModified(err) {
-		return w, nil
+		return w, r.postStart(ctx, st, id)
 	}
 	message := fmt.Sprintf("start container %s", st.wantName)
 	err = r.redacted(err)

@@ -164,6 +164,19 @@ func (m *model) collectContents(name string, service types.ServiceConfig, r requ
 			return fmt.Errorf("service %s: %w", name, err)
 		}
 	}
+	for _, option := range service.SecurityOpt {
+		profile, ok := seccompProfile(option)
+		if !ok {
+			continue
+		}
+		path, err := r.stable(profile)
+		if err == nil {
+			err = bind("seccomp profile", path)
+		}
+		if err != nil {
+			return fmt.Errorf("service %s: seccomp profile %s: %w", name, profile, err)
+		}
+	}
 	for _, used := range service.Configs {
 		config := m.project.Configs[used.Source]
 		if config.File != "" {
@@ -186,6 +199,12 @@ func (m *model) collectContents(name string, service types.ServiceConfig, r requ
 	}
 	m.content[name] = c
 	return nil
+}
+
+// seccompProfile gives the file of a seccomp profile that an entry of security_opt names.
+func seccompProfile(option string) (string, bool) {
+	name, value, _ := strings.Cut(strings.Replace(option, "=", ":", 1), ":")
+	return value, name == "seccomp" && value != "unconfined" && value != "builtin"
 }
 
 func inlineConfig(project *types.Project, config types.ConfigObjConfig) string {

@@ -234,6 +234,9 @@ func (st *serviceState) planRunning(c *container.InspectResponse) (reconcilers.A
 	case c.State.Restarting || c.State.Running:
 		if name := st.recreatedParent(); name != "" && st.record.Container == c.ID {
 			words = append(words, "restart: service "+name+" was made anew")
+		} else if st.record.Starting == c.ID {
+			action = reconcilers.Run
+			words = append(words, "run its post_start commands, which were cut off")
 		} else if st.record.Pending != nil {
 			action = reconcilers.Run
 			words = append(words, "see whether the new version becomes healthy, after an interruption: "+st.record.Pending.Reason)

@@ -131,6 +131,11 @@ func (j *judge) service(name string) {
 			add(allowUnconfined, "security_opt", option, "runs with %s", option)
 		}
 	}
+	for _, option := range s.SecurityOpt {
+		if profile, ok := seccompProfile(option); ok && path.IsAbs(profile) {
+			j.path([]string{"services", name, "security_opt"}, profile, true, "the seccomp profile of service "+name+" is")
+		}
+	}
 	for _, device := range s.Devices {
 		add(allowDevices, "devices", device.Source, "uses the host's device %s", device.Source)
 	}

@@ -29,7 +29,8 @@ type record struct {
 	Good       *goodMark         `json:"good,omitempty"`
 	Refused    string            `json:"refused,omitempty"` // image ID that did not become healthy under the present definition
 	Ended      *ended            `json:"ended,omitempty"`
-	Drift      []drifted         `json:"drift,omitempty"` // what was done by hand and is left so
+	Drift      []drifted         `json:"drift,omitempty"`    // what was done by hand and is left so
+	Starting   string            `json:"starting,omitempty"` // ID of a container whose post_start commands are not done
 }
 
 // pending is a change that was begun and of which it is not known yet whether it is good.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/compose/v5/pkg/api"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
@@ -34,6 +35,7 @@ type good struct {
 	Networks   map[string]*network.EndpointSettings `json:"networks"`
 	Injections []injection                          `json:"injections,omitempty"`
 	Files      []goodFile                           `json:"files,omitempty"`
+	PostStart  []types.ServiceHook                  `json:"postStart,omitempty"`
 }
 
 // goodFile is a bound file as the version had it.
@@ -78,7 +80,7 @@ func (st *serviceState) fromOutputs(expr desired.Expr) bool {
 func (st *serviceState) keepGood(c *container.InspectResponse) error {
 	g := good{
 		Name: strings.TrimPrefix(c.Name, "/"), ImageID: c.Image, Config: c.Config, Host: c.HostConfig,
-		Networks: map[string]*network.EndpointSettings{}, Injections: st.injections(),
+		Networks: map[string]*network.EndpointSettings{}, Injections: st.injections(), PostStart: st.service.PostStart,
 	}
 	short := c.ID[:12]
 	if g.Config.Hostname == short {
@@ -210,6 +212,9 @@ func (r *Reconciler) putBack(ctx context.Context, st *serviceState, g *good, pro
 	}
 	if _, err := r.engine.ContainerStart(safe, id, client.ContainerStartOptions{}); err != nil {
 		return fmt.Errorf("start container %s: %w", g.Name, r.redacted(err))
+	}
+	if err := r.runHooks(safe, id, g.PostStart); err != nil {
+		return &fault{message: "post_start of what ran before", err: err}
 	}
 	progress.Started()
 	old := *st

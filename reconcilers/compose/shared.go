@@ -2,12 +2,10 @@ package compose
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sort"
 	"strings"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/compose/v5/pkg/api"
@@ -60,7 +58,7 @@ func (r *Reconciler) observeShared(ctx context.Context, s *stack) (reconcilers.O
 }
 
 // lookAtNetworks finds each network by its name, of which the engine allows several, oldest first, and who is attached to
-// those that may be removed. An external one that is missing is waited for: it is not ours to make.
+// those that may be removed. An external one that is missing is waited for, unless the manifest says that it is made.
 func (r *Reconciler) lookAtNetworks(ctx context.Context, st *sharedState) error {
 	list, err := r.engine.NetworkList(ctx, client.NetworkListOptions{})
 	if err != nil {
@@ -74,7 +72,7 @@ func (r *Reconciler) lookAtNetworks(ctx context.Context, st *sharedState) error 
 			}
 		}
 		if want.External {
-			if len(st.networks[key]) == 0 && want.Name != "" {
+			if len(st.networks[key]) == 0 && want.Name != "" && !st.spec.makes(key) {
 				st.wait(fmt.Sprintf("external network %s", want.Name))
 			}
 			continue
@@ -103,14 +101,6 @@ func (r *Reconciler) lookAtNetworks(ctx context.Context, st *sharedState) error 
 		st.notes = append(st.notes, err.Error())
 	}
 	return st.leaveNetworks(r.clock.Now())
-}
-
-func (st *sharedState) wait(what string) {
-	if st.blocked == nil {
-		st.blocked = &reconcilers.WaitError{
-			For: what, Again: 15 * time.Second, Err: errors.New("the Compose file declares it as external, and it is not on this host"),
-		}
-	}
 }
 
 // lookForOrphans finds containers of the project whose service is not in the file any more. Services that only their
@@ -187,7 +177,10 @@ func containerName(c container.Summary) string {
 
 func (st *sharedState) networkSteps(key string) []step {
 	want, have := st.model.project.Networks[key], st.networks[key]
-	if bool(want.External) || st.leftNetwork(key) {
+	if want.External {
+		return st.externalNetworkSteps(key)
+	}
+	if st.leftNetwork(key) {
 		return nil
 	}
 	address := "network " + want.Name

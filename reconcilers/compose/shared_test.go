@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -202,6 +203,50 @@ networks: {shared: {external: true, name: "${NET}"}}
 	require.NoError(t, err)
 	w.up("web")
 	require.Contains(t, w.inspect("web").NetworkSettings.Networks, name)
+}
+
+// External networks and volumes that are missing are all named, and made when the manifest says so: once, whoever asks.
+func TestExternalsThatAreMade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `
+services:
+  web: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], networks: [shared, other], volumes: ["data:/data"], healthcheck: {test: [CMD, "true"], interval: 300ms}}
+networks: {shared: {external: true, name: "${NAME}-shared"}, other: {external: true, name: "${NAME}-other"}}
+volumes: {data: {external: true, name: "${NAME}-data"}}
+`)
+	w.set("NAME", w.project)
+	t.Cleanup(func() {
+		w.clean()
+		_, _ = w.engine.VolumeRemove(context.WithoutCancel(t.Context()), w.project+"-data", client.VolumeRemoveOptions{})
+	})
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, w.observe(SharedPart).Err, &wait)
+	require.Equal(t, "external network "+w.project+"-other, external network "+w.project+"-shared, external volume "+w.project+"-data", wait.For)
+	require.Empty(t, w.plan(SharedPart).Changes)
+
+	w.spec.MakeExternal = []string{"data", "shared", "other"}
+	changes := w.plan(SharedPart).Changes
+	require.Len(t, changes, 3)
+	require.Equal(t, "external, not on this host (makeExternal)", changes[0].Reason)
+	planned, planned2 := w.plan(SharedPart), w.plan(SharedPart)
+	for _, p := range []reconcilers.Plan{planned, planned2} { // two stacks that share them
+		_, err := w.r.Apply(t.Context(), w.target(SharedPart), p, &heard{t: t})
+		require.NoError(t, err)
+	}
+	require.Len(t, w.networks(t, w.project+"-shared"), 1)
+	w.up("web")
+	w.exec(t, "web", "touch", "/data/kept")
+	list, err := w.engine.VolumeInspect(t.Context(), w.project+"-data", client.VolumeInspectOptions{})
+	require.NoError(t, err)
+	require.Empty(t, list.Volume.Labels, "it is nobody's own")
+
+	_, err = w.engine.ContainerRemove(t.Context(), w.inspect("web").ID, client.ContainerRemoveOptions{Force: true})
+	require.NoError(t, err)
+	_, err = w.engine.VolumeRemove(t.Context(), w.project+"-data", client.VolumeRemoveOptions{})
+	require.NoError(t, err)
+	change := w.change(SharedPart)
+	require.True(t, change.Destroys, "data that was lost is not made anew without a word")
+	require.Contains(t, change.Reason, "put it back, or approve to begin empty")
 }
 
 func TestWhatAnOldEngineIgnores(t *testing.T) {

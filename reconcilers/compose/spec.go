@@ -28,6 +28,7 @@ type Spec struct {
 	Track         string           `yaml:"track" default:"off" enum:"off,digest" doc:"digest: the registry is asked again and again what the tags of the images lead to (by HEAD of the manifest, nothing is pulled for it); one that has moved is a planned change with the old and the new digest."`
 	TrackEvery    desired.Duration `yaml:"trackEvery" default:"15m" doc:"How often registries are asked; 1m at least."`
 	TrackServices []string         `yaml:"trackServices" doc:"Services whose images are followed; default all. Images with a digest in their name, and those that are never pulled, cannot move."`
+	MakeExternal  []string         `yaml:"makeExternal" doc:"Networks and volumes, as the Compose file calls them, that it declares as external and that are made where the host lacks them, with the engine's defaults. They are never changed or removed. Without it the stack waits for them."`
 
 	Registries map[string]RegistryAccount `yaml:"registries" doc:"Registry, named as images name it -> who images are pulled as. Registries that are not named are asked with the host's own credentials, where the agent's configuration has them (dockerConfig)."`
 

@@ -34,6 +34,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	}
 	s.checkServices(c, m)
 	s.checkPolicy(c, m)
+	s.checkExternals(c, m)
 	s.checkSettings(c, m)
 	s.checkAfter(c, m)
 	s.checkImages(c, m)
@@ -62,8 +63,8 @@ func (s *Spec) checkServices(c *desired.Check, m *model) {
 			}
 			refuse(key, "service %s has %d replicas: one container per service is run; name a service for each, or turn one off by a profile", name, scale)
 		}
-		if len(service.PreStart)+len(service.PostStart)+len(service.PreStop) > 0 {
-			refuse("post_start", "service %s has lifecycle hooks, which are not supported: use a service of its own with depends_on and service_completed_successfully", name)
+		if len(service.PreStart) > 0 {
+			refuse("pre_start", "service %s has pre_start containers, which are not run: name a service for each, with depends_on and service_completed_successfully", name)
 		}
 		for _, volume := range service.Volumes {
 			if drive.MatchString(volume.Target) || drive.MatchString(volume.Source) {

@@ -42,7 +42,7 @@ func (r *Reconciler) lookAtVolumes(ctx context.Context, st *sharedState) error {
 		}
 		if err == nil {
 			st.volumes[key] = &have.Volume
-		} else if want.External {
+		} else if bool(want.External) && !st.spec.makes(key) {
 			st.wait(fmt.Sprintf("external volume %s", want.Name))
 		}
 		if st.wantHashes["volume "+key], err = sdk.VolumeHash(want); err != nil {
@@ -61,7 +61,7 @@ func (st *sharedState) keepVolumes(now time.Time) error {
 	seen := map[string]keptVolume{}
 	for key, have := range st.volumes {
 		kept := keptVolume{Created: have.CreatedAt, Hash: have.Labels[api.ConfigHashLabel]}
-		if st.model.project.Volumes[key].External {
+		if bool(st.model.project.Volumes[key].External) && !st.spec.makes(key) {
 			continue
 		}
 		if kept = tellReplacedVolume(st.kept[have.Name], kept, now); st.kept[have.Name] != kept {
@@ -85,7 +85,7 @@ func (st *sharedState) keepVolumes(now time.Time) error {
 func (st *sharedState) volumeSteps(key string) []step {
 	want, have := st.model.project.Volumes[key], st.volumes[key]
 	if want.External {
-		return nil
+		return st.externalVolumeSteps(key)
 	}
 	address := "volume " + want.Name
 	forget := func(rec *sharedRecord) { delete(rec.Volumes, want.Name) } // it goes on purpose, also when it is cut off here
@@ -100,7 +100,7 @@ func (st *sharedState) volumeSteps(key string) []step {
 		lost, ok := st.kept[want.Name]
 		if ok {
 			change.Destroys = true
-			change.Reason = "the one made at " + lost.Created + " was removed with its data, and not by the agent: put it back, or approve to begin empty"
+			change.Reason = lostVolume(lost)
 		}
 		return []step{{change: change, do: create, binds: lost.binds()}}
 	}
