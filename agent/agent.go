@@ -129,6 +129,13 @@ func (a *Agent) Take(revision Revision) error {
 		a.worker(name)
 	}
 	a.left = nil
+	var gone []string
+	for name := range a.workers {
+		if fleet.Instances[name] == nil {
+			gone = append(gone, name)
+		}
+	}
+	a.noteRemovals(gone, fleet.Removed)
 	for name, w := range a.workers {
 		if instance := fleet.Instances[name]; instance == nil {
 			w.remove("")

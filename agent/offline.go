@@ -99,7 +99,11 @@ func newSide(dir, scratch string, o OfflineOptions) (*side, error) {
 // offline compares two states of one instance, one of which may be nil.
 func offline(ctx context.Context, head, from *side, after, before *desired.Instance) (Preview, error) {
 	if after == nil {
-		gone := PreviewChange{Change: reconcilers.Change{Action: reconcilers.Delete, Address: "instance " + before.Name, Reason: "its manifest is gone; what runs is left running"}}
+		left := removal{OnRemove: before.OnRemove, DestroyVolumes: before.DestroyVolumes}
+		gone := PreviewChange{Change: reconcilers.Change{
+			Action: reconcilers.Delete, Address: "instance " + before.Name, Reason: "its manifest is gone; " + left.means(),
+			Destroys: before.OnRemove == desired.OnRemoveDestroy,
+		}}
 		return Preview{Instance: before.Name, Host: before.Host, Offline: true, Base: true, Nodes: []PreviewNode{{ID: before.Name, Component: before.Name, Changes: []PreviewChange{gone}}}}, nil
 	}
 	preview := Preview{Nodes: []PreviewNode{}, Instance: after.Name, Host: after.Host, Offline: true, Base: before != nil}

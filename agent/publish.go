@@ -58,9 +58,16 @@ func (w *worker) situation(known state.Instance, next *assignment, trouble error
 	w.Agent.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	nodes, left := slices.Clone(w.view.Nodes), removal{}
+	if w.removed && w.movedTo == "" {
+		if left, _ = readRemoval(w.Dir, w.name); !left.Done.IsZero() { // what cannot be read is the round's trouble
+			nodes = nil
+		}
+	}
 	return situation{
+		removal: left, archive: archiveOf(w.Dir, w.name, left),
 		instance: w.name, host: w.Host, known: known, rejected: rejected, next: next, running: w.view.Running, removed: w.removed, movedTo: w.movedTo, err: trouble,
-		refused: refused, source: source, now: w.Clock.Now().UTC(), redact: w.Redactor.String, nodes: slices.Clone(w.view.Nodes),
+		refused: refused, source: source, now: w.Clock.Now().UTC(), redact: w.Redactor.String, nodes: nodes,
 		unkept: w.view.Unkept, secrets: slices.Clone(w.view.Sources), seen: w.view.Seen.UTC(), left: leftOf(w.Dir, next),
 	}
 }
@@ -79,7 +86,7 @@ func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, st
 	if err := errors.Join(tellReports(tx, status), tellPlans(tx, status)); err != nil {
 		return nil, false, err
 	}
-	changed, err := carry(status, last)
+	changed, err := carry(status, last, !w.takenAway())
 	if err != nil {
 		return nil, false, err
 	}
@@ -283,7 +290,7 @@ func (a *Agent) Status(ctx context.Context, name string) (*report.Status, error)
 		if err := errors.Join(tellReports(r, status), tellPlans(r, status)); err != nil {
 			return err
 		}
-		if _, err := carry(status, last); err != nil {
+		if _, err := carry(status, last, !w.takenAway()); err != nil {
 			return err
 		}
 		return w.fillRuns(r, status)

@@ -40,7 +40,7 @@ func (r *round) carryOut(ctx context.Context) time.Duration {
 	}
 	r.see(func(v *view) { v.State, v.Assignment, v.Err = r.known, next, nil })
 	if removed {
-		return r.rest(ctx)
+		return r.leave(ctx)
 	}
 	if err := r.bind(ctx); err != nil {
 		return r.unable(ctx, err)
@@ -71,6 +71,26 @@ func (r *round) rest(ctx context.Context) time.Duration {
 	r.watchNothing()
 	r.publish(ctx, nil, nil)
 	return 0
+}
+
+// leave is a round over an instance that is not declared here any more. What runs is kept where it moved to another host or
+// is suspended, and where its manifest did not say anything else.
+func (r *round) leave(ctx context.Context) time.Duration {
+	r.mu.Lock()
+	moved := r.movedTo != ""
+	r.mu.Unlock()
+	if moved || r.known.Suspended != nil {
+		return r.rest(ctx)
+	}
+	r.watchNothing()
+	_, err := r.takeAway(ctx)
+	if ctx.Err() != nil {
+		return 0
+	}
+	if err != nil {
+		return r.unable(ctx, err)
+	}
+	return r.rest(ctx)
 }
 
 // pass makes one pass over the graph.
@@ -133,6 +153,9 @@ func (r *round) prepare(ctx context.Context) (*pass, error) {
 	instance := r.work.instance
 	folders, err := placesOf(r.Dir, r.name, sourceOf(r.work))
 	if err != nil {
+		return nil, err
+	}
+	if err := r.keepRemoval(folders); err != nil {
 		return nil, err
 	}
 	services, data := r.stack(instance, r.work.fleet, folders)
@@ -294,7 +317,9 @@ func (r *round) unable(ctx context.Context, err error) time.Duration {
 		return 0
 	}
 	r.log.Debug("the instance cannot be worked on", "error", r.Redactor.String(err.Error())) // its status tells the log once
-	r.known.Attempted = r.next.revision.Commit
+	if r.next != nil {                                                                       // else its manifest went before this agent began
+		r.known.Attempted = r.next.revision.Commit
+	}
 	r.see(func(v *view) { v.Err, v.Assignment, v.State = err, r.next, r.known })
 	r.publish(ctx, nil, err)
 	var blocked *reconcilers.BlockedError

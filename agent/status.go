@@ -23,6 +23,8 @@ type situation struct {
 	running  bool
 	removed  bool
 	movedTo  string            // the host that a removed one is bound to now
+	removal  removal           // of a removed one: what its manifest said
+	archive  string            // and where what its volumes held is then
 	err      error             // what kept the round from its graph
 	left     []string          // components that are not declared any more, and of which something was kept
 	secrets  []secrets.Trouble // what cannot be had where it comes from
@@ -69,10 +71,10 @@ func (s situation) phase(st *report.Status) {
 	case s.movedTo != "":
 		st.Phase, st.News = report.Removing, "moved to host "+s.movedTo+", what runs here was left running"
 		st.Why = []string{"its manifest binds it to host " + s.movedTo + " now; what runs on this one was left running, with its data"}
-	case s.removed:
-		st.Phase, st.News = report.Removing, "its manifest is gone, what runs was left running"
+	case s.removed && s.err == nil:
+		st.Phase = report.Removing
+		st.News, st.Next = s.removal.told(s.archive)
 		st.Why = []string{st.News}
-		st.Next = []string{"merge the manifest again, or take away by hand what runs (\"Take an instance away\" in docs/operations.md)"}
 	case s.err != nil:
 		n := Node{ID: s.instance, State: stateOf(s.err)}
 		n.explain(s.err)
@@ -356,9 +358,11 @@ func (s situation) conditions(st *report.Status) {
 }
 
 // carry takes over what the last status knew: since when things are as they are, what was seen of an instance that rests,
-// and the generation, which grows when the content changed.
-func carry(st *report.Status, last *report.Status) (changed bool, err error) {
-	if rests := st.Phase == report.Suspended || st.Phase == report.Removing; rests && len(st.Nodes) == 0 && last != nil { // the agent was started anew
+// and the generation, which grows when the content changed. What does not run any more
+// has nothing to be taken over.
+func carry(st *report.Status, last *report.Status, runs bool) (changed bool, err error) {
+	rests := st.Phase == report.Suspended || st.Phase == report.Removing
+	if rests && runs && len(st.Nodes) == 0 && last != nil { // the agent was started anew
 		st.Components, st.Services, st.Sets, st.Members, st.Checks, st.Nodes = last.Components, last.Services, last.Sets, last.Members, last.Checks, last.Nodes
 		if st.Seen = last.Seen; st.Seen.IsZero() && len(st.Nodes) > 0 {
 			st.Seen = last.Updated

@@ -147,6 +147,10 @@ func (b *builder) read() {
 	d.decodeSpec(spec, &b.spec)
 	b.problems = append(b.problems, d.problems...)
 	i.Host, i.Blueprint, i.Role, i.Approve = b.spec.Host, b.spec.Blueprint, b.spec.Role, b.spec.Approve
+	i.OnRemove, i.DestroyVolumes = b.spec.OnRemove, b.spec.DestroyVolumes
+	if i.DestroyVolumes && i.OnRemove != OnRemoveDestroy {
+		b.fail(b.specNode.get("destroyVolumes").at, "destroyVolumes needs onRemove: destroy beside it")
+	}
 	i.Source = strings.TrimSuffix(b.file, ".yaml")
 	if strings.HasSuffix(b.file, "/instance.yaml") {
 		i.Source = path.Dir(b.file)

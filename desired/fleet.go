@@ -11,7 +11,8 @@ type Fleet struct {
 	Hub       HubSpec
 	Hosts     map[string]*Host
 	Instances map[string]*Instance
-	Digest    string // of everything that was read
+	Removed   []string // instances that are meant to be gone
+	Digest    string   // of everything that was read
 
 	object Value // the built-in object "fleet"
 }
@@ -45,10 +46,13 @@ type Instance struct {
 	Secrets    []SecretSpec
 	Components []*Component      // in the order of the manifest
 	Approve    map[string]string // component -> digest of the plan that may go through
+	OnRemove   string            // keep, stop or destroy
 	Graph      *Graph
 	Source     string // folder in the repository that relative paths are read from, such as blueprints/spoke
 	Digest     string // of all that shapes this instance: manifest, blueprint and its files, fleet defaults, what it takes of other manifests
 	Position   Position
+
+	DestroyVolumes bool // with destroy
 
 	hub   map[string]Value // fields of the built-in object "hub"
 	fleet Value            // the built-in object "fleet"

@@ -172,7 +172,7 @@ func (l *loader) readFleet() bool {
 	var f fleetSpec
 	d.decodeSpec(spec, &f)
 	l.problems = append(l.problems, d.problems...)
-	l.fleet.Hub = f.Hub
+	l.fleet.Hub, l.fleet.Removed = f.Hub, f.Removed
 	l.fleet.Hub.at = spec.Get("hub").Get("instance").Position()
 	l.values = map[string]*node{}
 	for name, value := range f.Values {

@@ -21,6 +21,13 @@ const (
 	RoleSpoke = "spoke"
 )
 
+// What becomes of an instance whose manifest is removed.
+const (
+	OnRemoveKeep    = "keep"
+	OnRemoveStop    = "stop"
+	OnRemoveDestroy = "destroy"
+)
+
 // manifest is what all manifests share.
 type manifest struct {
 	APIVersion string   `yaml:"apiVersion" required:"true" enum:"dive/v1alpha1" doc:"Version of the format."`
@@ -36,6 +43,8 @@ type metadata struct {
 type fleetSpec struct {
 	Hub    HubSpec         `yaml:"hub" doc:"Where the hub is."`
 	Values map[string]Tree `yaml:"values" doc:"Values for all instances whose blueprint declares them. An instance's own value wins."`
+
+	Removed []string `yaml:"removed" doc:"Names of instances that are meant to be gone. Asked for when manifests of more than one that are to be stopped or destroyed go at once."`
 }
 
 type hostSpec struct {
@@ -59,6 +68,9 @@ type instanceSpec struct {
 	Secrets    Tree              `yaml:"secrets" shape:"map of name to [secret](#secret)" doc:"Secrets beyond the blueprint's, or fields of them that differ, by name."`
 	Components Tree              `yaml:"components" shape:"map of name to [component](#components)" doc:"Components beyond the blueprint's, or fields of them that differ, by name. Maps are merged field by field, lists are replaced."`
 	Approve    map[string]string `yaml:"approve" doc:"Component (or component/part) to the digest of the plan that may go through although it destroys or replaces."`
+
+	OnRemove       string `yaml:"onRemove" default:"keep" enum:"keep,stop,destroy" doc:"What becomes of what runs when this manifest is removed: nothing; its containers are stopped; its containers and networks are removed. It must have been merged, and taken by the host, before the removal. Moving the instance to another host removes nothing."`
+	DestroyVolumes bool   `yaml:"destroyVolumes" doc:"With onRemove: destroy, its volumes are removed too, each after it was written to an archive in the host's backup folder."`
 }
 
 // valueSpec is a value's declaration in a blueprint.

@@ -59,6 +59,13 @@ type (
 	Adopter interface {
 		Adoption(ctx context.Context, t Target) (Adoption, error)
 	}
+	// Remover takes away what a component made when no manifest declares it any more, as the instance's onRemove said. Trace
+	// is what it has to know then, in few words and without secrets; it is asked with a target as ServiceFinder's and kept by
+	// the agent. Remove may be called again after a crash; it never touches what is not the component's.
+	Remover interface {
+		Trace(t Target) (string, error)
+		Remove(ctx context.Context, r Removal, progress Progress) error
+	}
 	// Outliner says what a component consists of by its manifest alone, for people who review a change where there is no
 	// host: the target has no Services, its scope has stand-ins in place of secrets and outputs, and Dir is a folder for
 	// this command only, the same for all instances of a component of this name. No engine is asked.
@@ -163,4 +170,13 @@ func (c Container) Addr() netip.Addr {
 		}
 	}
 	return best
+}
+
+// Removal is what is to be taken away of a component.
+type Removal struct {
+	Instance, Component string
+	Trace               string
+	Parts               []string // of the component, in the order in which they came about
+	Destroy             bool     // containers and networks are removed; else they are stopped
+	Archive             string   // folder for what the volumes hold, which are then removed too; empty: they stay
 }
