@@ -110,49 +110,61 @@ type order struct {
 
 func (r *Reconciler) lookAtImages(ctx context.Context, st *sharedState) error {
 	rec := readShared(st.stack)
+	whole := true
+	var wanted []string
 	for _, image := range st.images() {
 		if st.unknownImage(image.name) {
+			whole = false
 			continue
 		}
 		if why := rec.Unrefreshed[image.name]; why != "" {
 			st.notes = append(st.notes, fmt.Sprintf("image %s could not be refreshed, and stays what it is on this host: %s", image.name, why))
 		}
-		have, err := r.engine.ImageInspect(ctx, image.name)
-		switch {
-		case errdefs.IsNotFound(err):
-			st.pulls = append(st.pulls, order{stackImage: image, reason: "not on this host"})
-			continue
-		case errdefs.IsInvalidArgument(err):
-			return &reconcilers.BlockedError{
-				Reason: "InvalidImage", Message: fmt.Sprintf("%q is no image name", image.name), Err: err, Do: "Correct it in the Compose file",
-			}
-		case err != nil:
-			return fmt.Errorf("look for image %s: %w", image.name, err)
-		}
-		other, err := r.otherPlatform(ctx, st.project, image, &have)
+		id, err := r.lookAtImage(ctx, st, rec, image)
 		if err != nil {
 			return err
 		}
-		if other != "" {
-			st.pulls = append(st.pulls, order{stackImage: image, reason: "on this host for " + other})
-			continue
+		wanted = append(wanted, id)
+	}
+	if !whole || len(st.pulls) > 0 {
+		return nil // what the stack wants shows when it is there
+	}
+	return r.lookForUnused(ctx, st, wanted)
+}
+
+// lookAtImage finds out whether an image is to be pulled, and gives the ID of the one that the host has, if any.
+func (r *Reconciler) lookAtImage(ctx context.Context, st *sharedState, rec sharedRecord, image stackImage) (id string, err error) {
+	have, err := r.engine.ImageInspect(ctx, image.name)
+	switch {
+	case errdefs.IsNotFound(err):
+		st.pulls = append(st.pulls, order{stackImage: image, reason: "not on this host"})
+		return "", nil
+	case errdefs.IsInvalidArgument(err):
+		return "", &reconcilers.BlockedError{
+			Reason: "InvalidImage", Message: fmt.Sprintf("%q is no image name", image.name), Err: err, Do: "Correct it in the Compose file",
 		}
-		if reason := st.stale(rec, image, r.clock.Now()); reason != "" {
-			st.pulls = append(st.pulls, order{stackImage: image, reason: reason, before: have.ID})
-			continue
+	case err != nil:
+		return "", fmt.Errorf("look for image %s: %w", image.name, err)
+	}
+	other, err := r.otherPlatform(ctx, st.project, image, &have)
+	if err != nil {
+		return "", err
+	}
+	o := order{stackImage: image, before: have.ID}
+	if other != "" {
+		o.reason, o.before = "on this host for "+other, ""
+	} else if o.reason = st.stale(rec, image, r.clock.Now()); o.reason == "" && st.spec.tracks(image) {
+		if o.move, err = r.track(ctx, st, image, &have); err != nil {
+			return "", err
 		}
-		if !st.spec.tracks(image) {
-			continue
-		}
-		moved, err := r.track(ctx, st, image, &have)
-		if err != nil {
-			return err
-		}
-		if moved != nil {
-			st.pulls = append(st.pulls, order{stackImage: image, reason: "its tag moved, " + moved.String(), move: moved, before: have.ID})
+		if o.move != nil {
+			o.reason = "its tag moved, " + o.move.String()
 		}
 	}
-	return nil
+	if o.reason != "" {
+		st.pulls = append(st.pulls, o)
+	}
+	return have.ID, nil
 }
 
 // stale says why an image is pulled although the host has it; nothing when it is not.

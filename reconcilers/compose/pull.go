@@ -118,8 +118,14 @@ func (r *Reconciler) pullBounded(ctx context.Context, s *stack, o order) error {
 		return fmt.Errorf("look at image %s after its pull: %w", o.name, err)
 	}
 	other, err := r.otherPlatform(ctx, s.project, o.stackImage, &have)
-	if err != nil || other == "" {
+	if err != nil {
 		return err
+	}
+	if other == "" && have.ID == o.before {
+		return nil
+	}
+	if other == "" {
+		return r.noteBrought(ctx, s, have.ID, o.name)
 	}
 	return &reconcilers.RejectedError{
 		Message: fmt.Sprintf("image %s is for %s, and %s", o.name, other, r.wantedPlatform(ctx, o.platform)),

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,8 @@ type Reconciler struct {
 	certificates string        // folder with the engine's certificates for registries
 	dockerConfig string        // Docker configuration with the host's credentials for registries; empty: none
 	quietLimit   time.Duration // for which a pull may say nothing
+	claimsMu     sync.Mutex
+	claims       map[string][]string // folder of a stack -> IDs of the images that it wants
 	hostPlatform atomic.Pointer[ocispec.Platform]
 }
 

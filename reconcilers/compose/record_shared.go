@@ -17,6 +17,7 @@ type sharedRecord struct {
 	// Unrefreshed are images that could not be refreshed -> why; the ones on the host are used.
 	Unrefreshed map[string]string      `json:"unrefreshed,omitempty"`
 	Tracked     map[string]tracking    `json:"tracked,omitempty"`  // by image
+	Brought     map[string]brought     `json:"brought,omitempty"`  // images that were pulled, by ID
 	Volumes     map[string]keptVolume  `json:"volumes,omitempty"`  // by name
 	Networks    map[string]keptNetwork `json:"networks,omitempty"` // by name
 	Drift       []drifted              `json:"drift,omitempty"`    // what was done to networks by hand and is left so

@@ -27,6 +27,7 @@ type sharedState struct {
 	volumes  map[string]*volume.Volume    // wanted volume's key -> what is there, or nil
 	kept     map[string]keptVolume        // what is remembered of volumes, by name
 	orphans  []container.Summary
+	unused   []unused          // images to be removed
 	silent   map[string]string // registries that could not be asked in this look -> why
 	notes    []string
 	blocked  error
@@ -165,7 +166,7 @@ func (st *sharedState) steps() []step {
 	for _, key := range sortedKeys(st.model.project.Volumes) {
 		steps = append(steps, st.volumeSteps(key)...)
 	}
-	return steps
+	return append(steps, st.pruneSteps()...)
 }
 
 func containerName(c container.Summary) string {

@@ -30,6 +30,8 @@ type Spec struct {
 	TrackServices []string         `yaml:"trackServices" doc:"Services whose images are followed; default all. Images with a digest in their name, and those that are never pulled, cannot move."`
 	MakeExternal  []string         `yaml:"makeExternal" doc:"Networks and volumes, as the Compose file calls them, that it declares as external and that are made where the host lacks them, with the engine's defaults. They are never changed or removed. Without it the stack waits for them."`
 
+	PruneImages desired.Duration `yaml:"pruneImages" doc:"Images that this stack pulled are removed this long after its Compose file named them last, unless a container of the host is made of them or a service may be put back to them. Default: never."`
+
 	Registries map[string]RegistryAccount `yaml:"registries" doc:"Registry, named as images name it -> who images are pulled as. Registries that are not named are asked with the host's own credentials, where the agent's configuration has them (dockerConfig)."`
 
 	Drift    string              `yaml:"drift" default:"correct" enum:"correct,report,ignore" doc:"What is done about what was changed by hand: correct puts it back; report tells what differs, and since when, and changes nothing until the next change of the service in the manifest or the Compose file; ignore does not tell either. A service that was stopped, paused or removed is left so by the last two, and is not ready."`
