@@ -153,7 +153,9 @@ func (st *serviceState) sameLabels(c *container.InspectResponse) bool {
 	}
 	maps.Copy(want, st.service.Labels)
 	for name, value := range c.Config.Labels {
-		if !strings.HasPrefix(name, "com.docker.compose.") && name != contentLabel {
+		_, wanted := want[name]
+		tools := strings.HasPrefix(name, "com.docker.compose.") || strings.HasPrefix(name, "cd.doco.") || name == contentLabel
+		if wanted || !tools {
 			have[name] = value
 		}
 	}

@@ -105,6 +105,9 @@ func (w *world) upByHand(t *testing.T) {
 			api.ProjectLabel: w.project, api.ServiceLabel: name, api.OneoffLabel: "False",
 			api.WorkingDirLabel: "/home/someone/dive", api.ConfigFilesLabel: "/home/someone/dive/compose.yaml", api.VersionLabel: "2.40.0",
 		}
+		for name, value := range w.foreignLabels {
+			service.CustomLabels[name] = value
+		}
 		if w.foreignHash {
 			service.Extensions = types.Extensions{}
 			service.EnvFiles = []types.EnvFile{{Path: "/home/someone/dive/" + name + ".env", Required: false}}
@@ -194,4 +197,18 @@ func TestAdoption(t *testing.T) {
 	require.NotEqual(t, b, other.inspect("b").ID)
 	other.set("RUN", serve+" # newest")
 	require.False(t, other.change("b").Destroys)
+}
+
+// What doco-cd deployed is taken over as it runs: its labels are no difference.
+func TestAdoptionFromDocoCD(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sharingStack)
+	w.foreignHash = true
+	w.foreignLabels = map[string]string{"cd.doco.metadata.manager": "doco-cd", "cd.doco.deployment.name": w.project, "cd.doco.deployment.timestamp": "2026-08-22T17:01:54Z"}
+	w.upByHand(t)
+	id := w.inspect("b").ID
+	for _, part := range []string{SharedPart, "a", "b"} {
+		w.inSync(part)
+	}
+	require.Equal(t, id, w.inspect("b").ID)
 }

@@ -276,6 +276,37 @@ services:
 	require.Equal(t, old, len(o.Facts.Notes) == 1)
 }
 
+// What needs Swarm, or an owner that a mounted file cannot have, is said with the plan; what would be another limit than meant is refused.
+func TestWhatNoEngineDoes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `
+services:
+  web: {image: "${IMAGE}", configs: [{source: c, mode: 0400}], deploy: {placement: {constraints: [node.role == manager]}, labels: {a: b}, endpoint_mode: vip}}
+configs: {c: {file: ./c.conf}}
+`)
+	w.write(map[string]string{"c.conf": "c"})
+	o := w.observe(SharedPart)
+	require.NoError(t, o.Err)
+	require.Equal(t, []string{
+		"the engine ignores deploy.endpoint_mode of service web: it is for Swarm",
+		"the engine ignores deploy.labels of service web: it is for Swarm",
+		"the engine ignores deploy.placement of service web: it is for Swarm",
+		"the engine ignores uid, gid and mode of config c in service web: a file is mounted with the owner and mode that it has: give the instance's secret a file with mode and owner",
+	}, o.Facts.Notes)
+
+	w.write(map[string]string{"compose.yaml": `services: {web: {image: "${IMAGE}", mem_swappiness: 10, oom_kill_disable: true}}`})
+	info, err := w.engine.Info(t.Context(), client.InfoOptions{})
+	require.NoError(t, err)
+	var blocked *reconcilers.BlockedError
+	if info.Info.CgroupVersion != "2" {
+		require.NoError(t, w.observe(SharedPart).Err)
+		return
+	}
+	require.ErrorAs(t, w.observe(SharedPart).Err, &blocked)
+	require.Contains(t, blocked.Message, "mem_swappiness of service web works with control groups of version 1")
+	require.Contains(t, blocked.Message, "oom_kill_disable of service web")
+}
+
 func TestIgnoredFields(t *testing.T) {
 	off := false
 	cases := []struct {

@@ -36,7 +36,8 @@ type world struct {
 	r        *Reconciler
 	revision int
 
-	foreignHash bool // make stacks by hand with the hashes of another Compose
+	foreignHash   bool // make stacks by hand with the hashes of another Compose
+	foreignLabels map[string]string
 }
 
 func newWorld(t *testing.T, composeFile string) *world {

@@ -3,7 +3,10 @@ package compose
 import (
 	"io/fs"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
 
 	"dive-agent/desired"
 )
@@ -47,12 +50,13 @@ var drive = regexp.MustCompile(`^[A-Za-z]:[\\/]`)
 // checkServices refuses, at their places in the Compose file, what Compose takes and the agent would not do.
 func (s *Spec) checkServices(c *desired.Check, m *model) {
 	at := s.places(c)
+	checkSources(c, at, m)
 	names := map[string]string{}
 	for _, name := range sortedKeys(m.project.Services) {
 		service := m.project.Services[name]
 		refuse := func(key, format string, args ...any) { c.Errorf(at.find("services", name, key), format, args...) }
 		if service.Build != nil {
-			refuse("build", "service %s is built here: build and push its image in CI, and give its name in image", name)
+			refuse("build", "service %s is to be built on the host: build and push its image in CI, and give its name in image", name)
 		} else if service.Image == "" {
 			refuse("image", "service %s has no image", name)
 		}
@@ -70,6 +74,9 @@ func (s *Spec) checkServices(c *desired.Check, m *model) {
 			if drive.MatchString(volume.Target) || drive.MatchString(volume.Source) {
 				refuse("volumes", "service %s: Compose takes %s%s for a drive of Windows: give the volume a name of two letters or more", name, volume.Source, volume.Target)
 			}
+		}
+		for _, key := range windowsOnly(service) {
+			refuse(key, "service %s: %s is for Windows, and Linux engines ignore it without a word", name, key)
 		}
 		if service.Provider != nil {
 			refuse("provider", "service %s has a provider, which is not supported: run what it provides as a service", name)
@@ -97,4 +104,32 @@ func (s *Spec) checkAfter(c *desired.Check, m *model) {
 			}
 		}
 	}
+}
+
+// checkSources refuses configs and secrets that Swarm would keep: here they would be empty.
+func checkSources(c *desired.Check, at places, m *model) {
+	for _, key := range sortedKeys(m.project.Configs) {
+		if config := m.project.Configs[key]; bool(config.External) || config.TemplateDriver != "" {
+			c.Errorf(at.find("configs", key), "config %s is kept by Swarm: give it a file, content or environment", key)
+		}
+	}
+	for _, key := range sortedKeys(m.project.Secrets) {
+		if secret := m.project.Secrets[key]; bool(secret.External) || secret.TemplateDriver != "" || secret.Driver != "" {
+			c.Errorf(at.find("secrets", key), "secret %s is kept by Swarm: give it a file, such as ${SECRETS_DIR}/NAME, or environment", key)
+		}
+	}
+}
+
+// windowsOnly names the keys of a service that no Linux engine knows.
+func windowsOnly(service types.ServiceConfig) (keys []string) {
+	for key, set := range map[string]bool{
+		"cpu_count": service.CPUCount != 0, "cpu_percent": service.CPUPercent != 0,
+		"isolation": service.Isolation != "" && service.Isolation != "default", "credential_spec": service.CredentialSpec != nil,
+	} {
+		if set {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
