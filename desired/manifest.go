@@ -88,6 +88,8 @@ type secretSpec struct {
 	Rotate   *rotateSpec   `yaml:"rotate" doc:"Of a generated secret: it is made anew in time, and all that uses it follows. Only where everything that knows the value gets it from this instance: services that are made anew with it, or a component that sets it where it is checked (users of a MongoReplicaSet, its key file, Keycloak's administrator)."`
 	Provide  bool          `yaml:"provide" doc:"An operator puts it on the host."`
 	Sops     *sopsSpec     `yaml:"sops" doc:"It stands encrypted in a file of the repository."`
+	Vault    *vaultSpec    `yaml:"vault" doc:"It stands in a Vault or an OpenBao, in a KV engine of version 2. The host's configuration says which one, and how the agent signs in."`
+	GCP      *gcpSpec      `yaml:"gcp" doc:"It stands in Google's Secret Manager. The host's configuration says how the agent signs in."`
 	HostFile *hostFileSpec `yaml:"hostFile" doc:"It stands in a file of the host."`
 	HostEnv  *hostEnvSpec  `yaml:"hostEnv" doc:"It stands in the agent's environment."`
 	Interval Duration      `yaml:"interval" doc:"Of a secret that comes from elsewhere: how often it is looked at again, 10s or more. A new value is a new generation, which all that uses it follows; when it cannot be had, the last one stays in use. Default: 5m. A file is read at each look at the instance anyway."`

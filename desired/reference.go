@@ -28,7 +28,7 @@ func Manual(kinds []Kind) string {
 	r.section("Host", "One Docker host that runs an agent.", hostSpec{})
 	r.section("Blueprint", "A reusable body of instances. Files that it names are in its folder, the source folder of its instances.", blueprintSpec{})
 	r.part("Declaration of a value", "A value of a blueprint is its default, or a map of:", reflect.TypeFor[valueSpec]())
-	r.part("Secret", "Exactly one of `generate`, `provide`, `sops`, `hostFile` and `hostEnv`.", reflect.TypeFor[secretSpec]())
+	r.part("Secret", "Exactly one of `generate`, `provide`, `sops`, `vault`, `gcp`, `hostFile` and `hostEnv`.", reflect.TypeFor[secretSpec]())
 	r.section("Instance", "One hub or spoke, bound to one host. Blueprint and instance are merged: maps field by field, lists and plain values are replaced; the instance wins.", instanceSpec{})
 	r.line("## Components")
 	r.line("")

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +18,8 @@ const (
 	SopsSource     = "sops"
 	HostFileSource = "hostFile"
 	HostEnvSource  = "hostEnv"
+	VaultSource    = "vault"
+	GCPSource      = "gcp"
 )
 
 const (
@@ -37,12 +41,29 @@ type hostEnvSpec struct {
 	Name Expr `yaml:"name" required:"true" doc:"Name of a variable in the agent's own environment. The host's configuration has to allow it (secrets.env)."`
 }
 
+type vaultSpec struct {
+	Mount   Expr `yaml:"mount" doc:"Where the KV engine of version 2 is mounted. Default: secret."`
+	Path    Expr `yaml:"path" required:"true" doc:"Path of the secret below it, as in vault kv get -mount=MOUNT PATH; may use values, as dive/${code}."`
+	Key     Expr `yaml:"key" doc:"Which of the values at that path. Default: the secret's name."`
+	Version int  `yaml:"version" doc:"A version of it that does not change. Default: the newest one, looked at again."`
+}
+
+type gcpSpec struct {
+	Project Expr   `yaml:"project" required:"true" doc:"Id or number of the project."`
+	Secret  Expr   `yaml:"secret" doc:"Name of the secret in Secret Manager. Default: the secret's name."`
+	Version string `yaml:"version" default:"latest" doc:"Number or alias of a version; latest is looked at again."`
+}
+
 // SecretSource is where a secret comes from that is neither made nor given by hand; expressions are evaluated.
 type SecretSource struct {
 	Kind     string // SopsSource, ...
 	File     string // of sops: below the instance's source folder; of hostFile: absolute
 	Key      string // of sops: which value of the file
 	Variable string // of hostEnv
+	Mount    string // of vault
+	Path     string // of vault
+	Project  string // of gcp; its secret is the Key
+	Version  string // of vault and gcp; empty, of vault: the newest
 	// Interval is how often it is looked at again.
 	Interval time.Duration
 }
@@ -54,13 +75,17 @@ func (s SecretSource) String() string {
 		return fmt.Sprintf("sops %s, key %s", s.File, s.Key)
 	case HostFileSource:
 		return "file " + s.File + " of the host"
+	case VaultSource:
+		return fmt.Sprintf("vault %s/%s, key %s", s.Mount, s.Path, s.Key)
+	case GCPSource:
+		return fmt.Sprintf("gcp project %s, secret %s, version %s", s.Project, s.Key, s.Version)
 	default:
 		return "variable " + s.Variable + " of the agent's environment"
 	}
 }
 
 // origins names the fields that say where a secret comes from.
-var origins = []string{"generate", "provide", SopsSource, HostFileSource, HostEnvSource}
+var origins = []string{"generate", "provide", SopsSource, VaultSource, GCPSource, HostFileSource, HostEnvSource}
 
 // checkOrigin holds a secret to exactly one of them.
 func checkOrigin(d *Decoder, f field, spec secretSpec) {
@@ -99,6 +124,16 @@ func (b *builder) source(d *Decoder, f field, spec secretSpec) *SecretSource {
 		if s.Variable != "" && !validIdentifier(s.Variable) {
 			d.Errorf(spec.HostEnv.Name.Position(), "%q is no name of a variable", s.Variable)
 		}
+	case spec.Vault != nil:
+		v := spec.Vault
+		s.Kind, s.Mount, s.Path, s.Key = VaultSource, eval(v.Mount, "secret"), eval(v.Path, ""), eval(v.Key, f.name)
+		if v.Version != 0 {
+			s.Version = strconv.Itoa(v.Version)
+		}
+		b.checkVault(d, f, v, s)
+	case spec.GCP != nil:
+		s.Kind, s.Project, s.Key, s.Version = GCPSource, eval(spec.GCP.Project, ""), eval(spec.GCP.Secret, f.name), spec.GCP.Version
+		b.checkGCP(d, f, spec.GCP, s)
 	default:
 		if spec.Interval != 0 {
 			d.Errorf(f.value.get("interval").at, "interval of secret %s: only a secret that comes from elsewhere is looked at again", f.name)
@@ -165,4 +200,39 @@ func (b *builder) plainText(d *Decoder, x Expr, otherwise, what, rule string) st
 		return value.Text()
 	}
 	return ""
+}
+
+// vaultPath is a path of Vault's API: no empty step, and none that leads elsewhere.
+var vaultPath = regexp.MustCompile(`^[^/?#%\\\x00-\x20]+(/[^/?#%\\\x00-\x20]+)*$`)
+
+func (b *builder) checkVault(d *Decoder, f field, spec *vaultSpec, s *SecretSource) {
+	for _, one := range []struct {
+		what, value string
+		at          Expr
+	}{{"mount", s.Mount, spec.Mount}, {"path", s.Path, spec.Path}} {
+		steps := strings.Split(one.value, "/")
+		if one.value != "" && (!vaultPath.MatchString(one.value) || slices.Contains(steps, "..") || slices.Contains(steps, ".")) {
+			d.Errorf(one.at.Position(), "%s %q of secret %s is no path of Vault: steps with / between them, none at the ends", one.what, one.value, f.name)
+		}
+	}
+	if spec.Version < 0 {
+		d.Errorf(f.value.get(VaultSource).at, "version of secret %s must be 1 or more", f.name)
+	}
+}
+
+var (
+	gcpProject = regexp.MustCompile(`^([a-z0-9.-]+:)?[a-z0-9][a-z0-9-]{3,61}$`)
+	gcpName    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
+)
+
+func (b *builder) checkGCP(d *Decoder, f field, spec *gcpSpec, s *SecretSource) {
+	if s.Project != "" && !gcpProject.MatchString(s.Project) {
+		d.Errorf(spec.Project.Position(), "%q is no project of Google Cloud", s.Project)
+	}
+	if s.Key != "" && !gcpName.MatchString(s.Key) {
+		d.Errorf(spec.Secret.Position(), "%q is no name of a secret: letters, digits, - and _", s.Key)
+	}
+	if !gcpName.MatchString(s.Version) {
+		d.Errorf(f.value.get(GCPSource).at, "version %q of secret %s: a number, an alias or latest", s.Version, f.name)
+	}
 }

@@ -31,6 +31,9 @@ func TestWhereSecretsComeFrom(t *testing.T) {
     opal_master: {sops: {file: DEU.yaml}, interval: 30s}
     DB: {sops: {file: DEU.yaml, key: database.password}, file: {path: db}}
     LICENSE: {hostFile: {path: "/etc/dive/${lower(code)}.key"}}
+    VAULT: {vault: {path: "dive/${lower(code)}", key: opal}}
+    OLD: {vault: {mount: kv/team, path: dive, version: 3}}
+    GCP: {gcp: {project: dive-prod}, interval: 1h}
     TOKEN: {hostEnv: {name: "TOKEN_${code}"}, interval: 10s}
 `)).Instances["fra"]
 	for name, want := range map[string]desired.SecretSource{
@@ -38,6 +41,9 @@ func TestWhereSecretsComeFrom(t *testing.T) {
 		"opal_master": {Kind: desired.SopsSource, File: "DEU.yaml", Key: "opal_master", Interval: 30 * time.Second},
 		"DB":          {Kind: desired.SopsSource, File: "DEU.yaml", Key: "database.password", Interval: 5 * time.Minute},
 		"LICENSE":     {Kind: desired.HostFileSource, File: "/etc/dive/deu.key", Interval: 5 * time.Minute},
+		"VAULT":       {Kind: desired.VaultSource, Mount: "secret", Path: "dive/deu", Key: "opal", Interval: 5 * time.Minute},
+		"OLD":         {Kind: desired.VaultSource, Mount: "kv/team", Path: "dive", Key: "OLD", Version: "3", Interval: 5 * time.Minute},
+		"GCP":         {Kind: desired.GCPSource, Project: "dive-prod", Key: "GCP", Version: "latest", Interval: time.Hour},
 		"TOKEN":       {Kind: desired.HostEnvSource, Variable: "TOKEN_DEU", Interval: 10 * time.Second},
 	} {
 		require.Equal(t, &want, fra.Secret(name).Source, name)
@@ -84,6 +90,15 @@ func TestMistakesInSources(t *testing.T) {
 		`{hostFile: {path: etc/x}}`:                 at + `26: path "etc/x" of secret X must be absolute and without . and ..`,
 		`{hostFile: {path: /etc/dive/../shadow}}`:   at + `26: path "/etc/dive/../shadow" of secret X must be absolute`,
 		`{hostEnv: {name: "A B"}}`:                  at + `25: "A B" is no name of a variable`,
+		`{vault: {path: /dive/x}}`:                  at + `23: path "/dive/x" of secret X is no path of Vault`,
+		`{vault: {path: dive/../sys/x}}`:            at + `23: path "dive/../sys/x" of secret X is no path of Vault`,
+		`{vault: {path: "x?version=1"}}`:            at + `23: path "x?version=1" of secret X is no path of Vault`,
+		`{vault: {mount: "a b", path: x}}`:          at + `24: mount "a b" of secret X is no path of Vault`,
+		`{vault: {path: x, version: -1}}`:           at + `16: version of secret X must be 1 or more`,
+		`{vault: {key: x}}`:                         `needs the field "path"`,
+		`{gcp: {project: "Dive/x"}}`:                at + `24: "Dive/x" is no project of Google Cloud`,
+		`{gcp: {project: dive, secret: a/b}}`:       at + `38: "a/b" is no name of a secret`,
+		`{gcp: {project: dive, version: "1/x"}}`:    at + `14: version "1/x" of secret X`,
 		`{hostEnv: {name: A}, interval: 1s}`:        at + "39: interval of secret X must be 10s or more",
 		`{provide: true, interval: 1m}`:             at + "34: interval of secret X: only a secret that comes from elsewhere is looked at again",
 	} {

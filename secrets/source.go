@@ -17,6 +17,8 @@ type SourceOptions struct {
 	PGPPassphraseFile string
 	Files             []string // absolute paths that manifests may name, or folders above them
 	Env               []string // names of variables that manifests may name
+	Vault             VaultOptions
+	GCP               GCPOptions
 
 	Getenv   func(name string) (string, bool) // os.LookupEnv outside of tests
 	Now      func() time.Time
@@ -29,6 +31,9 @@ type Sources struct {
 	SourceOptions
 	mu   sync.Mutex
 	seen map[string]sighting // by instance and secret
+
+	session    vaultSession
+	gcpSession gcpSession
 }
 
 // sighting is when a secret was looked up last.
@@ -85,6 +90,7 @@ type LookOptions struct {
 func (s *Sources) Look(ctx context.Context, specs []desired.SecretSpec, o LookOptions) map[string]Looked {
 	found := map[string]Looked{}
 	l := &looking{Sources: s, LookOptions: o, ctx: ctx, files: map[string]openedFile{}}
+	defer l.close()
 	for _, spec := range specs {
 		if spec.Source == nil {
 			continue
@@ -122,6 +128,17 @@ type looking struct {
 	LookOptions
 	ctx   context.Context
 	files map[string]openedFile // of SOPS, opened once for all secrets in them
+	vault *vaultLook            // nil: not asked yet
+	gcp   *gcpLook
+}
+
+func (l *looking) close() {
+	if l.vault != nil {
+		l.vault.cancel()
+	}
+	if l.gcp != nil {
+		l.gcp.cancel()
+	}
 }
 
 func (l *looking) look(from desired.SecretSource) ([]byte, error) {
@@ -132,6 +149,10 @@ func (l *looking) look(from desired.SecretSource) ([]byte, error) {
 		return l.lookFile(from.File)
 	case desired.HostEnvSource:
 		return l.lookEnv(from.Variable)
+	case desired.VaultSource:
+		return l.lookVault(from)
+	case desired.GCPSource:
+		return l.lookGCP(from)
 	}
 	return nil, fmt.Errorf("this agent knows no source %q", from.Kind)
 }
