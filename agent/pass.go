@@ -29,6 +29,7 @@ type passOptions struct {
 	redact      func(string) string
 	learn       func(desired.Value) // tells the redactor of secret outputs
 
+	retry     bool                        // a person asked to try again what was given up
 	applied   bool                        // the instance was ready before: healing does not wait for what is not ready now
 	mayApply  func(*desired.Node) bool    // nil: all nodes
 	interrupt <-chan struct{}             // closed when a waiting pass should end so that another one can look
@@ -139,6 +140,7 @@ func (p *pass) target(n *nodeRun) (reconcilers.Target, error) {
 		return reconcilers.Target{}, err
 	}
 	t := p.places.target(p.fleet, p.instance, n.node.Component, p.currentScope())
+	t.Retry = p.retry
 	t.Part, t.Dir, t.Services, t.Log = n.node.Part, dir, p.services, p.log.With("node", n.node.ID)
 	if p.places.copyOf != "" {
 		t.CopyOf = filepath.Join(p.places.copyOf, n.node.Component.Name)

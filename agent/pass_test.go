@@ -325,3 +325,15 @@ func TestBackoffDoublesToAQuarterOfAnHour(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// That a person wants another try of what was given up reaches the reconcilers.
+func TestRetryReachesReconcilers(t *testing.T) {
+	w := newWorld(t, [2]string{"a", "1"})
+	for _, asked := range []bool{true, false} {
+		w.options.retry = asked
+		p := newPass(w.options)
+		target, err := p.target(p.nodes["a"])
+		require.NoError(t, err)
+		require.Equal(t, asked, target.Retry)
+	}
+}

@@ -21,6 +21,7 @@ type round struct {
 	known     state.Instance  // by the state; publish keeps what the round adds to it
 	next      *assignment     // what is declared
 	work      *assignment     // what is brought about: next, or what was applied last while next is rejected
+	asked     bool            // a person wants what was given up to be tried again
 	healing   bool            // next is rejected, and what was applied last is kept as it was
 	record    *run
 }
@@ -49,6 +50,7 @@ func (r *round) carryOut(ctx context.Context) time.Duration {
 		return r.rest(ctx)
 	}
 	retry := r.takeRetry()
+	r.asked = retry
 	if r.healing = r.rejected() && !retry; !r.healing {
 		r.known.Rejected = nil // another content, or a person asked
 	} else if r.work, err = r.lastApplied(); err != nil {
@@ -174,7 +176,7 @@ func (r *round) prepare(ctx context.Context) (*pass, error) {
 		fleet: r.work.fleet, instance: instance, places: folders, reconcilers: r.Reconcilers, services: services,
 		scope: scope, secrets: found.Values,
 		clock: r.Clock, log: r.log.With("run", r.record.id), redact: r.Redactor.String, learn: r.learn,
-		applied: r.known.Applied != "", interrupt: r.interrupt, recorder: r.record,
+		applied: r.known.Applied != "", interrupt: r.interrupt, recorder: r.record, retry: r.asked,
 	}
 	if r.healing {
 		options.mayApply = func(n *desired.Node) bool {

@@ -46,6 +46,7 @@ type Target struct {
 	ProjectDir string // the instance's stable folder on the host, for what containers bind; exists, 0700
 	SecretsDir string // secret files of the instance, for binds
 	Dir        string // the component's private folder on the host, shared by its parts; exists, 0700; survives restarts
+	Retry      bool   // a person asked to try again what was given up
 	CopyOf     string // of a plan beside a running agent: Dir is a copy of this folder, in which another process may be at work; nothing is applied
 
 	Services Services // the instance's running services

@@ -49,9 +49,19 @@ func (r *Reconciler) applyService(ctx context.Context, st *serviceState, p recon
 	if err := progress.Begin(ctx, change); err != nil {
 		return reconcilers.Applied{}, err
 	}
+	if st.givesUp() {
+		err := r.stopForGood(ctx, st)
+		var blocked *reconcilers.BlockedError
+		if errors.As(err, &blocked) { // it is stopped
+			progress.End(change, nil)
+		} else {
+			progress.End(change, err)
+		}
+		return reconcilers.Applied{Facts: st.facts()}, err
+	}
 	applied, err := r.bring(ctx, st, change, progress)
 	progress.End(change, err)
-	return applied, err
+	return applied, st.stillFlaps(err)
 }
 
 // bring carries the change out, waits until the service is ready, and puts the last good version back when it is not.

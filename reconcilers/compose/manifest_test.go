@@ -217,3 +217,11 @@ func TestDriftSettingsAreChecked(t *testing.T) {
 	require.Len(t, problems, 1)
 	require.Contains(t, problems[0].String(), "drift")
 }
+
+func TestMaxRestartsIsChecked(t *testing.T) {
+	_, problems := repository(t, "      maxRestarts: -1\n      services: {web: {maxRestarts: -2}, other: {maxRestarts: 0}}\n",
+		"services:\n  web: {image: \"web:1\"}\n  other: {image: \"other:1\"}\n", nil)
+	require.Len(t, problems, 2)
+	require.Contains(t, problems[0].String(), "blueprint.yaml:12:20: maxRestarts: it counts from 1; 0: a service is never given up")
+	require.Contains(t, problems[1].String(), "blueprint.yaml:13:37: maxRestarts: it counts from 1; 0: service web is never given up")
+}

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 type serviceState struct {
 	*stack
 	name     string
+	now      time.Time // of the look
 	service  types.ServiceConfig
 	wantName string // of the container
 
@@ -66,6 +68,10 @@ func (r *Reconciler) observeService(ctx context.Context, s *stack) (reconcilers.
 		return reconcilers.Observed{}, err
 	}
 	if err := r.lookAtContainers(ctx, st); err != nil {
+		return reconcilers.Observed{}, err
+	}
+	st.now = r.clock.Now()
+	if err := r.countEnds(ctx, st); err != nil {
 		return reconcilers.Observed{}, err
 	}
 	if err := r.remember(st); err != nil {
@@ -324,7 +330,7 @@ func (r *Reconciler) notReady(ctx context.Context, st *serviceState) error {
 	if st.lacking != nil {
 		return st.lacking
 	}
-	if err := st.leftStopped(); err != nil {
+	if err := cmp.Or(st.leftStopped(), st.flappingErr()); err != nil {
 		return err
 	}
 	if c == nil {
@@ -374,6 +380,7 @@ func (st *serviceState) facts() reconcilers.Facts {
 		if c.State.Status == container.StateExited {
 			f.ExitCode = c.State.ExitCode
 		}
+		st.record.Flaps.tell(f)
 		facts.Summary = f.State
 		if f.Health != "" {
 			facts.Summary += ", " + f.Health

@@ -182,6 +182,10 @@ func (st *serviceState) plan() reconcilers.Plan {
 			change.Destroys = true
 			change.Reason += " (the container was not started by this agent)"
 		}
+	case st.givesUp():
+		f := st.record.Flaps
+		change.Action = reconcilers.Update
+		change.Reason = fmt.Sprintf("stop it: it ended %d times in a row (maxRestarts), exit code %d%s", f.Ends, f.ExitCode, outOfMemory(&container.State{OOMKilled: f.OOM}))
 	default:
 		change.Action, change.Reason = st.planRunning(c)
 	}
@@ -246,6 +250,7 @@ func (st *serviceState) planRunning(c *container.InspectResponse) (reconcilers.A
 			action = reconcilers.Run
 			words = append(words, "finish an interrupted change: "+st.record.Pending.Reason)
 		}
+	case st.record.Pending == nil && st.rests(st.now):
 	case c.State.Status == container.StateCreated:
 		action = reconcilers.Run
 		words = append(words, "start: created and never started")

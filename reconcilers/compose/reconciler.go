@@ -29,7 +29,9 @@ type Reconciler struct {
 	redact func(string) string
 	models *cache
 	sdk    sdkHolder
-	allow  allowance // what this host allows
+
+	flapping sync.Map  // path of a service's record -> whether it flaps: Watch looks at it again
+	allow    allowance // what this host allows
 
 	certificates string        // folder with the engine's certificates for registries
 	dockerConfig string        // Docker configuration with the host's credentials for registries; empty: none

@@ -11,15 +11,22 @@ import (
 
 // Settings are what a manifest says of one service.
 type Settings struct {
-	Drift  string   `yaml:"drift" enum:"correct,report,ignore" doc:"What is done about what was changed by hand on this service. Default: as for the stack."`
-	Ignore []string `yaml:"ignore" doc:"Fields of this service that may be changed by hand, beside those of the stack."`
+	Drift       string   `yaml:"drift" enum:"correct,report,ignore" doc:"What is done about what was changed by hand on this service. Default: as for the stack."`
+	MaxRestarts *int     `yaml:"maxRestarts" doc:"How often this service may end in a row before it is given up. Default: as for the stack."`
+	Ignore      []string `yaml:"ignore" doc:"Fields of this service that may be changed by hand, beside those of the stack."`
 }
 
-// checkIgnored reports what is no field that may be left alone.
-func (s *Spec) checkIgnored(c *desired.Check) {
+// checkPolicies reports what is no field that may be left alone, and no number of restarts.
+func (s *Spec) checkPolicies(c *desired.Check) {
 	checkFields(c, s.Ignore, "ignore")
+	if s.MaxRestarts < 0 {
+		c.Errorf(c.At("maxRestarts"), "maxRestarts: it counts from 1; 0: a service is never given up")
+	}
 	for _, service := range sortedKeys(s.Services) {
 		checkFields(c, s.Services[service].Ignore, "services", service, "ignore")
+		if own := s.Services[service].MaxRestarts; own != nil && *own < 0 {
+			c.Errorf(c.At("services", service, "maxRestarts"), "maxRestarts: it counts from 1; 0: service %s is never given up", service)
+		}
 	}
 }
 

@@ -34,9 +34,10 @@ type Spec struct {
 
 	Registries map[string]RegistryAccount `yaml:"registries" doc:"Registry, named as images name it -> who images are pulled as. Registries that are not named are asked with the host's own credentials, where the agent's configuration has them (dockerConfig)."`
 
-	Drift    string              `yaml:"drift" default:"correct" enum:"correct,report,ignore" doc:"What is done about what was changed by hand: correct puts it back; report tells what differs, and since when, and changes nothing until the next change of the service in the manifest or the Compose file; ignore does not tell either. A service that was stopped, paused or removed is left so by the last two, and is not ready."`
-	Ignore   []string            `yaml:"ignore" doc:"Fields of containers that may be changed by hand, in the words of a plan's reasons: memory limit, environment LOG_LEVEL, label team, mount /cache, network monitoring; environment, label, mount, network or port alone stands for all of them."`
-	Services map[string]Settings `yaml:"services" doc:"Service -> what is different for it."`
+	Drift       string              `yaml:"drift" default:"correct" enum:"correct,report,ignore" doc:"What is done about what was changed by hand: correct puts it back; report tells what differs, and since when, and changes nothing until the next change of the service in the manifest or the Compose file; ignore does not tell either. A service that was stopped, paused or removed is left so by the last two, and is not ready."`
+	Ignore      []string            `yaml:"ignore" doc:"Fields of containers that may be changed by hand, in the words of a plan's reasons: memory limit, environment LOG_LEVEL, label team, mount /cache, network monitoring; environment, label, mount, network or port alone stands for all of them."`
+	MaxRestarts int                 `yaml:"maxRestarts" default:"20" doc:"How often a service may end in a row, although nobody stopped it, before it is given up: it is left stopped and the instance is Blocked, until the service changes, somebody starts it, or a service that it depends on is started. One that ran for five minutes, or twice as long as between its ends, is counted anew. From 3 on the agent starts it ever later. 0: it is never given up."`
+	Services    map[string]Settings `yaml:"services" doc:"Service -> what is different for it."`
 }
 
 // SharedPart is the part that holds what all services of a stack share.

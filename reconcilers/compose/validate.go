@@ -18,7 +18,7 @@ func (s *Spec) Validate(c *desired.Check) {
 		return
 	}
 	s.checkRegistries(c)
-	s.checkIgnored(c)
+	s.checkPolicies(c)
 	missing := false
 	for _, file := range s.files() {
 		if _, err := fs.Stat(c.Files, strings.TrimPrefix(file, "./")); err != nil {
