@@ -302,9 +302,13 @@ func (a *Agent) InUse(ctx context.Context) (commits []string, err error) {
 	err = a.Store.View(ctx, func(r state.Reader) error {
 		instances, err := r.Instances()
 		for _, instance := range instances {
-			if instance.Applied != "" {
-				commits = append(commits, instance.Applied)
+			former, problem := formerOf(r, instance.Name)
+			for _, commit := range []string{instance.Applied, former.Revision} {
+				if commit != "" {
+					commits = append(commits, commit)
+				}
 			}
+			err = errors.Join(err, problem)
 		}
 		return err
 	})

@@ -72,6 +72,8 @@ func (a *Agent) API(version string, started time.Time, poll func(context.Context
 // Accepted is the answer to an order.
 type Accepted struct {
 	After  int64  `json:"after"`            // rounds with a higher number have seen the order
+	From   string `json:"from,omitempty"`   // of a rollback: the revision that is not tried again
+	To     string `json:"to,omitempty"`     // and the one that it goes back to
 	Source string `json:"source,omitempty"` // why the fleet repository could not be asked; the order holds all the same
 }
 
@@ -85,6 +87,8 @@ func (a *Agent) order(r *http.Request, poll func(context.Context) error) (accept
 		accepted.After, err = a.Sync(name, r.FormValue("retry") == "true")
 	case "suspend":
 		err = a.Suspend(r.Context(), name, r.FormValue("by"), r.FormValue("reason"))
+	case "rollback":
+		accepted.From, accepted.To, err = a.Rollback(r.Context(), name, r.FormValue("by"), r.FormValue("reason"))
 	case "resume":
 		err = a.Resume(r.Context(), name)
 	default:

@@ -49,6 +49,9 @@ func (r *round) carryOut(ctx context.Context) time.Duration {
 	if r.known.Suspended != nil {
 		return r.rest(ctx)
 	}
+	if err := r.takeBack(ctx); err != nil {
+		return r.unable(ctx, err)
+	}
 	retry := r.takeRetry()
 	r.asked = retry
 	if r.healing = r.rejected() && !retry; !r.healing {
@@ -258,6 +261,11 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 		r.keepRejection(ctx, rejectionDetail{Digest: r.next.instance.Digest, Logs: rejected.Logs, Node: rejected.ID, Stays: rejected.Stays})
 	case outcome == state.Done && !r.healing:
 		goOn = r.forget(ctx, p)
+		if before := (readyRevision{r.known.Applied, r.known.AppliedDigest}); before.Revision != "" && before.Digest != r.next.instance.Digest {
+			if err := r.Store.Update(context.WithoutCancel(ctx), func(tx state.Tx) error { return keepFormer(tx, r.name, before) }); err != nil {
+				r.log.Error("cannot keep what was ready before", "error", err)
+			}
+		}
 		r.known.Applied, r.known.AppliedDigest, r.known.Rejected = r.next.revision.Commit, r.next.instance.Digest, nil
 	case outcome == state.Done:
 		outcome, message = state.Failed, r.known.Rejected.Reason

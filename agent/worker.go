@@ -32,6 +32,7 @@ type worker struct {
 	owed      []func(state.Tx) error // ends of steps and runs that could not be recorded yet, oldest first
 	rounds    int64                  // begun so far
 	retry     bool                   // a person asked to try a rejected revision again
+	back      *rollback              // a person asked to go back to what was ready before
 	removed   bool
 	movedTo   string                  // the host that a removed one is bound to now, whose agent tells of it from then on
 	cancel    context.CancelCauseFunc // of the round that runs; nil between rounds

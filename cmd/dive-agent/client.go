@@ -81,7 +81,7 @@ func (c *socketClient) get(ctx context.Context, path string, query url.Values, i
 	return json.NewDecoder(response.Body).Decode(into)
 }
 
-// order gives the agent an order about an instance: sync, suspend, resume.
+// order gives the agent an order about an instance: sync, rollback, suspend, resume.
 func (c *socketClient) order(ctx context.Context, name, order string, query url.Values) (accepted agent.Accepted, err error) {
 	response, err := c.do(ctx, http.MethodPost, "/v1/instances/"+url.PathEscape(name)+"/"+order, query)
 	if err != nil {

@@ -116,7 +116,7 @@ func newRoot(out streams) *cobra.Command {
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "text", "text or json; markdown for plan, svg for graph")
 	root.AddCommand(
 		newRun(g), newOnce(g), newPlan(g), newValidate(g), newGraph(g),
-		newStatus(g), newHistory(g), newEvents(g), newSync(g), newRestore(g), newAdopt(g), newSuspend(g), newResume(g),
+		newStatus(g), newHistory(g), newEvents(g), newSync(g), newRestore(g), newAdopt(g), newRollback(g), newSuspend(g), newResume(g),
 		newInit(g), newNew(g), newEnroll(g), newDoctor(g), newSchema(g), newSecrets(g), newVersion(g),
 	)
 	root.InitDefaultCompletionCmd()

@@ -125,6 +125,31 @@ func phaseExit(phase report.Phase) error {
 	return &exitError{code: exitFailed}
 }
 
+func newRollback(g *globals) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use: "rollback NAME", Short: "Go back to the revision under which the instance was ready before",
+		Long: "Bring back each service of the instance as it was in the revision before: image, configuration, environment. What is declared is not tried again until\n" +
+			"something new is merged, or by `sync --retry NAME`. Volumes, realms, replica sets and secrets stay as they are.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient(g)
+			if err != nil {
+				return err
+			}
+			accepted, err := c.order(cmd.Context(), args[0], "rollback", url.Values{"by": {whoAmI()}, "reason": {reason}})
+			if err != nil {
+				return err
+			}
+			from, to := agent.Revision{Commit: accepted.From}, agent.Revision{Commit: accepted.To}
+			g.printf("%s goes back to %s; %s is not tried again until something new is merged, or: dive-agent sync --retry %[1]s\nSee: dive-agent status %[1]s\n", args[0], to.Short(), from.Short())
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who read the status")
+	return cmd
+}
+
 func newSuspend(g *globals) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
