@@ -122,7 +122,7 @@ func TestMistakesInTheComposeFile(t *testing.T) {
 		{"Windows", "", "services:\n  a:\n    image: x:1\n    cpu_percent: 50\n", "compose.yaml:4:5: service a: cpu_percent is for Windows"},
 		{"Swarm's config", "", "services:\n  a: {image: \"x:1\", configs: [c]}\nconfigs:\n  c: {external: true}\n", "compose.yaml:4:3: config c is kept by Swarm"},
 		{"Swarm's secret", "", "services:\n  a: {image: \"x:1\", secrets: [c]}\nsecrets:\n  c: {external: true}\n", "compose.yaml:4:3: secret c is kept by Swarm"},
-		{"undefined service", "", "services:\n  a:\n    image: x:1\n    depends_on: [b]\n", "compose.yaml:2:3: "},
+		{"undefined service", "", "services:\n  a:\n    image: x:1\n    depends_on: [b]\n", `compose.yaml:4:18: service a: depends_on names service "b", and there is none`},
 		{"bind that leaves", "", "services:\n  a:\n    image: x:1\n    volumes: [\"../../../etc:/e\"]\n", "the path leaves the source folder"},
 		{"extends that leaves", "", "services:\n  a:\n    extends: {file: ../../../etc/passwd.yaml, service: a}\n", "the path leaves the source folder"},
 		{"init containers", "", "services:\n  a:\n    image: x:1\n    pre_start: [{command: [touch, x]}]\n", "compose.yaml:4:5: service a has pre_start containers"},
@@ -175,6 +175,38 @@ volums: {}
 	require.Len(t, problems, 7)
 }
 
+// So are names that nothing has.
+func TestAllNamesThatNothingHas(t *testing.T) {
+	_, problems := repository(t, "", `services:
+  a:
+    image: x:1
+    networks: {fornt: {}, default: {}}
+    depends_on: {cache: {condition: service_started}, gone: {condition: service_started, required: false}}
+    volumes: ["dat:/data", "./x:/x", "/anonymous", {type: volume, source: long, target: /l}]
+  b:
+    image: x:1
+    configs: [conf, {source: other}]
+    secrets: [s]
+    network_mode: "service:database"
+networks: {front: {}}
+volumes: {data: {}}
+configs: {conf: {content: x}}
+`, nil)
+	var told []string
+	for _, p := range problems {
+		told = append(told, p.Position.String()+" "+p.Message)
+	}
+	require.Equal(t, []string{
+		`blueprints/spoke/compose.yaml:4:16 service a: networks names network "fornt", and there is none, did you mean "front"?`,
+		`blueprints/spoke/compose.yaml:5:18 service a: depends_on names service "cache", and there is none`,
+		`blueprints/spoke/compose.yaml:6:15 service a: volumes names volume "dat", and there is none, did you mean "data"?`,
+		`blueprints/spoke/compose.yaml:6:75 service a: volumes names volume "long", and there is none`,
+		`blueprints/spoke/compose.yaml:9:30 service b: configs names config "other", and there is none`,
+		`blueprints/spoke/compose.yaml:10:15 service b: secrets names secret "s", and there is none`,
+		`blueprints/spoke/compose.yaml:11:19 service b: network_mode names service "database", and there is none`,
+	}, told)
+}
+
 func bomb() string {
 	lines := []string{"x-0: &a0 [x, x, x, x, x, x, x, x, x, x]"}
 	for i := 1; i < 9; i++ {
@@ -196,7 +228,7 @@ volumes: {data: {}}
 	require.NotNil(t, fleet.Instances["deu"].Graph)
 	_, problems = repository(t, component, `services: {one: {image: "one:1", volumes: ["dat:/data"], environment: ["URI"]}}`, nil)
 	require.Len(t, problems, 1)
-	require.Contains(t, problems[0].Message, "undefined volume dat")
+	require.Contains(t, problems[0].Message, `volumes names volume "dat", and there is none`)
 }
 
 // What may be changed by hand is named in the words of the reasons, for services that there are.

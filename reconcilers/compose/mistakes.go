@@ -60,7 +60,7 @@ var (
 )
 
 // reportLoad tells what is wrong with Compose files that cannot be loaded: all that Compose's schema finds in them, else
-// what the loader said first, at the place that it speaks of.
+// all names that nothing has, else what the loader said first, at the place that it speaks of.
 func (s *Spec) reportLoad(c *desired.Check, err error, unset []string) {
 	var placed *placedError
 	if errors.As(err, &placed) {
@@ -70,7 +70,7 @@ func (s *Spec) reportLoad(c *desired.Check, err error, unset []string) {
 		return
 	}
 	at := s.places(c)
-	if s.reportSchema(c, at, unset) {
+	if s.reportSchema(c, at, unset) || s.reportReferences(c, at) {
 		return
 	}
 	text := err.Error()
