@@ -16,8 +16,11 @@ import (
 	"dive-agent/reconcilers"
 )
 
-// Reconciler runs Terraform for components of kind Keycloak. It keeps nothing in memory.
-type Reconciler struct{ deps reconcilers.Deps }
+// Reconciler runs Terraform for components of kind Keycloak. It keeps nothing in memory but open connections.
+type Reconciler struct {
+	deps   reconcilers.Deps
+	probes probes
+}
 
 var _ reconcilers.Reconciler = (*Reconciler)(nil)
 
@@ -29,7 +32,7 @@ func New(d reconcilers.Deps) *Reconciler {
 	if d.Redact == nil {
 		d.Redact = func(s string) string { return s }
 	}
-	return &Reconciler{d}
+	return &Reconciler{deps: d}
 }
 
 // observation is what Observe hands to Plan.
@@ -286,7 +289,7 @@ func (l *look) connect(ctx context.Context) (err error) {
 		return err
 	}
 	if l.server, err = newServer(l.in.url, l.in.ca); err == nil {
-		l.server.health = l.in.health
+		l.server.health, l.server.probe = l.in.health, l.probes.of(l.server, l.in.ca)
 	}
 	return err
 }

@@ -24,7 +24,8 @@ const probeLimit = 10 * time.Second
 type server struct {
 	base   string
 	http   *http.Client
-	health string // URL at which its management interface tells whether it is ready; empty: not known
+	probe  *http.Client // for what is asked at each look
+	health string       // URL at which its management interface tells whether it is ready; empty: not known
 	token  string
 	renew  func(ctx context.Context) error // signs in as the last login did
 }
@@ -44,7 +45,8 @@ func newServer(base, ca string) (*server, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	return &server{base: strings.TrimSuffix(base, "/"), http: &http.Client{Timeout: probeLimit, Transport: transport}}, nil
+	client := &http.Client{Timeout: probeLimit, Transport: transport}
+	return &server{base: strings.TrimSuffix(base, "/"), http: client, probe: client}, nil
 }
 
 // realm tells whether a realm is there. While the server does not answer as a ready one does, the error is a WaitError.
@@ -53,7 +55,7 @@ func (s *server) realm(ctx context.Context, name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	resp, err := s.http.Do(req)
+	resp, err := s.probe.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
@@ -61,6 +63,7 @@ func (s *server) realm(ctx context.Context, name string) (bool, error) {
 		return false, s.away(err)
 	}
 	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<16)) // a connection is used again when its answer was read
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return true, nil
