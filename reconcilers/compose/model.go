@@ -137,7 +137,7 @@ func (r request) details() (details types.ConfigDetails, named map[string]bool, 
 func recovered(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("Compose cannot read it: %v", p)
+			err = fmt.Errorf("it is nothing that Compose can read: %v", p)
 		}
 	}()
 	return f()

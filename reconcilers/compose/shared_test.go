@@ -2,6 +2,8 @@ package compose
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -64,28 +66,74 @@ func TestChangedNetwork(t *testing.T) {
 	require.NotEmpty(t, w.exec(t, "b", "getent", "hosts", "a"))
 }
 
-// A changed volume is lost with its data: the plan says so, and only that plan deletes it.
+// A changed volume is replaced by that plan alone which was approved, and what it held is archived before.
 func TestChangedVolume(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sharingStack)
 	w.up("a", "b")
-	w.exec(t, "a", "touch", "/data/kept")
+	w.exec(t, "a", "bash", "-c", "echo kept > /data/file")
 	w.set("VOL", "2")
 	w.up2("b") // the other service goes on
-	change := w.change(SharedPart)
-	require.Equal(t, "volume "+w.project+"_data", change.Address)
-	require.True(t, change.Destroys)
-	approved := w.plan(SharedPart).Content
+	p := w.plan(SharedPart)
+	require.Len(t, p.Changes, 2)
+	require.Equal(t, "archive of volume "+w.project+"_data", p.Changes[0].Address)
+	require.Equal(t, "volume "+w.project+"_data", p.Changes[1].Address)
+	require.True(t, p.Changes[1].Destroys)
+	approved := p.Content
 	w.set("VOL", "3")
 	require.NotEqual(t, approved, w.plan(SharedPart).Content, "what approves one definition approves no other one")
 	w.set("VOL", "2")
 	require.Equal(t, approved, w.plan(SharedPart).Content)
-	w.exec(t, "a", "test", "-e", "/data/kept")
+
+	// Where there is no room for the archive nothing is removed, and the services come back.
+	folder := filepath.Join(w.dirs, "state", "archives")
+	require.NoError(t, os.WriteFile(folder, nil, 0o600))
+	require.ErrorContains(t, w.try(SharedPart), "archive volume "+w.project+"_data, nothing was removed")
+	require.NoError(t, os.Remove(folder))
+	w.up2("a")
+	require.Equal(t, "kept\n", w.exec(t, "a", "cat", "/data/file"))
+
+	// Cut off between the two, and gone on with: what was written meanwhile is in the archive too.
+	require.ErrorIs(t, w.cut(1), errCut)
+	require.NotEmpty(t, unpack(t, w.archives(t)[0]))
+	w.up2("a")
+	w.exec(t, "a", "bash", "-c", "echo later >> /data/file")
 	require.NoError(t, w.try(SharedPart))
 	w.up("a", "b")
-	_, code, err := w.r.Services(w.target("")).Exec(t.Context(), "a", []string{"test", "-e", "/data/kept"}, nil, nil)
+	require.Empty(t, w.exec(t, "a", "ls", "/data"))
+	require.Len(t, w.archives(t), 1)
+	require.Equal(t, "kept\nlater\n", unpack(t, w.archives(t)[0]))
+
+	// One that nothing mounts is archived too.
+	w.exec(t, "a", "bash", "-c", "echo second > /data/file")
+	created, err := w.engine.VolumeInspect(t.Context(), w.project+"_data", client.VolumeInspectOptions{})
 	require.NoError(t, err)
-	require.Equal(t, 1, code)
+	at, err := time.Parse(time.RFC3339, created.Volume.CreatedAt)
+	require.NoError(t, err)
+	w.eventually("the engine tells whole seconds", func() bool { return time.Since(at) > time.Second })
+	_, err = w.engine.ContainerRemove(t.Context(), w.inspect("a").ID, client.ContainerRemoveOptions{Force: true})
+	require.NoError(t, err)
+	w.set("VOL", "4")
+	require.NoError(t, w.try(SharedPart))
+	w.up("a", "b")
+	archives := w.archives(t)
+	require.Len(t, archives, 2)
+	require.Equal(t, "second\n", unpack(t, archives[1]))
+}
+
+// cut applies the shared part up to the change of that number.
+func (w *world) cut(before int) error {
+	w.t.Helper()
+	p := w.plan(SharedPart)
+	_, err := w.r.Apply(w.t.Context(), w.target(SharedPart), p, &cutOff{heard: &heard{t: w.t}, before: before})
+	return err
+}
+
+func (w *world) archives(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(w.dirs, "state", "archives", "*", "*.tar.gz"))
+	require.NoError(t, err)
+	return files
 }
 
 // A volume that somebody removed is not made anew as if it had never been: that waits for an approval of this one loss.

@@ -108,13 +108,16 @@ func (st *sharedState) volumeSteps(key string) []step {
 	if hash == "" || have.Labels[api.ProjectLabel] != st.project || hash == st.wantHashes["volume "+key] {
 		return nil
 	}
-	return []step{{
+	return []step{st.archiveStep(have), {
 		binds: hash + " -> " + st.wantHashes["volume "+key],
 		change: reconcilers.Change{
 			Action: reconcilers.Replace, Address: address, Destroys: true,
-			Reason: "its definition changed; it is deleted with its data and made anew",
+			Reason: "its definition changed; it is deleted with its data, which is archived before, and made anew",
 		},
 		do: func(ctx context.Context, r *Reconciler) error {
+			if _, err := archived(st.archiveFolder(have), want.Name); err != nil {
+				return err
+			}
 			if err := changeShared(st.stack, forget); err != nil {
 				return err
 			}
@@ -127,7 +130,7 @@ func (st *sharedState) volumeSteps(key string) []step {
 }
 
 // removeVolume removes a volume with its data, and the containers that have it mounted before. Only an approved plan
-// comes here.
+// comes here, after an archive was made.
 func (r *Reconciler) removeVolume(ctx context.Context, name string) error {
 	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("volume", name)})
 	if err != nil {
