@@ -40,65 +40,56 @@ func (f *fault) Error() string {
 
 func (f *fault) Unwrap() error { return f.err }
 
-// applyService makes the one change that a service's plan has at most, announced before anything is touched.
-func (r *Reconciler) applyService(ctx context.Context, st *serviceState, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
-	if len(p.Changes) == 0 {
-		return reconcilers.Applied{Facts: st.facts()}, nil
-	}
-	change := p.Changes[0]
-	if err := progress.Begin(ctx, change); err != nil {
-		return reconcilers.Applied{}, err
-	}
-	if st.givesUp() {
-		err := r.stopForGood(ctx, st)
-		var blocked *reconcilers.BlockedError
-		if errors.As(err, &blocked) { // it is stopped
-			progress.End(change, nil)
-		} else {
-			progress.End(change, err)
-		}
-		return reconcilers.Applied{Facts: st.facts()}, err
-	}
-	applied, err := r.bring(ctx, st, change, progress)
-	progress.End(change, err)
-	return applied, st.stillFlaps(err)
-}
-
-// bring carries the change out, waits until the service is ready, and puts the last good version back when it is not.
-func (r *Reconciler) bring(ctx context.Context, st *serviceState, change reconcilers.Change, progress reconcilers.Progress) (reconcilers.Applied, error) {
-	if st.lacking != nil {
-		return reconcilers.Applied{}, st.lacking
-	}
-	if err := st.notPulled(); err != nil {
-		return reconcilers.Applied{}, err
-	}
-	if st.imageID == "" {
-		return reconcilers.Applied{}, &reconcilers.RejectedError{
-			Message: fmt.Sprintf("image %s of service %s is not on this host", st.service.Image, st.name), PutBack: "nothing was changed",
-		}
-	}
+// mutationLimit is the limit of what is done to a container of the service, its end in its own time among it.
+func (st *serviceState) mutationLimit() time.Duration {
 	limit := mutationLimit
 	if grace := st.service.StopGracePeriod; grace != nil {
 		limit += time.Duration(*grace)
 	}
-	safe, cancel := begun(ctx, limit)
+	return limit
+}
+
+// bring carries the change of a replica out, and waits until it is ready and was for as long as it is to be watched. The
+// error is a *fault when the new container does not work.
+func (u *rollout) bring(ctx context.Context, st *serviceState, change reconcilers.Change) error {
+	if st.lacking != nil {
+		return st.lacking
+	}
+	if err := st.notPulled(); err != nil {
+		return err
+	}
+	if st.imageID == "" {
+		return &reconcilers.RejectedError{
+			Message: fmt.Sprintf("image %s of service %s is not on this host", st.service.Image, st.name), PutBack: "nothing was changed",
+		}
+	}
+	if st.overlaps() {
+		return u.overlap(ctx, st, change)
+	}
+	interrupted := st.record.Pending != nil
+	safe, cancel := begun(ctx, st.mutationLimit())
 	defer cancel()
-	w, err := r.change(safe, st, change, progress)
+	w, err := u.change(safe, st, change, u.progress)
 	if w != nil {
 		defer w.stop()
 	}
-	if err == nil {
-		progress.Started()
-		err = r.await(ctx, st, w, progress)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		return r.commit(ctx, st, w.id)
+	u.started(st)
+	if err := u.await(ctx, st, w, u.progress); err != nil {
+		return err
 	}
-	var bad *fault
-	if !errors.As(err, &bad) || ctx.Err() != nil {
-		return reconcilers.Applied{}, err
+	if interrupted { // it may have lost its names to one that was to take its place
+		if err := u.safely(ctx, st, func(ctx context.Context) error { return u.expose(ctx, st, w.id) }); err != nil {
+			return err
+		}
 	}
-	return reconcilers.Applied{}, r.failed(ctx, st, bad, progress)
+	if err := u.monitor(ctx, st, w); err != nil {
+		return err
+	}
+	st.made = w.id
+	return nil
 }
 
 // change does all that is needed until the container was told to start. It watches the container from before its start.
@@ -115,9 +106,8 @@ func (r *Reconciler) change(ctx context.Context, st *serviceState, change reconc
 			}
 		}
 	}
-	if st.record.Pending == nil && !st.known() {
-		st.record.Pending = &pending{Since: r.clock.Now(), Reason: change.Reason}
-		if err := st.record.write(st.recordPath(st.name)); err != nil {
+	if !st.known() {
+		if err := st.begin(r.clock.Now(), change.Reason); err != nil {
 			return nil, err
 		}
 	}
@@ -147,6 +137,15 @@ func (r *Reconciler) change(ctx context.Context, st *serviceState, change reconc
 	return r.start(ctx, st, id)
 }
 
+// begin notes a change of which it is not known yet whether it is good.
+func (st *serviceState) begin(now time.Time, reason string) error {
+	if st.record.Pending != nil {
+		return nil
+	}
+	st.record.Pending = &pending{Since: now, Reason: reason}
+	return st.record.write(st.recordPath(st.name))
+}
+
 // isGone says whether the engine lost the container between our look at it and its start: someone removes it.
 func isGone(err error) bool {
 	return err != nil && (errdefs.IsNotFound(err) && strings.Contains(err.Error(), "No such container") ||
@@ -170,6 +169,9 @@ func (r *Reconciler) gone(ctx context.Context, id string) error {
 // known says whether what is wanted is what was good before, so that nothing new is tried.
 func (st *serviceState) known() bool {
 	good := st.record.Good
+	if good == nil && st.first != nil { // one more of what there is
+		good = st.first.record.Good
+	}
 	return good != nil && good.Hash == st.hash && good.Content == st.content && good.ImageID == st.imageID
 }
 
@@ -216,26 +218,40 @@ func (r *Reconciler) make(ctx context.Context, st *serviceState) (string, error)
 			return "", err
 		}
 	}
-	project, err := st.model.narrowed(st.name)
-	if err != nil {
+	o := &one{service: st.name, number: st.number, name: st.wantName}
+	if st.container != nil {
+		o.replace = st.container.ID
+	}
+	if err := r.makeOne(ctx, st, o); err != nil {
 		return "", err
 	}
-	service := project.Services[st.name]
-	service.PullPolicy = types.PullPolicyNever
-	service.CustomLabels = service.CustomLabels.Add(contentLabel, st.content)
-	if err := withHooks(&service); err != nil {
-		return "", err
+	c, err := r.engine.ContainerInspect(ctx, o.made, client.ContainerInspectOptions{})
+	if err == nil && c.Container.Name != "/"+st.wantName {
+		_, err = r.engine.ContainerRename(ctx, o.made, client.ContainerRenameOptions{NewName: st.wantName})
 	}
-	project.Services[st.name] = service
-	err = r.create(ctx, project, st.container != nil)
-	if err != nil {
-		return "", r.createError(st, err)
-	}
-	c, err := r.engine.ContainerInspect(ctx, st.wantName, client.ContainerInspectOptions{})
 	if err != nil {
 		return "", fmt.Errorf("find the container that was made for service %s: %w", st.name, err)
 	}
-	return c.Container.ID, nil
+	return o.made, nil
+}
+
+// makeOne has the Compose SDK create one container of the service.
+func (r *Reconciler) makeOne(ctx context.Context, st *serviceState, o *one) error {
+	project, err := st.model.narrowed(st.name)
+	if err != nil {
+		return err
+	}
+	service, single := project.Services[st.name], 1
+	service.PullPolicy, service.Scale = types.PullPolicyNever, &single
+	service.CustomLabels = service.CustomLabels.Add(contentLabel, st.content)
+	if err := withHooks(&service); err != nil {
+		return err
+	}
+	project.Services[st.name] = service
+	if err := r.create(withOne(ctx, o), project, o.replace != ""); err != nil {
+		return r.createError(st, err)
+	}
+	return nil
 }
 
 // createError sorts what the SDK says: a definition that the engine refuses is a fault, all else is tried again.
@@ -303,64 +319,26 @@ func takenPort(said string) string {
 }
 
 // commit notes a service that is ready: how its container looks, and what is needed to make it again.
-func (r *Reconciler) commit(ctx context.Context, st *serviceState, id string) (reconcilers.Applied, error) {
+func (r *Reconciler) commit(ctx context.Context, st *serviceState, id string) error {
 	ctx, cancel := begun(ctx, mutationLimit)
 	defer cancel()
 	result, err := r.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
-		return reconcilers.Applied{}, fmt.Errorf("inspect container %s: %w", st.wantName, err)
+		return fmt.Errorf("inspect container %s: %w", st.wantName, err)
 	}
 	c := &result.Container
+	st.asDeclared(c)
 	if err := st.keepGood(c); err != nil {
-		return reconcilers.Applied{}, err
+		return err
 	}
 	st.record.Pending, st.record.Refused = nil, ""
 	st.container, st.differs, st.extras = c, nil, nil
-	if err := st.note(c); err != nil {
-		return reconcilers.Applied{}, err
-	}
-	return reconcilers.Applied{Facts: st.facts()}, nil
+	return st.note(c)
 }
 
-// failed handles a container that does not work: what was good before is put back, when there is something else.
-func (r *Reconciler) failed(ctx context.Context, st *serviceState, bad *fault, progress reconcilers.Progress) error {
-	logs := r.tail(ctx, st)
-	if st.oneShot || st.known() {
-		return fmt.Errorf("%w%s", errors.Join(bad, st.noteEnd(r.clock.Now(), bad)), quoted(logs))
-	}
-	if st.endedLike(r.clock.Now(), bad) {
-		return fmt.Errorf("%w, as it did before it was changed%s", bad, quoted(logs))
-	}
-	rejected := &reconcilers.RejectedError{Message: bad.message, Err: bad.err, Logs: logs}
-	good, err := st.readGood()
-	if err != nil || good == nil {
-		rejected.PutBack, rejected.Stays = "there is no earlier version to put back", true
-		return rejected
-	}
-	if st.untouched(ctx, r) {
-		rejected.PutBack = "nothing was changed"
-		st.record.Pending = nil
-		return errors.Join(rejected, st.record.write(st.recordPath(st.name)))
-	}
-	progress.Say("%s; putting back %s", bad.message, good.Config.Image)
-	if err := r.putBack(ctx, st, good, progress); err != nil {
-		if same := (*fault)(nil); errors.As(err, &same) { // what is wrong is around the service: the revision is not to blame
-			return fmt.Errorf("%w; put back, what ran before does not work any more either%s", bad, quoted(logs))
-		}
-		rejected.PutBack = fmt.Sprintf("putting back %s failed: %v", good.Config.Image, err)
-		return rejected
-	}
-	if mark := st.record.Good; mark != nil && mark.Written == st.written() && mark.ImageID == st.imageID {
-		// The revision is what it was when the service was ready: a new output or secret is what does not work yet.
-		return fmt.Errorf("%w; put back to what ran before%s", bad, quoted(logs))
-	}
-	rejected.PutBack = "put back to " + good.Config.Image
-	return rejected
-}
-
-// untouched says whether the container of before still runs: the engine refused to make a new one.
+// untouched says whether the container of before still runs, and no other one: the engine refused to make a new one.
 func (st *serviceState) untouched(ctx context.Context, r *Reconciler) bool {
-	if st.container == nil || len(st.differs) == 0 || st.record.Good == nil || st.record.Good.Container != st.container.ID {
+	if st.beside != "" || st.container == nil || len(st.differs) == 0 || st.record.Good == nil || st.record.Good.Container != st.container.ID {
 		return false
 	}
 	c, err := r.engine.ContainerInspect(ctx, st.container.ID, client.ContainerInspectOptions{})

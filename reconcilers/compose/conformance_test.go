@@ -100,3 +100,18 @@ func TestConformanceOfService(t *testing.T) {
 		Limit: time.Minute,
 	})
 }
+
+// runConformance runs the suite over the part web of a world.
+func runConformance(t *testing.T, world func(*testing.T) *world) {
+	conformance.Run(t, conformance.Subject{Limit: time.Minute, World: func(t *testing.T) *conformance.World {
+		w := world(t)
+		return &conformance.World{
+			Target: w.target("web"),
+			State:  func(t *testing.T) string { return w.picture(t) },
+			New: func(*testing.T) reconcilers.Reconciler {
+				w.restart()
+				return w.r
+			},
+		}
+	}})
+}

@@ -161,7 +161,7 @@ func (st *serviceState) leaveAlone() []string {
 // leaves says whether what is done to the service by hand is left so: the manifest says it, and asks for nothing else than what
 // was ready before.
 func (st *serviceState) leaves() bool {
-	return st.driftMode() != driftCorrect && !st.oneShot && st.record.Pending == nil && st.known()
+	return st.driftMode() != driftCorrect && !st.oneShot && st.record.Pending == nil && st.record.Good != nil && st.known()
 }
 
 // stoppedByHand says what keeps a service that is left as it is from working; "" when nothing does.
@@ -226,7 +226,7 @@ func (st *serviceState) driftNotes() (notes []string) {
 		return nil
 	}
 	for _, d := range st.record.Drift {
-		notes = append(notes, driftNote("service "+st.name, d))
+		notes = append(notes, driftNote("service "+st.address(), d))
 	}
 	return notes
 }

@@ -169,3 +169,45 @@ func (r *Reconciler) lastProbe(c *container.InspectResponse) string {
 	}
 	return strings.TrimSuffix(fmt.Sprintf(": its check exits with %d: %s", probe.ExitCode, words), ": ")
 }
+
+// monitor watches a container that is ready for as long as the service's policy says. One that ends, is started anew or gets
+// unhealthy meanwhile does not work.
+func (r *Reconciler) monitor(ctx context.Context, st *serviceState, w *watched) error {
+	if st.policy.monitor <= 0 || st.oneShot || st.known() {
+		return nil
+	}
+	over := r.clock.After(st.policy.monitor)
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	started := ""
+	for {
+		result, err := r.engine.ContainerInspect(ctx, w.id, client.ContainerInspectOptions{})
+		if err != nil {
+			return fmt.Errorf("watch service %s: %w", st.name, err)
+		}
+		c := &result.Container
+		if started == "" {
+			started = c.State.StartedAt
+		}
+		said := fmt.Sprintf(" within %s of being ready (monitor)", st.policy.monitor)
+		switch {
+		case c.State.Status == container.StateExited && c.State.ExitCode == 0 && mayComplete(st.service):
+			return nil
+		case !c.State.Running || c.State.Restarting || c.State.StartedAt != started:
+			return &fault{message: fmt.Sprintf("service %s exited with %d%s%s", st.name, c.State.ExitCode, outOfMemory(c.State), said)}
+		case hasHealthCheck(c) && c.State.Health.Status == container.Unhealthy:
+			return &fault{message: fmt.Sprintf("service %s got unhealthy%s%s", st.name, said, r.lastProbe(c))}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-over:
+			return nil
+		case <-w.events:
+		case err := <-w.broken:
+			r.log.Debug("the event stream broke, looking now and then", "service", st.name, "error", err)
+			w.broken = nil
+		case <-tick.C:
+		}
+	}
+}

@@ -26,7 +26,11 @@ var causes = regexp.MustCompile(`(?i)no space left on device|disk quota exceeded
 
 // tail gives the last lines that the service's containers wrote, redacted. What cannot be had is left out.
 func (r *Reconciler) tail(ctx context.Context, st *serviceState) []string {
-	c, err := r.engine.ContainerInspect(ctx, st.wantName, client.ContainerInspectOptions{})
+	name := st.wantName
+	if st.beside != "" {
+		name = st.beside
+	}
+	c, err := r.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
 	if err != nil {
 		return nil
 	}

@@ -48,6 +48,9 @@ type model struct {
 	// imageUses are the variables in the image's name of each service.
 	imageUses map[string][]string
 	stamps    []stamp // files on disk that shaped the model
+
+	updates    map[string]types.UpdateConfig // service -> its deploy.update_config
+	replicated map[string]bool               // services with deploy.replicas
 }
 
 func (r request) base() string { return filepath.Clean(r.sourceDir) }
@@ -92,6 +95,7 @@ func load(ctx context.Context, r request) (*model, error) {
 			return nil, r.explain(err)
 		}
 	}
+	m.takePolicies()
 	m.label(r)
 	m.uses, m.imageUses = usedVariables(raw.dict, m.project, r)
 	if r.shallow {

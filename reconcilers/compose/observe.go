@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,12 @@ type serviceState struct {
 	service  types.ServiceConfig
 	wantName string // of the container
 
+	// A service has as many of these as it has replicas: the first holds the others, and what they have in common.
+	number  int // from 1
+	rest    []*serviceState
+	first   *serviceState               // of the others
+	surplus []container.InspectResponse // of the first: containers beyond the number of replicas
+
 	container *container.InspectResponse  // the one that counts; nil when there is none
 	differs   []string                    // why it must be made anew
 	lead      string                      // what all of differs has in common, such as "changed by hand: "
@@ -39,12 +46,17 @@ type serviceState struct {
 	moved    *move  // of the image's tag, in the registry
 	imageID  string // of the wanted image; empty when the host does not have it
 	networks map[string]string
+	reserved map[string]netip.Prefix // network name -> addresses in reserve, of networks that have some
 	content  string
 	contents map[string]string
 	lacking  *reconcilers.BlockedError // a secret file that is not there (yet): nothing is applied without it
 	parents  map[string]string
 	oneShot  bool
 	record   record
+
+	policy policy
+	made   string // ID of the container that was brought and is not noted yet
+	beside string // ID of one that was started beside another
 
 	unknown   []string // inputs that are not known yet
 	variables []string // variables that they come in by
@@ -53,12 +65,12 @@ type serviceState struct {
 // observeService looks at all that decides whether the service is as wanted. A service that is not ready is no failure to
 // observe: that is in Observed.Err, beside the facts.
 func (r *Reconciler) observeService(ctx context.Context, s *stack) (reconcilers.Observed, error) {
-	st := &serviceState{stack: s, name: s.target.Part, service: s.model.project.Services[s.target.Part]}
+	st := &serviceState{stack: s, name: s.target.Part, service: s.model.project.Services[s.target.Part], number: 1}
 	st.unknown, st.variables = s.unknowns(st.name)
 	st.oneShot = s.model.oneShot(st.name)
-	st.wantName = s.containerName(st.name)
+	st.policy = s.policyOf(st.name)
 	var err error
-	if st.record, err = readRecord(s.recordPath(st.name)); err != nil {
+	if st.record, err = readRecord(st.recordPath(st.name)); err != nil {
 		return reconcilers.Observed{}, err
 	}
 	if st.record.Salt == "" {
@@ -67,21 +79,23 @@ func (r *Reconciler) observeService(ctx context.Context, s *stack) (reconcilers.
 	if err := r.lookAround(ctx, st); err != nil {
 		return reconcilers.Observed{}, err
 	}
+	st.now = r.clock.Now()
 	if err := r.lookAtContainers(ctx, st); err != nil {
 		return reconcilers.Observed{}, err
 	}
-	st.now = r.clock.Now()
-	if err := r.countEnds(ctx, st); err != nil {
-		return reconcilers.Observed{}, err
-	}
-	if err := r.remember(st); err != nil {
-		return reconcilers.Observed{}, err
-	}
-	if err := r.keepDrift(st); err != nil {
-		return reconcilers.Observed{}, err
+	for _, replica := range st.replicas() {
+		if err := r.countEnds(ctx, replica); err != nil {
+			return reconcilers.Observed{}, err
+		}
+		if err := r.remember(replica); err != nil {
+			return reconcilers.Observed{}, err
+		}
+		if err := r.keepDrift(replica); err != nil {
+			return reconcilers.Observed{}, err
+		}
 	}
 	return reconcilers.Observed{
-		Facts: st.facts(), Started: st.started(), Err: r.notReady(ctx, st), State: st,
+		Facts: st.allFacts(), Started: st.allStarted(), Err: r.allNotReady(ctx, st), State: st,
 	}, nil
 }
 
@@ -95,7 +109,7 @@ func (r *Reconciler) lookAround(ctx context.Context, st *serviceState) error {
 	case !errdefs.IsNotFound(err):
 		return fmt.Errorf("look at image %s: %w", st.service.Image, err)
 	}
-	if st.networks, err = r.networkIDs(ctx); err != nil {
+	if st.networks, st.reserved, err = r.networkIDs(ctx); err != nil {
 		return err
 	}
 	if st.content, st.contents, err = st.model.content[st.name].contentDigest(); err != nil {
@@ -107,19 +121,25 @@ func (r *Reconciler) lookAround(ctx context.Context, st *serviceState) error {
 	return r.resolveParents(ctx, st)
 }
 
-// networkIDs gives all networks of the host by name; of several with one name, the one made first.
-func (r *Reconciler) networkIDs(ctx context.Context) (map[string]string, error) {
+// networkIDs gives all networks of the host by name, and the addresses in reserve of those that have some; of several with one
+// name, the one made first.
+func (r *Reconciler) networkIDs(ctx context.Context) (ids map[string]string, reserved map[string]netip.Prefix, err error) {
 	list, err := r.engine.NetworkList(ctx, client.NetworkListOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("list networks: %w", err)
+		return nil, nil, fmt.Errorf("list networks: %w", err)
 	}
-	ids, made := map[string]string{}, map[string]time.Time{}
+	ids, reserved = map[string]string{}, map[string]netip.Prefix{}
+	made := map[string]time.Time{}
 	for _, network := range list.Items {
 		if first, ok := made[network.Name]; !ok || network.Created.Before(first) {
 			ids[network.Name], made[network.Name] = network.ID, network.Created
+			delete(reserved, network.Name)
+			if reserve := reserveOf(network.Labels); reserve.IsValid() {
+				reserved[network.Name] = reserve
+			}
 		}
 	}
-	return ids, nil
+	return ids, reserved, nil
 }
 
 // resolveParents finds the containers that the service shares a namespace with or is restarted with, and gives the
@@ -146,7 +166,7 @@ func (r *Reconciler) resolveParents(ctx context.Context, st *serviceState) error
 			return fmt.Errorf("list containers of service %s: %w", name, err)
 		}
 		if len(list.Items) > 0 {
-			st.parents[name] = list.Items[0].ID
+			st.parents[name] = firstOf(list.Items).ID
 		}
 	}
 	if len(refs) == 0 {
@@ -182,14 +202,41 @@ func namespaceRefs(service *types.ServiceConfig) []namespaceRef {
 	return refs
 }
 
-// lookAtContainers finds the service's containers. Inspect, not the list, tells their state: right after a container
-// died the list still says that it runs, while inspect answers when the state is settled.
+// lookAtContainers finds the service's containers, and which of them counts for each replica.
 func (r *Reconciler) lookAtContainers(ctx context.Context, st *serviceState) error {
+	found, err := r.containersOf(ctx, st)
+	if err != nil {
+		return err
+	}
+	own, err := st.split(found)
+	if err != nil {
+		return err
+	}
+	for i, replica := range st.replicas() {
+		if err := replica.choose(own[i]); err != nil {
+			return err
+		}
+		if replica.container != nil {
+			continue
+		}
+		taken, err := r.engine.ContainerInspect(ctx, replica.wantName, client.ContainerInspectOptions{})
+		if err == nil && taken.Container.Name == "/"+replica.wantName && !isOneOf(taken.Container.ID, st.surplus) {
+			replica.foreign = taken.Container.ID
+		} else if err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("look for a container named %s: %w", replica.wantName, err)
+		}
+	}
+	return nil
+}
+
+// containersOf inspects all containers of the service. Inspect, not the list, tells their state: right after a container
+// died the list still says that it runs, while inspect answers when the state is settled.
+func (r *Reconciler) containersOf(ctx context.Context, st *serviceState) ([]container.InspectResponse, error) {
 	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{
 		All: true, Filters: projectFilter(st.project, api.ServiceLabel+"="+st.name),
 	})
 	if err != nil {
-		return fmt.Errorf("list containers of service %s: %w", st.name, err)
+		return nil, fmt.Errorf("list containers of service %s: %w", st.name, err)
 	}
 	var found []container.InspectResponse
 	for _, item := range list.Items {
@@ -201,23 +248,12 @@ func (r *Reconciler) lookAtContainers(ctx context.Context, st *serviceState) err
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("inspect container %s: %w", item.ID[:12], err)
+			return nil, fmt.Errorf("inspect container %s: %w", item.ID[:12], err)
 		}
+		st.asDeclared(&c.Container)
 		found = append(found, c.Container)
 	}
-	if err := st.choose(found); err != nil {
-		return err
-	}
-	if st.container != nil {
-		return nil
-	}
-	taken, err := r.engine.ContainerInspect(ctx, st.wantName, client.ContainerInspectOptions{})
-	if err == nil && taken.Container.Name == "/"+st.wantName {
-		st.foreign = taken.Container.ID
-	} else if err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("look for a container named %s: %w", st.wantName, err)
-	}
-	return nil
+	return found, nil
 }
 
 // choose picks the container that counts: one that is as it should be, else the one with the right name, else the

@@ -156,7 +156,7 @@ func mounts(c *container.InspectResponse, volume string) bool {
 // plan is a pure function of what was observed: one change, or none.
 func (st *serviceState) plan() reconcilers.Plan {
 	p := reconcilers.Plan{State: st, Unknown: st.unknown}
-	change := reconcilers.Change{Address: st.name}
+	change := reconcilers.Change{Address: st.address()}
 	c := st.container
 	switch {
 	case c == nil && st.foreign != "", st.stoppedByHand() != "":
@@ -182,6 +182,9 @@ func (st *serviceState) plan() reconcilers.Plan {
 			change.Destroys = true
 			change.Reason += " (the container was not started by this agent)"
 		}
+		if words := st.sayOrder(); len(words) > 0 {
+			change.Details = append(slices.Clone(st.differs), words...)
+		}
 	case st.givesUp():
 		f := st.record.Flaps
 		change.Action = reconcilers.Update
@@ -191,7 +194,7 @@ func (st *serviceState) plan() reconcilers.Plan {
 	}
 	if change.Action != "" {
 		change.Image, change.Command = st.service.Image, st.service.Command
-		change.Interrupts = st.serves() && (change.Action == reconcilers.Replace || st.restarts())
+		change.Interrupts = st.serves() && (change.Action == reconcilers.Replace && !st.overlaps() || st.restarts())
 		p.Changes = []reconcilers.Change{change}
 	}
 	return p

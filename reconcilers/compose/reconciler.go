@@ -39,6 +39,8 @@ type Reconciler struct {
 	claimsMu     sync.Mutex
 	claims       map[string][]string // folder of a stack -> IDs of the images that it wants
 	hostPlatform atomic.Pointer[ocispec.Platform]
+
+	addresses sync.Mutex // held from the choice of an address until a container has it
 }
 
 // modelsKept is how many models stay in memory, some 65 kB each: a stack has one for each state of its environment within a
@@ -182,7 +184,7 @@ func (r *Reconciler) Plan(_ reconcilers.Target, o reconcilers.Observed) (reconci
 	case *sharedState:
 		return state.plan(), nil
 	case *serviceState:
-		return state.plan(), nil
+		return state.planAll(), nil
 	}
 	return reconcilers.Plan{}, errors.New("plan without an observation of this reconciler")
 }

@@ -32,6 +32,7 @@ type record struct {
 	Drift      []drifted         `json:"drift,omitempty"`    // what was done by hand and is left so
 	Starting   string            `json:"starting,omitempty"` // ID of a container whose post_start commands are not done
 	Flaps      *flapping         `json:"flaps,omitempty"`
+	Paused     *paused           `json:"paused,omitempty"`
 }
 
 // pending is a change that was begun and of which it is not known yet whether it is good.

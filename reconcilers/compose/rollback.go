@@ -48,10 +48,6 @@ type goodFile struct {
 // goodFilesLimit bounds the bound files that are kept with a version, in bytes.
 const goodFilesLimit = 16 << 20
 
-func (st *serviceState) goodPath() string {
-	return filepath.Join(st.target.Dir, st.name+".good.json")
-}
-
 // written digests what the revision says of the service: its definition, its files, and the expressions of the variables
 // it uses with the values of those that come from the manifest alone. What outputs and secrets give is not in it.
 func (st *serviceState) written() string {
@@ -188,6 +184,9 @@ func (st *serviceState) endedLike(now time.Time, bad *fault) bool {
 // putBack makes the last good version again, in place of what is there, and waits until it is ready. When the call is
 // cancelled meanwhile, that wait is left out.
 func (r *Reconciler) putBack(ctx context.Context, st *serviceState, g *good, progress reconcilers.Progress) error {
+	if id := r.goodServes(ctx, st); id != "" {
+		return r.retreat(ctx, st, g, id, progress)
+	}
 	safe, cancel := begun(ctx, mutationLimit)
 	defer cancel()
 	if err := r.clear(safe, st); err != nil {
@@ -218,7 +217,7 @@ func (r *Reconciler) putBack(ctx context.Context, st *serviceState, g *good, pro
 	}
 	progress.Started()
 	old := *st
-	old.record.Pending, old.record.Good = nil, nil
+	old.record.Pending, old.record.Good, old.first = nil, nil, nil
 	if err := r.await(ctx, &old, w, progress); err != nil && ctx.Err() == nil {
 		return err
 	}
@@ -235,11 +234,14 @@ func (r *Reconciler) noteBack(ctx context.Context, st *serviceState, g *good, id
 		return fmt.Errorf("inspect container %s: %w", g.Name, err)
 	}
 	c := &result.Container
+	st.asDeclared(c)
 	if st.record.Live, err = st.record.live(c); err != nil {
 		return err
 	}
 	st.record.Container, st.record.Pending = id, nil
-	st.record.Good.Container = id
+	if st.record.Good != nil {
+		st.record.Good.Container = id
+	}
 	st.record.Refused = ""
 	if c.Config.Labels[api.ConfigHashLabel] == st.hash && c.Image != st.imageID {
 		st.record.Refused = st.imageID
@@ -247,7 +249,7 @@ func (r *Reconciler) noteBack(ctx context.Context, st *serviceState, g *good, id
 	return st.record.write(st.recordPath(st.name))
 }
 
-// clear removes all containers of the service.
+// clear removes all containers of the replica.
 func (r *Reconciler) clear(ctx context.Context, st *serviceState) error {
 	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{
 		All: true, Filters: projectFilter(st.project, api.ServiceLabel+"="+st.name, api.OneoffLabel+"=False"),
@@ -256,6 +258,9 @@ func (r *Reconciler) clear(ctx context.Context, st *serviceState) error {
 		return fmt.Errorf("list containers of service %s: %w", st.name, err)
 	}
 	for _, c := range list.Items {
+		if st.service.GetScale() > 1 && numberOf(c.Labels) != st.number {
+			continue
+		}
 		if err := r.remove(ctx, c.ID); err != nil {
 			return fmt.Errorf("remove the container that does not work: %w", err)
 		}

@@ -43,7 +43,7 @@ func (r *Reconciler) compose() (api.Compose, error) {
 
 func (r *Reconciler) newSDK() (api.Compose, error) {
 	cli, err := command.NewDockerCli(
-		command.WithAPIClient(r.engine),
+		command.WithAPIClient(narrowing{r.engine}),
 		command.WithInputStream(io.NopCloser(strings.NewReader(""))),
 		command.WithOutputStream(io.Discard),
 		command.WithErrorStream(io.Discard),

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/compose/v5/pkg/api"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
@@ -120,8 +122,8 @@ func publish(c *container.InspectResponse, published map[uint16]netip.AddrPort) 
 	}
 }
 
-// inspect gives the newest container of a service; a WaitError when there is none.
-func (s *services) inspect(ctx context.Context, service string) (*container.InspectResponse, error) {
+// list gives the containers of a service; a WaitError when there is none.
+func (s *services) list(ctx context.Context, service string) ([]container.Summary, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
@@ -134,30 +136,89 @@ func (s *services) inspect(ctx context.Context, service string) (*container.Insp
 	if len(list.Items) == 0 {
 		return nil, s.wait(service, errors.New("it has no container"))
 	}
-	newest := list.Items[0]
-	for _, c := range list.Items {
-		if c.Created > newest.Created {
-			newest = c
-		}
+	return list.Items, nil
+}
+
+// inspect gives the container of a service that does its work best; a WaitError when there is none.
+func (s *services) inspect(ctx context.Context, service string) (*container.InspectResponse, error) {
+	list, err := s.list(ctx, service)
+	if err != nil {
+		return nil, err
 	}
-	c, err := s.engine.ContainerInspect(ctx, newest.ID, client.ContainerInspectOptions{})
+	c, err := s.engine.ContainerInspect(ctx, bestOf(list).ID, client.ContainerInspectOptions{})
 	if err != nil {
 		return nil, s.wait(service, err)
 	}
 	return &c.Container, nil
 }
 
+// bestOf gives the container of a service that others are led to: one that runs and is well before one that only starts, or
+// is about to end beside a new one; then the replica with the lowest number, and of two of one number the newer one.
+func bestOf(list []container.Summary) container.Summary {
+	return slices.MinFunc(list, func(a, b container.Summary) int {
+		return cmp.Or(wellness(b)-wellness(a), byNumber(a, b))
+	})
+}
+
+// firstOf gives the container of a service that stays the same whoever of its replicas is well.
+func firstOf(list []container.Summary) container.Summary { return slices.MinFunc(list, byNumber) }
+
+func byNumber(a, b container.Summary) int {
+	return cmp.Or(numberOf(a.Labels)-numberOf(b.Labels), cmp.Compare(b.Created, a.Created))
+}
+
+// wellness is higher for a container that does more of its work. The list tells the health within the status for people.
+func wellness(c container.Summary) int {
+	switch {
+	case c.State != container.StateRunning:
+		return 0
+	case strings.Contains(c.Status, "(unhealthy)"):
+		return 1
+	case strings.Contains(c.Status, "(health: starting)"):
+		return 2
+	}
+	return 3
+}
+
 func (s *services) wait(service string, err error) error {
 	return &reconcilers.WaitError{For: desired.NodeID(s.component, service), Again: 2 * time.Second, Err: err}
 }
 
-// Logs is reconcilers.Services.
+// Logs is reconcilers.Services. Of several replicas it gives one log after the other.
 func (s *services) Logs(ctx context.Context, service string, since time.Time, lines int) (io.ReadCloser, error) {
-	c, err := s.inspect(ctx, service)
+	list, err := s.list(ctx, service)
 	if err != nil {
 		return nil, err
 	}
-	return containerLogs(ctx, s.engine, c.ID, since, lines)
+	slices.SortFunc(list, byNumber)
+	all := logs{}
+	for _, c := range list {
+		one, err := containerLogs(ctx, s.engine, c.ID, since, lines)
+		if errdefs.IsNotFound(err) && len(list) > 1 {
+			continue // it has just made way for another one
+		}
+		if err != nil {
+			_ = all.Close()
+			return nil, err
+		}
+		all.each, all.readers = append(all.each, one), append(all.readers, one)
+	}
+	all.Reader = io.MultiReader(all.readers...)
+	return &all, nil
+}
+
+// logs are several logs, read one after the other.
+type logs struct {
+	io.Reader
+	each    []io.Closer
+	readers []io.Reader
+}
+
+func (l *logs) Close() (err error) {
+	for _, one := range l.each {
+		err = errors.Join(err, one.Close())
+	}
+	return err
 }
 
 // execOutput bounds what a command may print, in bytes.

@@ -185,7 +185,7 @@ func (st *sharedState) networkSteps(key string) []step {
 		return nil
 	}
 	address := "network " + want.Name
-	create := func(ctx context.Context, r *Reconciler) error { return r.create(ctx, st.model.onlyNetwork(key), false) }
+	create := func(ctx context.Context, r *Reconciler) error { return r.createNetwork(ctx, st.stack, key) }
 	if len(have) == 0 {
 		change := reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}
 		if _, known := st.keptNetworks[want.Name]; known {

@@ -38,6 +38,7 @@ type Spec struct {
 	Ignore      []string            `yaml:"ignore" doc:"Fields of containers that may be changed by hand, in the words of a plan's reasons: memory limit, environment LOG_LEVEL, label team, mount /cache, network monitoring; environment, label, mount, network or port alone stands for all of them."`
 	MaxRestarts int                 `yaml:"maxRestarts" default:"20" doc:"How often a service may end in a row, although nobody stopped it, before it is given up: it is left stopped and the instance is Blocked, until the service changes, somebody starts it, or a service that it depends on is started. One that ran for five minutes, or twice as long as between its ends, is counted anew. From 3 on the agent starts it ever later. 0: it is never given up."`
 	Services    map[string]Settings `yaml:"services" doc:"Service -> what is different for it."`
+	Update      map[string]Update   `yaml:"update" doc:"Service -> how it goes from one version to the next, over deploy.update_config of the Compose file."`
 }
 
 // SharedPart is the part that holds what all services of a stack share.

@@ -42,6 +42,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	s.checkAfter(c, m)
 	s.checkImages(c, m)
 	s.checkTracking(c, m)
+	s.checkUpdates(c, m)
 }
 
 // drive is how a path begins on Windows, and with it a volume whose name has one letter.
@@ -60,13 +61,7 @@ func (s *Spec) checkServices(c *desired.Check, m *model) {
 		} else if service.Image == "" {
 			refuse("image", "service %s has no image", name)
 		}
-		if scale := service.GetScale(); scale != 1 {
-			key := "scale"
-			if service.Deploy != nil && service.Deploy.Replicas != nil {
-				key = "deploy"
-			}
-			refuse(key, "service %s has %d replicas: one container per service is run; name a service for each, or turn one off by a profile", name, scale)
-		}
+		m.checkReplicas(name, refuse)
 		if len(service.PreStart) > 0 {
 			refuse("pre_start", "service %s has pre_start containers, which are not run: name a service for each, with depends_on and service_completed_successfully", name)
 		}

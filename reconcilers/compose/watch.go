@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -98,7 +99,7 @@ func (r *Reconciler) scan(ctx context.Context, s *stack) (map[string]string, err
 			parts[part+" "+name] = endpoint.NetworkID
 		}
 	}
-	networks, err := r.networkIDs(ctx)
+	networks, _, err := r.networkIDs(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -181,21 +182,25 @@ func (s *stack) part(service string) string {
 	return ""
 }
 
-// named finds the service whose container should have the name, of a container that is not of the project.
+// named finds the service one of whose containers should have the name, of a container that is not of the project.
 func (s *stack) named(name string) (string, bool) {
-	for _, service := range sortedKeys(s.model.project.Services) {
-		if name == s.containerName(service) {
-			return service, true
+	for _, key := range sortedKeys(s.model.project.Services) {
+		service := s.model.project.Services[key]
+		for number := 1; number <= service.GetScale(); number++ {
+			if name == s.containerName(key, number) {
+				return key, true
+			}
 		}
 	}
 	return "", false
 }
 
-func (s *stack) containerName(service string) string {
+// containerName is what Compose calls the container of a replica.
+func (s *stack) containerName(service string, number int) string {
 	if name := s.model.project.Services[service].ContainerName; name != "" {
 		return name
 	}
-	return s.project + "-" + service + "-1"
+	return s.project + "-" + service + "-" + strconv.Itoa(number)
 }
 
 func (s *stack) ownsNetwork(name string) bool {
