@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,6 +24,26 @@ type PrivateEngine struct {
 // NewPrivateEngine starts an engine without any image; see [PrivateEngine.Load]. It ends with the test.
 func NewPrivateEngine(tb testing.TB) *PrivateEngine {
 	tb.Helper()
+	return newPrivateEngine(tb, "")
+}
+
+// NewPrivateEngineOnDisk is [NewPrivateEngine] with a disk of its own for all that the engine keeps, of a size as tmpfs takes it
+// (40m), which [PrivateEngine.Resize] changes.
+func NewPrivateEngineOnDisk(tb testing.TB, size string) *PrivateEngine {
+	tb.Helper()
+	return newPrivateEngine(tb, size)
+}
+
+// Resize gives the engine's own disk another size.
+func (p *PrivateEngine) Resize(size string) {
+	p.tb.Helper()
+	if err := syscall.Mount("tmpfs", filepath.Dir(p.engine.data), "tmpfs", syscall.MS_REMOUNT, "size="+size); err != nil {
+		p.tb.Fatalf("test bed: give the engine a disk of %s: %v", size, err)
+	}
+}
+
+func newPrivateEngine(tb testing.TB, disk string) *PrivateEngine {
+	tb.Helper()
 	Host(tb) // installs what an engine needs
 	run, err := os.MkdirTemp("", "tb-engine-")
 	if err != nil {
@@ -36,6 +57,9 @@ func NewPrivateEngine(tb testing.TB) *PrivateEngine {
 		run: run, data: filepath.Join(run, "data"),
 		extra: []string{"--bridge=" + bridge, "--iptables=false", "--ip6tables=false"},
 	}
+	if disk != "" {
+		e.data = filepath.Join(run, "disk", "data") // what a killed engine left mounted at its data is let go, and the disk is not that
+	}
 	p := &PrivateEngine{tb: tb, engine: e}
 	p.system("ip", "link", "add", "name", bridge, "type", "bridge")
 	tb.Cleanup(func() { p.system("ip", "link", "delete", bridge, "type", "bridge") })
@@ -47,10 +71,21 @@ func NewPrivateEngine(tb testing.TB) *PrivateEngine {
 		if err := p.end(ctx); err != nil {
 			tb.Errorf("test bed: %v", err)
 		}
+		if disk != "" {
+			if err := syscall.Unmount(filepath.Dir(e.data), 0); err != nil {
+				tb.Errorf("test bed: unmount the engine's disk: %v", err)
+			}
+		}
 		if err := os.RemoveAll(run); err != nil {
 			tb.Errorf("test bed: %v", err)
 		}
 	})
+	if disk != "" {
+		at := filepath.Dir(e.data)
+		if err := errors.Join(os.Mkdir(at, 0o711), syscall.Mount("tmpfs", at, "tmpfs", 0, "size="+disk)); err != nil {
+			tb.Fatalf("test bed: give the engine a disk of %s: %v", disk, err)
+		}
+	}
 	p.Start()
 	return p
 }

@@ -3,6 +3,7 @@ package compose
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -292,4 +293,35 @@ func TestMistakesAboutImages(t *testing.T) {
 			require.Equal(t, "database", node.Needs[0].On)
 		}
 	}
+}
+
+// A disk that gets full while an image is pulled: named before a container is touched, and tried again when there is room.
+func TestTheEnginesDiskGetsFull(t *testing.T) {
+	t.Parallel()
+	w, registry := newWorld(t, pulledStack), testbed.NewRegistry(t, testbed.RegistryOptions{})
+	shared, private := w.engine, testbed.NewPrivateEngineOnDisk(t, "24m")
+	w.engine = private.Client()
+	w.restart()
+	t.Cleanup(func() { // while that engine runs
+		w.clean()
+		w.engine = shared
+	})
+	w.set("WEB", registry.Image("app:1"))
+	w.write(map[string]string{"compose.yaml": `services: {web: {image: "${WEB}", healthcheck: {test: [CMD, /pulled, "true"], interval: 300ms}}}`})
+	registry.Push(testbed.Pushed{Name: "app:1"})
+	registry.Push(testbed.Pushed{Name: "app:2", Ballast: 32 << 20})
+	w.up("web")
+	before := w.inspect("web").ID
+	w.set("WEB", registry.Image("app:2"))
+	for range 2 {
+		err := w.try(SharedPart)
+		require.ErrorContains(t, err, "pull image "+registry.Image("app:2")+": the engine's disk is full. No container was touched")
+		var rejected *reconcilers.RejectedError
+		require.False(t, errors.As(err, &rejected), "the revision is not to blame")
+	}
+	require.Equal(t, before, w.inspect("web").ID)
+	require.True(t, w.inspect("web").State.Running)
+	private.Resize("160m")
+	w.up("web")
+	require.NotEqual(t, before, w.inspect("web").ID)
 }
