@@ -53,6 +53,7 @@ type Node struct {
 	Reason   string    // CamelCase, when blocked or away
 	Logs     []string
 	Stays    bool // it was rejected, and left running
+	Again    bool // it was rejected for now, and is tried again by itself
 	Facts    reconcilers.Facts
 	Plan     []reconcilers.Change // what would be (or was) changed in this pass
 	Digest   string               // of a plan that waits for approval
@@ -86,7 +87,7 @@ func stateOf(err error) NodeState {
 
 // explain fills the node's words from an error.
 func (n *Node) explain(err error) {
-	n.Message, n.Do, n.Reason, n.Waits, n.Until, n.Logs, n.Stays = "", "", "", "", time.Time{}, nil, false
+	n.Message, n.Do, n.Reason, n.Waits, n.Until, n.Logs, n.Stays, n.Again = "", "", "", "", time.Time{}, nil, false, false
 	var (
 		wait     *reconcilers.WaitError
 		blocked  *reconcilers.BlockedError
@@ -98,7 +99,7 @@ func (n *Node) explain(err error) {
 	case errors.As(err, &away):
 		n.Message, n.Do, n.Reason = away.Error(), away.Do, reasonAway
 	case errors.As(err, &rejected):
-		n.Message, n.Reason, n.Logs, n.Stays = rejected.Error(), "Rejected", rejected.Logs, rejected.Stays
+		n.Message, n.Reason, n.Logs, n.Stays, n.Again = rejected.Error(), "Rejected", rejected.Logs, rejected.Stays, rejected.Again
 	case errors.As(err, &blocked):
 		n.Reason, n.Do = blocked.Reason, blocked.Do
 		n.Message = (&reconcilers.BlockedError{Message: blocked.Message, Err: blocked.Err}).Error()

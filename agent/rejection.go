@@ -7,16 +7,22 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"dive-agent/state"
 )
 
-// rejected says whether what is declared was tried and did not work: the same commit, or the same content.
+// rejected says whether what is declared was tried and did not work, the same commit or the same content, and is not to be tried
+// again now.
 func (r *round) rejected() bool {
 	if r.known.Rejected == nil {
 		return false
 	}
-	return r.known.Rejected.Revision == r.next.revision.Commit || r.rejectionDetail().Digest == r.next.instance.Digest
+	detail := r.rejectionDetail()
+	if !detail.Again.IsZero() && !r.Clock.Now().Before(detail.Again) {
+		return false
+	}
+	return r.known.Rejected.Revision == r.next.revision.Commit || detail.Digest == r.next.instance.Digest
 }
 
 // rejectionDetail is what the state's rejection does not hold.
@@ -25,6 +31,28 @@ type rejectionDetail struct {
 	Logs   []string // last words of the service that failed, redacted
 	Node   string   // that failed
 	Stays  bool     // it was left running, since there was nothing to put back
+
+	Again time.Time `json:",omitzero"` // when it is tried again by itself; zero: it is not
+}
+
+// toldBefore says whether what was tried again was told to be rejected for now, by the same node and for the same reason: that it still
+// is, is no news.
+func (r *round) toldBefore(ctx context.Context, rejected *Node) bool {
+	detail := r.rejectionDetail()
+	if !rejected.Again || detail.Again.IsZero() || detail.Digest != r.next.instance.Digest || detail.Node != rejected.ID {
+		return false
+	}
+	told, err := r.recall(ctx)
+	return err == nil && told.Rejected != nil && told.Rejected.Reason == rejected.Message
+}
+
+// untilAgain gives how long what is rejected is kept so before it is tried again by itself: a resync at most.
+func (r *round) untilAgain(now time.Time) time.Duration {
+	if again := r.rejectionDetail().Again; !again.IsZero() {
+		return min(r.resync(), max(again.Sub(now), time.Millisecond))
+	}
+	r.backoff.reset()
+	return r.resync()
 }
 
 func rejectedKey(instance string) string { return state.Key(instance, "rejected", "detail") }
@@ -105,6 +133,9 @@ func rejection(p *pass) *Node {
 func (s situation) afterRejection() []string {
 	rejected := Revision{Commit: s.known.Rejected.Revision}.Short()
 	next := rejected + " is not tried again until something new is merged, or: dive-agent sync --retry " + s.instance
+	if !s.rejected.Again.IsZero() {
+		next = rejected + " is tried again by itself, ever later; or at once: dive-agent sync --retry " + s.instance
+	}
 	if s.known.Applied == "" && s.rejected.Stays {
 		next = rejected + " is tried again when " + s.rejected.Node + " is healthy, when something new is merged, or at once: dive-agent sync --retry " + s.instance
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -36,6 +37,36 @@ func (w *worker) declare(commit, digest, value string) {
 	instance.Components = []*desired.Component{&component}
 	instance.Graph = &desired.Graph{Nodes: []*desired.Node{{ID: "a", Component: &component}}}
 	w.assign(&assignment{revision: Revision{Commit: commit, Dir: w.assigned.revision.Dir}, fleet: w.assigned.fleet, instance: &instance})
+}
+
+// What was rejected for now is tried again by itself, ever later; meanwhile what was applied is kept.
+func TestWhatIsRejectedForNowIsTriedAgain(t *testing.T) {
+	world := newWorld(t, [2]string{"a", "one"})
+	w, _ := newHost(t, world)
+	w.keepSnapshot(t, "one")
+	w.round(t.Context(), "test")
+	world.ledger.hook["a"] = func(context.Context, reconcilers.Progress) error {
+		world.ledger.entries["a"] = "one"
+		return &reconcilers.RejectedError{Message: "the registry does not answer", PutBack: "nothing was changed", Again: true}
+	}
+	w.declare("2222222", "second", "two")
+	tried, last := len(world.ledger.made()), time.Duration(0)
+	for range 4 {
+		require.Zero(t, w.round(t.Context(), "test"))
+		tried++
+		require.Len(t, world.ledger.made(), tried)
+		wait := w.round(t.Context(), "test")
+		require.Len(t, world.ledger.made(), tried, "it is not time yet")
+		require.Greater(t, wait, last)
+		require.Equal(t, "1111111", w.stored(t).Applied)
+		require.Equal(t, NodeDone, w.view.Nodes[0].State, "what runs is held against what was applied")
+		world.clock.move(wait)
+		last = wait
+	}
+	delete(world.ledger.hook, "a")
+	w.round(t.Context(), "test")
+	require.Equal(t, "2222222", w.stored(t).Applied)
+	require.Equal(t, "Ready", w.stored(t).Phase)
 }
 
 func TestARejectedContentIsTriedAgainOnlyWhenItChangesOrAPersonAsks(t *testing.T) {

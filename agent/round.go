@@ -255,10 +255,15 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 	r.counters.rounds.WithLabelValues(r.name, string(outcome)).Inc()
 	r.counters.took.WithLabelValues(r.name).Observe(now.Sub(p.began).Seconds())
 	r.known.Attempted, r.known.Updated = r.next.revision.Commit, now
+	told := rejected != nil && !r.healing && r.toldBefore(ctx, rejected)
 	switch {
 	case rejected != nil && !r.healing:
 		r.known.Rejected = &state.Rejection{Revision: r.next.revision.Commit, Reason: rejected.Message, Since: now}
-		r.keepRejection(ctx, rejectionDetail{Digest: r.next.instance.Digest, Logs: rejected.Logs, Node: rejected.ID, Stays: rejected.Stays})
+		detail := rejectionDetail{Digest: r.next.instance.Digest, Logs: rejected.Logs, Node: rejected.ID, Stays: rejected.Stays}
+		if rejected.Again {
+			detail.Again = now.Add(r.backoff.next())
+		}
+		r.keepRejection(ctx, detail)
 	case outcome == state.Done && !r.healing:
 		goOn = r.forget(ctx, p)
 		if before := (readyRevision{r.known.Applied, r.known.AppliedDigest}); before.Revision != "" && before.Digest != r.next.instance.Digest {
@@ -282,7 +287,9 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 	if goOn {
 		return r.pass(ctx)
 	}
-	r.publish(ctx, p, nil)
+	if !told {
+		r.publish(ctx, p, nil)
+	}
 	switch {
 	case rejected != nil && !r.healing:
 		r.rouse("rejected") // back to what was applied, at once
@@ -292,7 +299,9 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 		r.retry = true
 		r.mu.Unlock()
 		return r.backoff.next() // should it be rejected all the same, ever later
-	case r.healing || outcome == state.Done || outcome == state.Blocked:
+	case r.healing:
+		return r.untilAgain(now)
+	case outcome == state.Done || outcome == state.Blocked:
 		r.backoff.reset()
 		return r.resync()
 	case outcome == state.Waiting:

@@ -60,11 +60,12 @@ func (e *BlockedError) Unwrap() error { return e.Err }
 
 // RejectedError says that the new version does not work and that what ran before was put back (or that nothing was
 // touched). The revision is not tried again for this instance until it changes or someone asks; or, of an instance that was
-// never ready, when what Stays gets healthy.
+// never ready, when what Stays gets healthy; or by itself, where it says Again. What was applied last is kept meanwhile.
 type RejectedError struct {
 	Message string   // what happened: "backend exited with 3"
 	PutBack string   // what runs now: "put back to 2.0.4", "nothing was changed"
 	Logs    []string // the last lines of the container's log; the agent redacts them
+	Again   bool     // nothing was touched, and what was missing may come (a registry that is away): it is tried again by itself, ever later
 	Stays   bool     // there was nothing to put back, and what does not work was left running: it may get well by itself
 	Err     error
 }

@@ -204,6 +204,7 @@ func (st *sharedState) pullSteps() []step {
 		}
 		steps = append(steps, step{
 			change: change,
+			ready:  func(ctx context.Context, r *Reconciler) error { return r.answers(ctx, st.stack, o) },
 			do:     func(ctx context.Context, r *Reconciler) error { return r.pull(ctx, st.stack, o) },
 		})
 	}

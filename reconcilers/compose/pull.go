@@ -21,11 +21,14 @@ const (
 	quietLimit = 3 * time.Minute
 )
 
+// noAnswer tells of a registry, and an image of it.
+const noAnswer = "the registry %s does not answer, and image %s is needed from it"
+
 const untouched = "nothing was changed"
 
 // pull brings one image to the host. One that the registry does not have, or not for this host, makes the revision a
 // rejected one: nothing of the stack was touched for it. What may be different later (a registry that is away, a full
-// disk) is tried again. An image that is only to be refreshed stays as it is when that fails.
+// disk) rejects it for now. An image that is only to be refreshed stays as it is when that fails.
 func (r *Reconciler) pull(ctx context.Context, s *stack, o order) error {
 	if o.pull == pullNever {
 		return &reconcilers.RejectedError{Message: fmt.Sprintf("image %s is %s and the pull policy is never", o.name, o.reason), PutBack: untouched}
@@ -35,7 +38,7 @@ func (r *Reconciler) pull(ctx context.Context, s *stack, o order) error {
 		return ctx.Err()
 	}
 	if err != nil && (o.before == "" || client.IsErrConnectionFailed(err)) {
-		return err
+		return errors.Join(err, r.doubt(s, o, err))
 	}
 	if err != nil {
 		r.log.Warn("image could not be refreshed; the one on the host is used", "image", o.name, "error", r.redact(err.Error()))
@@ -43,15 +46,38 @@ func (r *Reconciler) pull(ctx context.Context, s *stack, o order) error {
 	return r.notePull(s, o, err)
 }
 
+// doubt remembers a registry of which an image could not be had for now: it is asked whether it answers before the next try, which
+// is then no news.
+func (r *Reconciler) doubt(s *stack, o order, failed error) error {
+	var rejected *reconcilers.RejectedError
+	if !errors.As(failed, &rejected) || !rejected.Again {
+		return nil
+	}
+	return changeShared(s, func(rec *sharedRecord) { set(&rec.Doubtful, o.host(), true) })
+}
+
+// answers asks a registry that was in doubt for a sign of life; of others nothing is asked.
+func (r *Reconciler) answers(ctx context.Context, s *stack, o order) error {
+	if !readShared(s).Doubtful[o.host()] {
+		return nil
+	}
+	if err := r.registryAnswers(ctx, o.host()); err != nil {
+		r.log.Debug("the registry still does not answer", "registry", o.host(), "error", err)
+		return &reconcilers.RejectedError{PutBack: untouched, Again: true, Message: fmt.Sprintf(noAnswer, o.host(), o.name)}
+	}
+	return nil
+}
+
 // notePull keeps what the next looks go by: when an image was refreshed, and why that failed.
 func (r *Reconciler) notePull(s *stack, o order, failed error) error {
 	rec := readShared(s)
 	_, failedBefore := rec.Unrefreshed[o.name]
-	if failed == nil && !failedBefore && o.pull != pullRefresh && o.move == nil {
+	if failed == nil && !failedBefore && !rec.Doubtful[o.host()] && o.pull != pullRefresh && o.move == nil {
 		return nil
 	}
 	return changeShared(s, func(rec *sharedRecord) {
 		delete(rec.Unrefreshed, o.name)
+		delete(rec.Doubtful, o.host())
 		if failed != nil {
 			set(&rec.Unrefreshed, o.name, r.redact(shortCause(failed)))
 		}
@@ -76,18 +102,12 @@ func shortCause(err error) string {
 	var (
 		rejected *reconcilers.RejectedError
 		blocked  *reconcilers.BlockedError
-		away     *reconcilers.AwayError
-		silence  *quietError
 	)
 	switch {
-	case errors.As(err, &away):
-		return away.Error()
 	case errors.As(err, &rejected):
 		return rejected.Message
 	case errors.As(err, &blocked):
 		return blocked.Message
-	case errors.As(err, &silence):
-		return "the registry takes the connection and sends nothing"
 	}
 	return err.Error()
 }
@@ -200,13 +220,18 @@ func (r *Reconciler) pullError(o order, a account, err error) error {
 	}
 	err = r.redacted(err)
 	rejected := &reconcilers.RejectedError{PutBack: untouched, Err: err}
+	// What an engine says of these has ports and names of temporary files in it: the log has it, the status what stays the same.
+	forNow := func(format string, args ...any) error {
+		r.log.Warn("an image cannot be pulled now", "image", o.name, "error", err)
+		return &reconcilers.RejectedError{PutBack: untouched, Again: true, Message: fmt.Sprintf(format, args...)}
+	}
 	switch {
 	case errors.As(err, &silence):
-		return fmt.Errorf("pull image %s: the registry %s takes the connection and sends nothing: %w. It is tried again", o.name, o.host(), err)
+		return forNow("the registry %s takes the connection and sends nothing of image %s for %s", o.host(), o.name, shortDuration(silence.limit))
 	case client.IsErrConnectionFailed(err):
 		return fmt.Errorf("pull image %s: %w", o.name, err)
 	case strings.Contains(said, "no space left on device"):
-		return fmt.Errorf("pull image %s: the engine's disk is full. No container was touched, and it is tried again. Make room: docker system df, docker image prune: %w", o.name, err)
+		return forNow("the engine's disk has no room for image %s: make some, see docker system df, docker image prune", o.name)
 	case says(saysOther):
 		rejected.Message = fmt.Sprintf("image %s is there, and not for this host's platform", o.name)
 		return rejected
@@ -219,12 +244,10 @@ func (r *Reconciler) pullError(o order, a account, err error) error {
 		rejected.Message = fmt.Sprintf("image %s cannot be pulled: registry %s does not have it", o.name, o.host())
 		return rejected
 	case says(saysAway):
-		return &reconcilers.AwayError{
-			What: "the registry " + o.host(), Err: fmt.Errorf("pull image %s: %w", o.name, err),
-			Do: fmt.Sprintf("Image %s is needed from it. Nothing was touched, and the agent goes on by itself once it answers; see for yourself: docker pull %s", o.name, o.name),
-		}
+		return forNow(noAnswer, o.host(), o.name)
 	}
-	return fmt.Errorf("pull image %s: %w", o.name, err)
+	rejected.Again, rejected.Message = true, fmt.Sprintf("image %s cannot be pulled", o.name)
+	return rejected
 }
 
 // otherPlatform gives the platform of an image that neither the engine nor the service that names one can run; nothing when

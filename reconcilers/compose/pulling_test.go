@@ -3,7 +3,6 @@ package compose
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -155,15 +154,21 @@ func TestImagesThatCannotBeHad(t *testing.T) {
 	w.r.quietLimit = 2 * time.Second
 	registry.Hang(true)
 	began := time.Now()
-	err := w.try(SharedPart)
-	require.ErrorContains(t, err, "the registry "+registry.Address+" takes the connection and sends nothing: nothing was heard of it for 2s")
+	r = rejected(t, w.try(SharedPart))
+	require.Equal(t, "the registry "+registry.Address+" takes the connection and sends nothing of image "+registry.Image("app:2")+" for 2s", r.Message)
+	require.True(t, r.Again)
 	require.Less(t, time.Since(began), 15*time.Second)
 	registry.Hang(false)
 
 	registry.Close()
-	var away *reconcilers.AwayError
-	require.ErrorAs(t, w.try(SharedPart), &away)
-	require.Equal(t, "the registry "+registry.Address+" does not answer", away.Error())
+	for range 2 {
+		progress := &heard{t: t}
+		_, err := w.r.Apply(t.Context(), w.target(SharedPart), w.plan(SharedPart), progress)
+		r = rejected(t, err)
+		require.Equal(t, "the registry "+registry.Address+" does not answer, and image "+registry.Image("app:2")+" is needed from it; nothing was changed", r.Error())
+		require.True(t, r.Again)
+		require.Empty(t, progress.begun, "it was in doubt already: nothing is begun, and told, before it answers")
+	}
 	require.Equal(t, before, w.picture(t))
 	registry.Open()
 	w.up("web", "other")
@@ -314,10 +319,9 @@ func TestTheEnginesDiskGetsFull(t *testing.T) {
 	before := w.inspect("web").ID
 	w.set("WEB", registry.Image("app:2"))
 	for range 2 {
-		err := w.try(SharedPart)
-		require.ErrorContains(t, err, "pull image "+registry.Image("app:2")+": the engine's disk is full. No container was touched")
-		var rejected *reconcilers.RejectedError
-		require.False(t, errors.As(err, &rejected), "the revision is not to blame")
+		r := rejected(t, w.try(SharedPart))
+		require.Contains(t, r.Error(), "the engine's disk has no room for image "+registry.Image("app:2"))
+		require.True(t, r.Again)
 	}
 	require.Equal(t, before, w.inspect("web").ID)
 	require.True(t, w.inspect("web").State.Running)

@@ -18,6 +18,7 @@ type sharedRecord struct {
 	Unrefreshed map[string]string      `json:"unrefreshed,omitempty"`
 	Tracked     map[string]tracking    `json:"tracked,omitempty"`  // by image
 	Brought     map[string]brought     `json:"brought,omitempty"`  // images that were pulled, by ID
+	Doubtful    map[string]bool        `json:"doubtful,omitempty"` // registries of which an image could not be had at the last try
 	Volumes     map[string]keptVolume  `json:"volumes,omitempty"`  // by name
 	Networks    map[string]keptNetwork `json:"networks,omitempty"` // by name
 	Drift       []drifted              `json:"drift,omitempty"`    // what was done to networks by hand and is left so

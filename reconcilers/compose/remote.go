@@ -56,6 +56,29 @@ func (r *Reconciler) remoteDigest(ctx context.Context, s *stack, image string) (
 	return found.Digest.String(), nil
 }
 
+// registryAnswers says whether something answers at a registry's address, whatever it says.
+func (r *Reconciler) registryAnswers(ctx context.Context, host string) error {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	hosts, err := r.registryHosts(ctx, host, account{})
+	if err != nil {
+		return err
+	}
+	var silent error
+	for _, at := range hosts {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, at.Scheme+"://"+at.Host+at.Path+"/", nil)
+		if err != nil {
+			return err
+		}
+		response, err := at.Client.Do(request)
+		if err == nil {
+			return response.Body.Close()
+		}
+		silent = errors.Join(silent, err)
+	}
+	return silent
+}
+
 // registryHosts are the places to ask, in their order. Credentials are for the registry itself alone.
 func (r *Reconciler) registryHosts(ctx context.Context, host string, a account) ([]docker.RegistryHost, error) {
 	info, err := r.engine.Info(ctx, client.InfoOptions{})

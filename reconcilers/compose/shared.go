@@ -125,6 +125,7 @@ func (r *Reconciler) lookForOrphans(ctx context.Context, st *sharedState) error 
 // step is one change of the shared part with the way to do it.
 type step struct {
 	change reconcilers.Change
+	ready  func(ctx context.Context, r *Reconciler) error // says whether there is a point in beginning; nil: there is
 	do     func(ctx context.Context, r *Reconciler) error
 	binds  string // what an approval binds to beyond the change: the hashes of the definition that goes and of the one that comes
 }
@@ -253,6 +254,11 @@ func (r *Reconciler) applyShared(ctx context.Context, st *sharedState, p reconci
 	for _, s := range st.steps() {
 		if s.change.Last && !slices.ContainsFunc(p.Changes, func(c reconcilers.Change) bool { return c.Address == s.change.Address }) {
 			continue
+		}
+		if s.ready != nil {
+			if err := s.ready(ctx, r); err != nil {
+				return reconcilers.Applied{}, err
+			}
 		}
 		if err := progress.Begin(ctx, s.change); err != nil {
 			return reconcilers.Applied{}, err

@@ -132,7 +132,7 @@ func (t tracking) pulled(m *move, failed error) tracking {
 	switch {
 	case failed == nil:
 		return tracking{}
-	case errors.As(failed, &rejected):
+	case errors.As(failed, &rejected) && !rejected.Again:
 		t.Bad = m.to
 	}
 	t.Digest = ""
