@@ -18,11 +18,16 @@ import (
 type HostSecrets struct {
 	Random  io.Reader
 	Now     func() time.Time
+	Keys    *secrets.HostKey // encrypts what is kept; nil: it is kept plain
 	Sources *secrets.Sources // nil: this host has nothing that secrets may be taken from
 }
 
 func (h HostSecrets) open(instance *desired.Instance, dir string) (*secrets.Store, error) {
-	return secrets.Open(secrets.Options{Instance: instance.Name, Dir: dir, Random: h.Random, Now: h.Now})
+	return secrets.Open(h.options(instance, dir))
+}
+
+func (h HostSecrets) options(instance *desired.Instance, dir string) secrets.Options {
+	return secrets.Options{Instance: instance.Name, Dir: dir, Random: h.Random, Now: h.Now, Keys: h.Keys}
 }
 
 // Ensure is Secrets.
@@ -45,7 +50,7 @@ func (h HostSecrets) Ensure(ctx context.Context, instance *desired.Instance, q S
 
 // Peek is Secrets.
 func (h HostSecrets) Peek(_ context.Context, instance *desired.Instance, dir string) (values map[string]desired.Value, missing, err error) {
-	values, problems, err := secrets.Peek(instance.Name, dir, instance.Secrets)
+	values, problems, err := secrets.Peek(h.options(instance, dir), instance.Secrets)
 	if len(problems) > 0 {
 		missing = blockedBySecrets(problems)
 	}
@@ -54,7 +59,7 @@ func (h HostSecrets) Peek(_ context.Context, instance *desired.Instance, dir str
 
 // Former is Secrets.
 func (h HostSecrets) Former(instance *desired.Instance, dir string) (map[string][]desired.Value, error) {
-	return secrets.Former(dir, instance.Secrets)
+	return secrets.Former(h.options(instance, dir), instance.Secrets)
 }
 
 // Forget is Secrets.
@@ -115,9 +120,12 @@ func blockedBySecrets(err error) error {
 		changed *secrets.ChangedError
 		ended   *secrets.EndedError
 		source  *secrets.SourceError
+		sealed  *secrets.SealedError
 		reason  string
 	)
 	switch {
+	case errors.As(err, &sealed):
+		reason = "SecretSealed"
 	case errors.As(err, &lost):
 		reason = "SecretLost"
 	case errors.As(err, &changed):

@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 	"dive-agent/agent"
 	"dive-agent/report"
 	"dive-agent/testbed"
+	"dive-agent/testbed/stored"
 )
 
 type event = agent.Event
@@ -338,6 +338,13 @@ func (a *agentProcess) await(ctx context.Context, what string, as func(event) bo
 
 // secret reads a value that the agent made for an instance.
 func (a *agentProcess) secret(instance, name string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(a.path("state", "instances", instance, "secrets", ".store", "values"), name))
-	return string(text), err
+	values, err := stored.Values(a.path("state"), instance)
+	if err != nil {
+		return "", err
+	}
+	value, ok := values[name]
+	if !ok {
+		return "", fmt.Errorf("%s has no secret %s", instance, name)
+	}
+	return value, nil
 }

@@ -179,6 +179,7 @@ func (c *Config) setDefaults() {
 	set(&c.Engine, "unix:///var/run/docker.sock")
 	set(&c.Source.Branch, "main")
 	set(&c.LogLevel, "info")
+	set(&c.Secrets.KeyFile, filepath.Join(c.StateDir, "secrets.key"))
 	if c.Source.Interval == 0 && c.Source.Schedule == "" {
 		c.Source.Interval = Duration(30 * time.Second)
 	}

@@ -10,11 +10,12 @@ import (
 
 // Secrets says where this host lets secrets of manifests come from. By default, from nowhere.
 type Secrets struct {
-	Sops  Sops     `yaml:"sops"`
-	Vault Vault    `yaml:"vault"`
-	GCP   *GCP     `yaml:"gcp"`   // nil: not used
-	Files []string `yaml:"files"` // files that manifests may name (hostFile), or folders above them
-	Env   []string `yaml:"env"`   // variables of the agent's environment that manifests may name (hostEnv)
+	KeyFile string   `yaml:"keyFile"` // what secrets are encrypted with at rest; default secrets.key in the state folder
+	Sops    Sops     `yaml:"sops"`
+	Vault   Vault    `yaml:"vault"`
+	GCP     *GCP     `yaml:"gcp"`   // nil: not used
+	Files   []string `yaml:"files"` // files that manifests may name (hostFile), or folders above them
+	Env     []string `yaml:"env"`   // variables of the agent's environment that manifests may name (hostEnv)
 }
 
 // Sops names the keys that open files of the fleet repository which SOPS encrypted.
@@ -73,7 +74,7 @@ func secureURL(text string) bool {
 }
 
 func (s *Secrets) paths() []*string {
-	paths := []*string{&s.Sops.PGPKeyFile, &s.Sops.PGPPassphraseFile, &s.Vault.CAFile, &s.Vault.TokenFile, &s.Vault.SecretIDFile}
+	paths := []*string{&s.KeyFile, &s.Sops.PGPKeyFile, &s.Sops.PGPPassphraseFile, &s.Vault.CAFile, &s.Vault.TokenFile, &s.Vault.SecretIDFile}
 	if s.GCP != nil {
 		paths = append(paths, &s.GCP.CredentialsFile, &s.GCP.CAFile)
 	}

@@ -97,7 +97,7 @@ func TestCertificatesOfAnOwnAuthority(t *testing.T) {
 	for i, ends := range []time.Time{made.Add(3650 * day), made.Add(30 * day), made.Add(90 * day)} {
 		require.Equal(t, ends, list[i].Ends, list[i].Name)
 	}
-	peeked, missing, err := secrets.Peek("deu", dir, chain())
+	peeked, missing, err := secrets.Peek(secrets.Options{Instance: "deu", Dir: dir}, chain())
 	require.NoError(t, err)
 	require.Empty(t, missing)
 	require.Equal(t, got.Values, peeked)
@@ -182,7 +182,7 @@ func followed(t *testing.T, dir string, now time.Time) {
 		require.Equal(t, step < 2, len(goOn) > 0)
 		before = after
 	}
-	former, err := secrets.Former(dir, chain())
+	former, err := secrets.Former(secrets.Options{Instance: "deu", Dir: dir}, chain())
 	require.NoError(t, err)
 	require.Empty(t, former)
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 
-	"dive-agent/atomicfile"
 	"dive-agent/desired"
 )
 
@@ -66,6 +65,9 @@ func (s *Store) Ensure(ctx context.Context, specs []desired.SecretSpec, opts Ens
 	}
 	if err := ctx.Err(); err != nil {
 		return Result{}, fmt.Errorf("make the secrets of %s: %w", s.instance, err)
+	}
+	if err := s.encryptAll(); err != nil {
+		return Result{}, fmt.Errorf("encrypt the secrets of %s: %w", s.instance, err)
 	}
 	return e.finish(specs)
 }
@@ -135,8 +137,6 @@ func (e *ensuring) survey(specs []desired.SecretSpec) error {
 			err = e.adopt(spec, value)
 		case err == nil || errors.Is(err, fs.ErrNotExist):
 			err = e.mayMake(spec)
-		default:
-			return err
 		}
 		var resolvable Resolvable
 		if err != nil && !errors.As(err, &resolvable) {
@@ -291,7 +291,7 @@ func (e *ensuring) generate(spec desired.SecretSpec) (value []byte, err error) {
 
 // keep writes a value and notes it for the manifest.
 func (e *ensuring) keep(name, kind string, value []byte) error {
-	if _, err := atomicfile.Write(e.valuePath(name), value, atomicfile.Options{}); err != nil {
+	if err := e.put(e.valuePath(name), value); err != nil {
 		return fmt.Errorf("keep secret %s of %s: %w", name, e.instance, err)
 	}
 	known, ok := e.manifest.Secrets[name]

@@ -67,7 +67,7 @@ func fileMode(text string) (fs.FileMode, error) {
 // readFile reads a value, a manifest or a key. What is no file, such as a pipe that would never end, and what is larger than any secret is
 // an error.
 func readFile(path string) ([]byte, error) {
-	const limit = 1 << 20
+	const limit = 2 << 20 // a value of 1 MiB, encrypted
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"dive-agent/atomicfile"
 	"dive-agent/desired"
 )
 
@@ -32,7 +31,7 @@ func (s *Store) formerDir() string { return filepath.Join(s.storeDir(), "former"
 
 // readFormer gives the values that a secret had before the present one and that were not forgotten yet, newest first.
 func (s *Store) readFormer(name string) (values [][]byte, err error) {
-	raw, err := readFile(filepath.Join(s.formerDir(), name))
+	raw, err := s.load(filepath.Join(s.formerDir(), name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -66,16 +65,16 @@ func (s *Store) retire(name string, next []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := atomicfile.Write(filepath.Join(s.formerDir(), name), raw, atomicfile.Options{}); err != nil {
+	if err := s.put(filepath.Join(s.formerDir(), name), raw); err != nil {
 		return fmt.Errorf("keep the former value of secret %s of %s: %w", name, s.instance, err)
 	}
 	return nil
 }
 
-// Former gives the former values of secrets that were not forgotten yet, newest first. dir is the instance's secrets folder;
-// it need not exist.
-func Former(dir string, specs []desired.SecretSpec) (map[string][]desired.Value, error) {
-	s := &Store{dir: dir}
+// Former gives the former values of secrets that were not forgotten yet, newest first. The instance's secrets folder need not
+// exist.
+func Former(o Options, specs []desired.SecretSpec) (map[string][]desired.Value, error) {
+	s := &Store{instance: o.Instance, dir: o.Dir, keys: o.Keys}
 	former := map[string][]desired.Value{}
 	for _, spec := range specs {
 		if err := checkSpec(spec); err != nil {

@@ -15,7 +15,7 @@ import (
 
 func former(t *testing.T, dir string, spec desired.SecretSpec) []string {
 	t.Helper()
-	values, err := secrets.Former(dir, []desired.SecretSpec{spec})
+	values, err := secrets.Former(secrets.Options{Instance: "deu", Dir: dir}, []desired.SecretSpec{spec})
 	require.NoError(t, err)
 	var texts []string
 	for _, v := range values[spec.Name] {

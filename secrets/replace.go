@@ -71,7 +71,7 @@ func (s *Store) Forget(ctx context.Context, inUse map[string]desired.Value) (goO
 			if err := checkName(name); err != nil {
 				return err
 			}
-			present, err := readFile(s.valuePath(name))
+			present, err := s.load(s.valuePath(name))
 			known := e.manifest.Secrets[name]
 			if err != nil || string(seenOf(known.Kind, present)) != value.Text() {
 				continue

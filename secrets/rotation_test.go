@@ -55,7 +55,7 @@ func TestRotationByTime(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Equal(t, 3, h.info("TOKEN").Generation, "once, however long nobody looked")
-	former, err := secrets.Former(h.dir, specs)
+	former, err := secrets.Former(secrets.Options{Instance: "deu", Dir: h.dir}, specs)
 	require.NoError(t, err)
 	require.Equal(t, second.Text(), former["TOKEN"][0].Text())
 }

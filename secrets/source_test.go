@@ -181,7 +181,7 @@ func TestTheLastValueStaysInUse(t *testing.T) {
 	require.Equal(t, []string{"LICENSE"}, found.Renewed)
 	require.Equal(t, "second-value", found.Values["LICENSE"].Text())
 	require.Equal(t, 2, h.info("LICENSE").Generation)
-	former, err := secrets.Former(h.dir, []desired.SecretSpec{spec})
+	former, err := secrets.Former(secrets.Options{Instance: "deu", Dir: h.dir}, []desired.SecretSpec{spec})
 	require.NoError(t, err)
 	require.Equal(t, "first-value", former["LICENSE"][0].Text())
 
@@ -327,7 +327,7 @@ func TestWhatComesFromElsewhereIsChangedThere(t *testing.T) {
 	found, err := h.look(spec)
 	require.NoError(t, err)
 	require.Equal(t, "value-of-the-file", found.Values["LICENSE"].Text())
-	values, missing, err := secrets.Peek("deu", h.dir, []desired.SecretSpec{spec, hostFile("NEW", "/x")})
+	values, missing, err := secrets.Peek(secrets.Options{Instance: "deu", Dir: h.dir}, []desired.SecretSpec{spec, hostFile("NEW", "/x")})
 	require.NoError(t, err)
 	require.Empty(t, missing, "a plan does not ask for it")
 	require.Len(t, values, 1)

@@ -28,6 +28,8 @@ type Options struct {
 	// Random is crypto/rand.Reader outside of tests.
 	Random io.Reader
 	Now    func() time.Time
+	// Keys encrypt what is kept; nil: it is kept plain.
+	Keys *HostKey
 }
 
 // Store keeps the secrets of one instance. It is safe for concurrent use, also
@@ -37,11 +39,12 @@ type Store struct {
 	dir      string
 	random   io.Reader
 	now      func() time.Time
+	keys     *HostKey
 }
 
 // Open makes the folders. It reads no secret.
 func Open(opts Options) (*Store, error) {
-	s := &Store{instance: opts.Instance, dir: opts.Dir, random: opts.Random, now: opts.Now}
+	s := &Store{instance: opts.Instance, dir: opts.Dir, random: opts.Random, now: opts.Now, keys: opts.Keys}
 	return s, s.makeFolders()
 }
 
@@ -104,7 +107,7 @@ func (s *Store) manifestPath() string         { return filepath.Join(s.storeDir(
 
 // read gives a value as it is kept. The error is an fs.ErrNotExist when there is none.
 func (s *Store) read(name string) ([]byte, error) {
-	value, err := readFile(s.valuePath(name))
+	value, err := s.load(s.valuePath(name))
 	if err != nil {
 		return nil, fmt.Errorf("read secret %s of %s: %w", name, s.instance, err)
 	}
@@ -206,6 +209,11 @@ func (s *Store) List() ([]Info, error) {
 		}
 		info.Present = true
 		value, err := s.read(info.Name)
+		var sealed *SealedError
+		if errors.As(err, &sealed) { // its name and age are known all the same
+			all[info.Name] = info
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

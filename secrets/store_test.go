@@ -102,7 +102,7 @@ func TestAnOpenSecretIsClosedAndWhatIsNoFileIsToldOf(t *testing.T) {
 	require.NoError(t, syscall.Mkfifo(path, 0o600))
 	_, err = open(t, dir, rand.Reader).Ensure(t.Context(), []desired.SecretSpec{spec}, secrets.EnsureOptions{HasData: noData})
 	require.ErrorContains(t, err, "is no file", "a pipe would be read for ever")
-	_, _, err = secrets.Peek("deu", dir, []desired.SecretSpec{spec})
+	_, _, err = secrets.Peek(secrets.Options{Instance: "deu", Dir: dir}, []desired.SecretSpec{spec})
 	require.ErrorContains(t, err, "is no file")
 }
 
@@ -369,7 +369,7 @@ func TestListNamesAndAges(t *testing.T) {
 func TestPeekReadsAndMakesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "missing")
 	specs := []desired.SecretSpec{generate("TOKEN", "token"), generate("KEY", "ed25519")}
-	values, missing, err := secrets.Peek("deu", dir, append(specs, desired.SecretSpec{Name: "GIVEN", Provide: true}))
+	values, missing, err := secrets.Peek(secrets.Options{Instance: "deu", Dir: dir}, append(specs, desired.SecretSpec{Name: "GIVEN", Provide: true}))
 	require.NoError(t, err)
 	require.Empty(t, values)
 	require.Equal(t, secrets.Problems{&secrets.MissingError{Instance: "deu", Name: "GIVEN"}}, missing)
@@ -377,7 +377,7 @@ func TestPeekReadsAndMakesNothing(t *testing.T) {
 
 	s := open(t, dir, rand.Reader)
 	got := ensure(t, s, specs...)
-	values, missing, err = secrets.Peek("deu", dir, specs)
+	values, missing, err = secrets.Peek(secrets.Options{Instance: "deu", Dir: dir}, specs)
 	require.NoError(t, err)
 	require.Empty(t, missing)
 	require.Len(t, values, 3)
@@ -386,11 +386,11 @@ func TestPeekReadsAndMakesNothing(t *testing.T) {
 		require.Equal(t, v.Secret(), values[name].Secret(), name)
 	}
 	require.NoError(t, s.Set(t.Context(), "KEY", []byte("no key at all")))
-	_, _, err = secrets.Peek("deu", dir, specs)
+	_, _, err = secrets.Peek(secrets.Options{Instance: "deu", Dir: dir}, specs)
 	require.ErrorContains(t, err, "cannot be used as a key")
 	require.NotContains(t, err.Error(), "no key at all")
 	require.NoError(t, os.Remove(valuePath(dir, "TOKEN")))
-	_, missing, err = secrets.Peek("deu", dir, specs[:1])
+	_, missing, err = secrets.Peek(secrets.Options{Instance: "deu", Dir: dir}, specs[:1])
 	require.NoError(t, err)
 	require.ErrorContains(t, missing, "was made on this host")
 }

@@ -90,7 +90,7 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 	}
 	options := agent.Options{
 		Host: c.Host, MachineID: machineID(c), Dir: c.StateDir, Store: h.store, Kinds: all.Registry.Kinds(), Allow: slices.Concat(c.Terraform.Allow, c.Compose.Allow), Reconcilers: engines,
-		IDs: state.NewIDs(time.Now, rand.Reader), Secrets: agent.HostSecrets{Random: rand.Reader, Now: time.Now, Sources: secretSources(c.Secrets, h.redactor)},
+		IDs: state.NewIDs(time.Now, rand.Reader), Secrets: agent.HostSecrets{Random: rand.Reader, Now: time.Now, Keys: hostKey(c), Sources: secretSources(c.Secrets, h.redactor)},
 		Redactor: h.redactor, Clock: reconcilers.SystemClock{}, Random: rand.Reader, Log: h.log,
 		Resync: time.Duration(c.Resync), Failpoint: o.failpoint,
 	}

@@ -208,7 +208,7 @@ func openSecrets(c *config.Config, instance string) (*secrets.Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the secrets folder: %w", err)
 	}
-	return secrets.Open(secrets.Options{Instance: instance, Dir: dir, Random: rand.Reader, Now: time.Now})
+	return secrets.Open(secrets.Options{Instance: instance, Dir: dir, Random: rand.Reader, Now: time.Now, Keys: hostKey(c)})
 }
 
 func instancesOf(c *config.Config) ([]string, error) {

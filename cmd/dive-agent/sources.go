@@ -1,12 +1,30 @@
 package main
 
 import (
+	"crypto/rand"
 	"os"
+	"path/filepath"
 	"time"
 
 	"dive-agent/config"
 	"dive-agent/secrets"
 )
+
+// credential is the systemd credential that secrets are encrypted with at rest, where the unit has one.
+const credential = "dive-agent-secrets"
+
+// hostKey is what this host encrypts secrets with at rest. Commands of a person, which have no credentials of their own, find the
+// service's.
+func hostKey(c *config.Config) *secrets.HostKey {
+	var credentials []string
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		credentials = append(credentials, filepath.Join(dir, credential))
+	}
+	return secrets.NewHostKey(secrets.HostKeyOptions{
+		File: c.Secrets.KeyFile, Credentials: append(credentials, "/run/credentials/dive-agent.service/"+credential),
+		Kept: filepath.Join(c.StateDir, "instances", "*", "secrets", ".store", "*", "*"), Random: rand.Reader,
+	})
+}
 
 // secretSources is what this host lets secrets be taken from.
 func secretSources(c config.Secrets, redactor *secrets.Redactor) *secrets.Sources {

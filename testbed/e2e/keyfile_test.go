@@ -210,8 +210,8 @@ func TestTheRotationOfAKeyfileGoesOnAfterKills(t *testing.T) {
 		if keys == 2 {
 			s.Merge("Add a member", withFourth(t, files))
 			testbed.Eventually(t, 6*soon, "a file without the former key", func() error {
-				value, err := os.ReadFile(valueOf(h, "MONGO_KEYFILE"))
-				if err == nil && len(desired.KeysOf(string(value))) == 2 {
+				value, err := storedValue(h, "MONGO_KEYFILE")
+				if err == nil && len(desired.KeysOf(value)) == 2 {
 					return errors.New("it has both")
 				}
 				return err

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -31,7 +30,7 @@ func (s *small) withApp() map[string]string {
 // setSecret does what `dive-agent secrets set --replace` does.
 func setSecret(t *testing.T, h *agenttest.Host, name, value string) {
 	t.Helper()
-	store, err := secrets.Open(secrets.Options{Instance: "one", Dir: secretsOf(h), Random: rand.Reader, Now: time.Now})
+	store, err := secrets.Open(storeOf(h, time.Now))
 	require.NoError(t, err)
 	require.NoError(t, store.Set(t.Context(), name, []byte(value)))
 }

@@ -3,6 +3,8 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -15,7 +17,9 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
 
+	"dive-agent/desired"
 	"dive-agent/report"
+	"dive-agent/secrets"
 	"dive-agent/testbed"
 	"dive-agent/testbed/agenttest"
 )
@@ -169,7 +173,27 @@ func formerOf(h *agenttest.Host, name string) string {
 
 func secretOf(t *testing.T, h *agenttest.Host, name string) string {
 	t.Helper()
-	return read(t, valueOf(h, name))
+	value, err := storedValue(h, name)
+	require.NoError(t, err)
+	return value
+}
+
+// storeOf is the instance's store, as the host's agent opens it.
+func storeOf(h *agenttest.Host, now func() time.Time) secrets.Options {
+	key := secrets.NewHostKey(secrets.HostKeyOptions{File: filepath.Join(h.Dir, "state", "secrets.key"), Random: rand.Reader})
+	return secrets.Options{Instance: "one", Dir: secretsOf(h), Random: rand.Reader, Now: now, Keys: key}
+}
+
+// storedValue opens a secret's value. The error is an fs.ErrNotExist when there is none.
+func storedValue(h *agenttest.Host, name string) (string, error) {
+	if _, err := os.Stat(valueOf(h, name)); err != nil {
+		return "", err
+	}
+	values, missing, err := secrets.Peek(storeOf(h, time.Now), []desired.SecretSpec{{Name: name, Provide: true}})
+	if err != nil || len(missing) > 0 {
+		return "", errors.Join(err, missing)
+	}
+	return values[name].Text(), nil
 }
 
 func read(t *testing.T, name string) string {

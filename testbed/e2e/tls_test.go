@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -41,7 +40,7 @@ func (s *small) secureTrio() map[string]string {
 // dialTLS reaches members that speak nothing else. It shows the members' certificate as it is at the time.
 type dialTLS struct {
 	plain       replicaset.Set
-	certificate string // a file, with the key
+	certificate func() (string, error) // with the key
 }
 
 func (d dialTLS) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
@@ -52,7 +51,11 @@ func (d dialTLS) DialContext(ctx context.Context, network, address string) (net.
 	secure := tls.Client(conn, &tls.Config{
 		InsecureSkipVerify: true, // the agent's trust is what is tested
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(d.certificate, d.certificate)
+			text, err := d.certificate()
+			if err != nil {
+				return nil, err
+			}
+			pair, err := tls.X509KeyPair([]byte(text), []byte(text))
 			return &pair, err
 		},
 	})
@@ -62,7 +65,7 @@ func (d dialTLS) DialContext(ctx context.Context, network, address string) (net.
 // agedBy gives the members' certificate the age of one that was made so long ago: time from outside.
 func agedBy(t *testing.T, h *agenttest.Host, by time.Duration) {
 	t.Helper()
-	store, err := secrets.Open(secrets.Options{Instance: "one", Dir: secretsOf(h), Random: rand.Reader, Now: func() time.Time { return time.Now().Add(-by) }})
+	store, err := secrets.Open(storeOf(h, func() time.Time { return time.Now().Add(-by) }))
 	require.NoError(t, err)
 	member := desired.Certificate{
 		Authority: "MONGO_CA", CommonName: "mongodb-1", Organization: "one", Unit: "MONGO_CERT",
@@ -83,7 +86,7 @@ func TestCertificatesAreRenewedMemberByMember(t *testing.T) {
 	s := newSmall(t)
 	h, _ := s.readyWith(s.secureTrio(), 3*soon, agenttest.HostOptions{})
 	set := s.set("admin", secretOf(t, h, "MONGO_PASSWORD"))
-	db := open(t, set.Options(numbered(3)...).SetDialer(dialTLS{set, valueOf(h, "MONGO_CERT")}))
+	db := open(t, set.Options(numbered(3)...).SetDialer(dialTLS{set, func() (string, error) { return storedValue(h, "MONGO_CERT") }}))
 	w := replicaset.StartWriter(t.Context(), db)
 	ends := func(st *report.Status) (first time.Time) {
 		for _, m := range st.Members {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/moby/moby/client"
+
+	"dive-agent/testbed/stored"
 )
 
 // leaks looks for every secret value that the agents made in all that leaves them: logs, status branches, state,
@@ -44,16 +46,18 @@ func (w *world) leaks(ctx context.Context) error {
 func (w *world) secrets() (map[string]string, error) {
 	secrets := map[string]string{}
 	for _, host := range hosts {
-		files, err := filepath.Glob(w.path(host, "state", "instances", "*", "secrets", ".store", "values", "*"))
+		instances, err := filepath.Glob(w.path(host, "state", "instances", "*", "secrets"))
 		if err != nil {
 			return nil, err
 		}
-		for _, file := range files {
-			content, err := os.ReadFile(file)
+		for _, dir := range instances {
+			values, err := stored.Values(w.path(host, "state"), filepath.Base(filepath.Dir(dir)))
 			if err != nil {
 				return nil, err
 			}
-			secrets[host+"/"+filepath.Base(file)] = strings.TrimSpace(string(content))
+			for name, value := range values {
+				secrets[host+"/"+name] = strings.TrimSpace(value)
+			}
 		}
 	}
 	if len(secrets) < 15 {
