@@ -198,6 +198,10 @@ func shortDuration(d time.Duration) string {
 func (st *sharedState) pullSteps() []step {
 	var steps []step
 	for _, o := range st.pulls {
+		if b := st.model.builds[o.name]; b != nil {
+			steps = append(steps, st.buildStep(b))
+			continue
+		}
 		change := reconcilers.Change{Action: reconcilers.Run, Address: "image " + o.name, Reason: "pull: " + o.reason}
 		if o.move != nil {
 			change.Details = o.move.details()
@@ -222,7 +226,7 @@ func (st *sharedState) notePulls() error {
 
 // unknownImage says whether the image's name is made of a value that is not known yet.
 func (st *sharedState) unknownImage(image string) bool {
-	return len(st.unknown) > 0 && strings.Contains(image, standIn) && st.rawImageUnknown(image)
+	return len(st.unknown) > 0 && (strings.Contains(image, standIn) || st.model.builds[image] != nil) && st.rawImageUnknown(image)
 }
 
 func (st *sharedState) rawImageUnknown(image string) bool {

@@ -47,7 +47,8 @@ type model struct {
 	written map[string]string
 	// imageUses are the variables in the image's name of each service.
 	imageUses map[string][]string
-	stamps    []stamp // files on disk that shaped the model
+	builds    map[string]*building // image -> how it is built
+	stamps    []stamp              // files on disk that shaped the model
 
 	updates    map[string]types.UpdateConfig // service -> its deploy.update_config
 	replicated map[string]bool               // services with deploy.replicas
@@ -62,7 +63,7 @@ func load(ctx context.Context, r request) (*model, error) {
 		return nil, err
 	}
 	m := &model{
-		hashes: map[string]string{}, content: map[string]contents{}, written: map[string]string{}, stamps: slices.Clone(raw.stamps),
+		hashes: map[string]string{}, content: map[string]contents{}, written: map[string]string{}, builds: map[string]*building{}, stamps: slices.Clone(raw.stamps),
 	}
 	r.named = raw.named
 	if err := r.checkPorts(raw.dict); err != nil {
@@ -90,6 +91,9 @@ func load(ctx context.Context, r request) (*model, error) {
 	if err := m.resolvePaths(r); err != nil {
 		return nil, err
 	}
+	if err := m.prepareBuilds(r); err != nil {
+		return nil, err
+	}
 	if !r.shallow {
 		if err := m.resolveEnvFiles(); err != nil {
 			return nil, r.explain(err)
@@ -109,7 +113,11 @@ func load(ctx context.Context, r request) (*model, error) {
 			return nil, err
 		}
 		definition, _ := section(raw.dict, "services", name).(map[string]any)
-		if m.written[name], err = digestJSON(definition, envFiles(definition, r), m.content[name].files); err != nil {
+		said := []any{definition, envFiles(definition, r), m.content[name].files}
+		if b := m.builds[service.Image]; b != nil {
+			said = append(said, b.repository())
+		}
+		if m.written[name], err = digestJSON(said...); err != nil {
 			return nil, err
 		}
 	}

@@ -23,6 +23,7 @@ func usedVariables(raw map[string]any, project *types.Project, r request) (uses,
 		}
 		definition, _ := section(raw, "services", name).(map[string]any)
 		collect(definition["image"])
+		collect(definition["build"])
 		imageUses[name] = slices.Sorted(maps.Keys(found))
 		collect(definition)
 		bareNames(definition["environment"], found)

@@ -77,7 +77,7 @@ func TestTheTableOfKeysIsTrue(t *testing.T) {
 	}
 	verdicts := keyTables(t)["Services"]
 	require.Equal(t, sortedKeys(verdicts), sortedKeys(samples))
-	more := map[string]string{"blueprints/spoke/x.env": "A=b\n", "blueprints/spoke/x.labels": "a=b\n", "blueprints/spoke/x.json": "{}"}
+	more := map[string]string{"blueprints/spoke/Dockerfile": "FROM scratch\n", "blueprints/spoke/x.env": "A=b\n", "blueprints/spoke/x.labels": "a=b\n", "blueprints/spoke/x.json": "{}"}
 	for _, key := range sortedKeys(samples) {
 		t.Run(key, func(t *testing.T) {
 			file := "services:\n  a:\n    " + key + ": " + samples[key] + "\n"

@@ -57,7 +57,9 @@ func (s *Spec) checkServices(c *desired.Check, m *model) {
 		service := m.project.Services[name]
 		refuse := func(key, format string, args ...any) { c.Errorf(at.find("services", name, key), format, args...) }
 		if service.Build != nil {
-			refuse("build", "service %s is to be built on the host: build and push its image in CI, and give its name in image", name)
+			for _, key := range buildProblems(service.Build) {
+				c.Errorf(at.find("services", name, "build", key), "service %s: build.%s is not done by the engine's own builder: build and push the image in CI, and give its name in image", name, key)
+			}
 		} else if service.Image == "" {
 			refuse("image", "service %s has no image", name)
 		}
