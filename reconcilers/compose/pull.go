@@ -99,23 +99,21 @@ func set[V any](m *map[string]V, key string, value V) {
 
 // shortCause says why a pull failed in words that stay the same while the cause does: an engine's own may have ports in them.
 func shortCause(err error) string {
-	var (
-		rejected *reconcilers.RejectedError
-		blocked  *reconcilers.BlockedError
-	)
-	switch {
-	case errors.As(err, &rejected):
+	var rejected *reconcilers.RejectedError
+	if errors.As(err, &rejected) {
 		return rejected.Message
-	case errors.As(err, &blocked):
-		return blocked.Message
 	}
 	return err.Error()
 }
 
 func (r *Reconciler) pullBounded(ctx context.Context, s *stack, o order) error {
 	account, err := r.account(ctx, s, o.host())
-	if err != nil {
+	var wait *reconcilers.WaitError
+	if errors.As(err, &wait) {
 		return err
+	}
+	if err != nil {
+		return &reconcilers.RejectedError{PutBack: untouched, Again: true, Message: "image " + o.name + " cannot be pulled", Err: r.redacted(err)}
 	}
 	auth, err := account.encode()
 	if err != nil {
@@ -236,10 +234,8 @@ func (r *Reconciler) pullError(o order, a account, err error) error {
 		rejected.Message = fmt.Sprintf("image %s is there, and not for this host's platform", o.name)
 		return rejected
 	case says(saysRefused) && (a.from == "" || !says(saysMissing)):
-		return &reconcilers.BlockedError{
-			Reason: "RegistryRefused", Message: fmt.Sprintf("registry %s does not give out image %s %s", o.host(), o.name, a.words()), Err: err,
-			Do: "Correct the image's name, or give credentials that may pull it: registries in the manifest, dockerConfig in the agent's configuration",
-		}
+		return forNow("registry %s does not give out image %s %s: correct the image's name, or give credentials that may pull it "+
+			"(registries in the manifest, dockerConfig in the agent's configuration)", o.host(), o.name, a.words())
 	case says(saysMissing):
 		rejected.Message = fmt.Sprintf("image %s cannot be pulled: registry %s does not have it", o.name, o.host())
 		return rejected

@@ -221,17 +221,16 @@ func TestPrivateRegistry(t *testing.T) {
 	const password = "hunter-registry-7"
 	w, registry := pulling(t, testbed.RegistryOptions{User: "fleet", Password: password})
 	registry.Push(testbed.Pushed{Name: "app:1"})
-	blocked := func(err error) *reconcilers.BlockedError {
-		var b *reconcilers.BlockedError
-		require.ErrorAs(t, err, &b)
-		require.Equal(t, "RegistryRefused", b.Reason)
-		require.NotContains(t, b.Error(), password)
-		return b
+	refused := func() string {
+		r := rejected(t, w.try(SharedPart))
+		require.True(t, r.Again, "they may be given at any time")
+		require.NotContains(t, r.Error(), password)
+		return r.Message
 	}
-	require.Contains(t, blocked(w.try(SharedPart)).Message, "without credentials")
+	require.Contains(t, refused(), "registry "+registry.Address+" does not give out image "+registry.Image("app:1")+" without credentials")
 	w.secrets["REGISTRY"] = "wrong" + password
 	w.spec.Registries = map[string]RegistryAccount{registry.Address: {Username: desired.Literal("fleet"), Password: w.expr("${REGISTRY}")}}
-	require.Contains(t, blocked(w.try(SharedPart)).Message, "to the account in registries of component stack")
+	require.Contains(t, refused(), "to the account in registries of component stack")
 	w.secrets["REGISTRY"] = password
 	w.up("web", "other")
 }
