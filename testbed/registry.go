@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 // RegistryOptions say who a registry lets in, and how.
 type RegistryOptions struct {
 	User, Password string      // who may push and pull (basic authentication); empty: everybody
+	Tokens         bool        // the user signs in for a token, as with Docker Hub and the registries of forges
 	TLS            *tls.Config // of its address; nil: plain HTTP
 }
 
@@ -35,6 +37,7 @@ type Registry struct {
 	options RegistryOptions
 	inner   string // where docker-registry itself listens
 	front   *registryFront
+	tokens  *tokenIssuer // nil without them
 	server  *http.Server
 	mu      sync.Mutex
 	said    bytes.Buffer // by docker-registry
@@ -48,14 +51,14 @@ func NewRegistry(tb testing.TB, options RegistryOptions) *Registry {
 		tb.Fatalf("test bed: %v", err)
 	}
 	r := &Registry{tb: tb, options: options, inner: fmt.Sprintf("127.0.0.1:%d", FreePort(tb))}
+	r.front = newRegistryFront(r.inner)
+	r.listen("127.0.0.1:0")
+	tb.Cleanup(r.Close)
 	config, err := r.configure(tb.TempDir())
 	if err != nil {
 		tb.Fatalf("test bed: configure the registry: %v", err)
 	}
 	r.run(program, config)
-	r.front = newRegistryFront(r.inner)
-	r.listen("127.0.0.1:0")
-	tb.Cleanup(r.Close)
 	return r
 }
 
@@ -97,7 +100,16 @@ func registryProgram(ctx context.Context, say Progress) (string, error) {
 func (r *Registry) configure(dir string) (string, error) {
 	config := fmt.Sprintf("version: 0.1\nlog: {level: warn}\nstorage:\n  filesystem: {rootdirectory: %q}\n  delete: {enabled: true}\n"+
 		"http: {addr: %q, relativeurls: true}\n", filepath.Join(dir, "data"), r.inner)
-	if r.options.User != "" {
+	if r.options.Tokens {
+		issuer, bundle, err := newTokenIssuer(dir, r.options.User, r.options.Password)
+		if err != nil {
+			return "", err
+		}
+		r.tokens = issuer
+		r.front.token(issuer)
+		config += fmt.Sprintf("auth:\n  token: {realm: %q, service: %s, issuer: %s, rootcertbundle: %q}\n",
+			"http://"+r.Address+"/token", tokenService, tokenService, bundle)
+	} else if r.options.User != "" {
 		hash, err := bcrypt.GenerateFromPassword([]byte(r.options.Password), bcrypt.MinCost)
 		if err != nil {
 			return "", err
@@ -198,7 +210,14 @@ func (r *Registry) do(method, path, mediaType string, body []byte) (http.Header,
 		request.Header.Set("Content-Type", mediaType)
 	}
 	request.Header.Set("Accept", typeManifest)
-	if r.options.User != "" {
+	if r.tokens != nil {
+		name, _, _ := strings.Cut(strings.TrimPrefix(path, "/v2/"), "/")
+		token, err := r.tokens.issue("repository:" + name + ":pull,push,delete")
+		if err != nil {
+			return nil, err
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+	} else if r.options.User != "" {
 		request.SetBasicAuth(r.options.User, r.options.Password)
 	}
 	response, err := http.DefaultClient.Do(request)

@@ -25,7 +25,9 @@ func TestTheEngineTakesWhatTheRegistryHas(t *testing.T) {
 	account := RegistryOptions{User: "fleet", Password: "pa ss:word"}
 	secure := account
 	secure.TLS = server
-	for name, options := range map[string]RegistryOptions{"open": {}, "private": account, "secure": secure} {
+	tokens := account
+	tokens.Tokens = true
+	for name, options := range map[string]RegistryOptions{"open": {}, "private": account, "secure": secure, "tokens": tokens} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := NewRegistry(t, options)

@@ -218,8 +218,20 @@ func TestPlatformOfAService(t *testing.T) {
 // Credentials of the manifest, and those of the host: a wrong or a missing one is named, and shown to nobody.
 func TestPrivateRegistry(t *testing.T) {
 	t.Parallel()
-	const password = "hunter-registry-7"
-	w, registry := pulling(t, testbed.RegistryOptions{User: "fleet", Password: password})
+	for name, tokens := range map[string]bool{"password": false, "tokens": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			privateRegistry(t, testbed.RegistryOptions{User: "fleet", Password: "hunter-registry-7", Tokens: tokens})
+		})
+	}
+}
+
+func privateRegistry(t *testing.T, options testbed.RegistryOptions) {
+	password := options.Password
+	w, registry := pulling(t, options)
+	w.spec.Track = "digest"
+	clock := &movedClock{}
+	w.r.clock = clock
 	registry.Push(testbed.Pushed{Name: "app:1"})
 	refused := func() string {
 		r := rejected(t, w.try(SharedPart))
@@ -232,7 +244,11 @@ func TestPrivateRegistry(t *testing.T) {
 	w.spec.Registries = map[string]RegistryAccount{registry.Address: {Username: desired.Literal("fleet"), Password: w.expr("${REGISTRY}")}}
 	require.Contains(t, refused(), "to the account in registries of component stack")
 	w.secrets["REGISTRY"] = password
+	w.spec.TrackServices = []string{"web"}
 	w.up("web", "other")
+	registry.Push(testbed.Pushed{Name: "app:1", Labels: map[string]string{"v": "2"}})
+	clock.by += time.Hour
+	require.Contains(t, w.change(SharedPart).Reason, "its tag moved")
 }
 
 // The host's own credentials, where the agent's configuration names them: entries of the file, and helpers, which may fail.

@@ -14,6 +14,7 @@ import (
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/conformance"
 	"dive-agent/testbed"
 	"dive-agent/testbed/pki"
 )
@@ -185,4 +186,36 @@ func head(t *testing.T, transport http.RoundTripper, address string) error {
 	}
 	require.Equal(t, http.StatusOK, response.StatusCode)
 	return response.Body.Close()
+}
+
+// Pulls of two images of a private registry, one of which is for a followed tag: cut off anywhere, they are brought to their end.
+func TestConformanceOfPulls(t *testing.T) {
+	t.Parallel()
+	world := func(t *testing.T) *conformance.World {
+		w, registry := pulling(t, testbed.RegistryOptions{User: "fleet", Password: conformanceSecret})
+		w.secrets["REGISTRY"] = conformanceSecret
+		w.spec.Registries = map[string]RegistryAccount{registry.Address: {Username: desired.Literal("fleet"), Password: w.expr("${REGISTRY}")}}
+		w.spec.Track, w.spec.PruneImages = "digest", desired.Duration(time.Hour)
+		w.write(map[string]string{"compose.yaml": `services: {web: {image: "${WEB}"}, next: {image: "${NEXT}", pull_policy: daily}}`})
+		w.set("NEXT", registry.Image("next:1"))
+		registry.Push(testbed.Pushed{Name: "app:1"})
+		registry.Push(testbed.Pushed{Name: "next:1", Labels: map[string]string{"is": "next"}})
+		return &conformance.World{
+			Target: w.target(SharedPart), Secrets: []string{conformanceSecret},
+			State: func(t *testing.T) string {
+				picture := w.picture(t)
+				for _, name := range []string{"app:1", "next:1"} {
+					if _, err := w.engine.ImageInspect(t.Context(), registry.Image(name)); err == nil {
+						picture += "\nimage " + name
+					}
+				}
+				return picture
+			},
+			New: func(*testing.T) reconcilers.Reconciler {
+				w.restart()
+				return w.r
+			},
+		}
+	}
+	conformance.Run(t, conformance.Subject{World: world, Limit: time.Minute})
 }
