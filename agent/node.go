@@ -43,6 +43,7 @@ type Node struct {
 	Part      string
 	Title     string
 	Kind      string
+	Minor     bool // a failure of it degrades the instance, and keeps nothing else from being applied
 	Needs     []desired.Edge
 
 	State    NodeState

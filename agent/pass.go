@@ -92,7 +92,7 @@ func newPass(o passOptions) *pass {
 			surveyed: make(chan struct{}), started: make(chan struct{}), ended: make(chan struct{}),
 			turn: make(chan struct{}, 1),
 			view: Node{
-				ID: node.ID, Component: node.Component.Name, Part: node.Part, Title: node.Title, Kind: node.Component.Kind,
+				ID: node.ID, Component: node.Component.Name, Part: node.Part, Title: node.Title, Kind: node.Component.Kind, Minor: node.Minor,
 				Needs: node.Needs, State: NodePending,
 			},
 		}
@@ -223,6 +223,11 @@ func (p *pass) outcome(ctx context.Context) (state.Outcome, string) {
 		}
 	}
 	return outcomeOf(worst), message
+}
+
+// achieved says whether all is done but for what holds nothing else up.
+func (p *pass) achieved(ctx context.Context) bool {
+	return ctx.Err() == nil && !slices.ContainsFunc(p.views(), func(n Node) bool { return n.State != NodeDone && !n.Minor })
 }
 
 // again says when a pass that did not end well should be followed by another one; zero: only when something wakes it.

@@ -264,8 +264,8 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 			detail.Again = now.Add(r.backoff.next())
 		}
 		r.keepRejection(ctx, detail)
-	case outcome == state.Done && !r.healing:
-		goOn = r.forget(ctx, p)
+	case p.achieved(ctx) && !r.healing:
+		goOn = outcome == state.Done && r.forget(ctx, p)
 		if before := (readyRevision{r.known.Applied, r.known.AppliedDigest}); before.Revision != "" && before.Digest != r.next.instance.Digest {
 			if err := r.Store.Update(context.WithoutCancel(ctx), func(tx state.Tx) error { return keepFormer(tx, r.name, before) }); err != nil {
 				r.log.Error("cannot keep what was ready before", "error", err)

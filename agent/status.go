@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,6 +100,9 @@ func (s situation) phase(st *report.Status) {
 		}
 	default:
 		st.Phase = troublePhase(worst.State, s.known.Applied != "" && worst.Until.IsZero())
+		if worst.Minor && st.Phase == report.Blocked {
+			st.Phase = report.Degraded
+		}
 		st.News = worst.told()
 		if worst.Reason == reasonApproval {
 			st.News = worst.Message // the news are the phase
@@ -112,11 +116,21 @@ func (s situation) worst() *Node {
 	var worst *Node
 	for i := range s.nodes {
 		n := &s.nodes[i]
-		if n.State != NodeDone && (worst == nil || n.State.worseThan(worst.State)) && !s.follows(*n) {
+		if n.State == NodeDone || s.follows(*n) {
+			continue
+		}
+		if worst == nil || s.lesser(worst) && !s.lesser(n) || s.lesser(worst) == s.lesser(n) && n.State.worseThan(worst.State) {
 			worst = n
 		}
 	}
 	return worst
+}
+
+// lesser says whether a node tells less of the instance than others: it holds nothing up, or it waits for one that does not.
+func (s situation) lesser(n *Node) bool {
+	return n.Minor || n.State == NodeWaiting && slices.ContainsFunc(s.nodes, func(on Node) bool {
+		return on.Minor && on.State != NodeDone && on.ID == n.Waits
+	})
 }
 
 func troublePhase(state NodeState, applied bool) report.Phase {
@@ -156,9 +170,23 @@ func (s situation) explainNodes(st *report.Status) {
 	if len(st.Why) > 0 && len(st.Next) == 0 {
 		st.Next = []string{"it is tried again by itself, and at once with: dive-agent sync " + s.instance}
 	}
+	if minor := s.minorTrouble(); minor != "" {
+		st.Why = add(st.Why, "nothing else is held up by "+minor+": its class is optional or stretch")
+	}
 	if len(followers) > 0 {
 		st.Why = add(st.Why, "what builds on it fails too: "+strings.Join(followers, ", "))
 	}
+}
+
+// minorTrouble names the nodes that do not work and hold nothing up.
+func (s situation) minorTrouble() string {
+	var names []string
+	for _, n := range s.nodes {
+		if n.Minor && (n.State == NodeFailed || n.State == NodeBlocked || n.State == NodeRejected) {
+			names = append(names, n.ID)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // follows says whether a node fails while one that it builds on, directly or not, is in trouble itself.

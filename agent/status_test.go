@@ -23,6 +23,9 @@ func TestPhases(t *testing.T) {
 		}
 		return all
 	}
+	minor := func(s NodeState) Node {
+		return Node{ID: "small", Component: "small", Minor: true, State: s, Message: "is " + string(s)}
+	}
 	applied := state.Instance{Applied: "1111111"}
 	rejected := state.Instance{Applied: "1111111", Rejected: &state.Rejection{Revision: "2222222", Reason: "exited with 3"}}
 	suspended := rejected
@@ -41,6 +44,12 @@ func TestPhases(t *testing.T) {
 		"waits again":                    {situation{nodes: nodes(NodeDone, NodeWaiting), known: applied}, report.Degraded, "waiting is waiting"},
 		"waits for a person":             {situation{nodes: nodes(NodeWaiting, NodeBlocked)}, report.Blocked, "blocked: is blocked"},
 		"failed":                         {situation{nodes: nodes(NodeBlocked, NodeFailed, NodeWaiting)}, report.Degraded, "failed: is failed"},
+		"a minor one failed":             {situation{nodes: append(nodes(NodeDone), minor(NodeFailed)), known: applied}, report.Degraded, "small: is failed"},
+		"a minor one waits for a person": {situation{nodes: append(nodes(NodeDone), minor(NodeBlocked)), known: applied}, report.Degraded, "small: is blocked"},
+		"another one hides a minor one":  {situation{nodes: append(nodes(NodeBlocked), minor(NodeFailed)), known: applied}, report.Blocked, "blocked: is blocked"},
+		"a minor one hides who waits for it": {situation{nodes: []Node{minor(NodeFailed), {
+			ID: "big", Component: "big", State: NodeWaiting, Waits: "small", Message: "waits for small",
+		}}, known: applied}, report.Degraded, "small: is failed"},
 		"rejected":                       {situation{nodes: nodes(NodeDone), known: rejected}, report.Degraded, "exited with 3"},
 		"rejected, and healing":          {situation{nodes: nodes(NodeWorking), known: rejected, running: true}, report.Degraded, "exited with 3"},
 		"could not begin":                {situation{err: errors.New("no engine"), nodes: nodes(NodeDone)}, report.Degraded, "no engine"},

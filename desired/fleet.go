@@ -141,6 +141,7 @@ type Node struct {
 	Component *Component
 	Part      string
 	Title     string
+	Minor     bool // as Part.Minor
 	Needs     []Edge
 }
 

@@ -82,7 +82,7 @@ func (g *grapher) shares(c *Component) {
 }
 
 func (g *grapher) node(c *Component, part Part) *Node {
-	n := &Node{ID: NodeID(c.Name, part.Name), Component: c, Part: part.Name, Title: part.Title}
+	n := &Node{ID: NodeID(c.Name, part.Name), Component: c, Part: part.Name, Title: part.Title, Minor: part.Minor}
 	if part.Name != "" {
 		g.services[part.Name] = append(g.services[part.Name], n)
 	}

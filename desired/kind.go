@@ -37,6 +37,7 @@ type Need struct {
 type Part struct {
 	Name  string // unique in its component; what begins with @ is applied before all else of the instance
 	Title string // for people; empty means Name
+	Minor bool   // a failure of it degrades the instance, and keeps nothing else from being applied
 	Needs []Need
 }
 

@@ -287,7 +287,7 @@ func (m *model) images() []string {
 // completion, or it has nothing that a lasting service has.
 func (m *model) oneShot(name string) bool {
 	service := m.project.Services[name]
-	if service.Labels["dive.service.class"] == "init" || service.Labels["dive.service.type"] == "init" {
+	if service.Labels[classLabel] == "init" || service.Labels["dive.service.type"] == "init" {
 		return true
 	}
 	for _, other := range m.project.Services {

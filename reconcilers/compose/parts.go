@@ -76,7 +76,7 @@ func (s *Spec) Parts(c *desired.Check) []desired.Part {
 		for _, component := range s.After[name] {
 			needs = append(needs, desired.Need{Component: component, Why: "after", Position: c.At("after", name)})
 		}
-		parts = append(parts, desired.Part{Name: name, Needs: needs})
+		parts = append(parts, desired.Part{Name: name, Needs: needs, Minor: isMinor(m.project.Services[name])})
 	}
 	return parts
 }

@@ -31,6 +31,7 @@ type record struct {
 	Ended      *ended            `json:"ended,omitempty"`
 	Drift      []drifted         `json:"drift,omitempty"`    // what was done by hand and is left so
 	Starting   string            `json:"starting,omitempty"` // ID of a container whose post_start commands are not done
+	NotTaken   *notTaken         `json:"notTaken,omitempty"`
 	Flaps      *flapping         `json:"flaps,omitempty"`
 	Paused     *paused           `json:"paused,omitempty"`
 }

@@ -99,7 +99,7 @@ func isOneOf(id string, list []container.InspectResponse) bool {
 
 // planAll is the plan of all replicas: at most one change of each, and one for each container that is too many.
 func (st *serviceState) planAll() reconcilers.Plan {
-	if st.isPaused() {
+	if st.isPaused() || st.refusesVersion() {
 		return reconcilers.Plan{State: st}
 	}
 	p := st.plan()
@@ -135,6 +135,9 @@ func (st *serviceState) allStarted() bool {
 func (r *Reconciler) allNotReady(ctx context.Context, st *serviceState) error {
 	if st.isPaused() {
 		return st.pausedError()
+	}
+	if st.refusesVersion() {
+		return st.notTakenErr()
 	}
 	for _, replica := range st.replicas() {
 		if err := r.notReady(ctx, replica); err != nil {

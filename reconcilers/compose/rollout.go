@@ -25,6 +25,11 @@ type rollout struct {
 
 // applyService makes the changes of a service's plan, each announced before anything is touched.
 func (r *Reconciler) applyService(ctx context.Context, st *serviceState, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
+	applied, err := r.rollOut(ctx, st, p, progress)
+	return applied, st.holdsNothingUp(err)
+}
+
+func (r *Reconciler) rollOut(ctx context.Context, st *serviceState, p reconcilers.Plan, progress reconcilers.Progress) (reconcilers.Applied, error) {
 	if len(p.Changes) == 0 {
 		return reconcilers.Applied{Facts: st.allFacts()}, nil
 	}

@@ -39,6 +39,7 @@ func (s *Spec) Validate(c *desired.Check) {
 	s.checkPolicy(c, m)
 	s.checkExternals(c, m)
 	s.checkSettings(c, m)
+	s.checkClasses(c, m)
 	s.checkAfter(c, m)
 	s.checkImages(c, m)
 	s.checkTracking(c, m)
