@@ -287,7 +287,7 @@ func (r *Reconciler) start(ctx context.Context, st *serviceState, id string) (*w
 				_, err = r.engine.ContainerRestart(ctx, id, client.ContainerRestartOptions{})
 			}
 		}
-	case st.completed():
+	case st.completed() && st.container.ID == id: // and not only the one before it
 	default:
 		if err = errors.Join(st.starts(id), r.inject(ctx, id, st.injections())); err == nil {
 			_, err = r.engine.ContainerStart(ctx, id, client.ContainerStartOptions{})

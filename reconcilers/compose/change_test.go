@@ -285,13 +285,14 @@ func TestUnknownInputIsShownAndNotApplied(t *testing.T) {
 
 func TestOneShotRunsOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, `
+	const seed = `
 services:
   seed:
     image: ${IMAGE}
     command: [bash, -c, "echo seeding; exit $CODE"]
     labels: {dive.service.class: init}
-`)
+`
+	w := newWorld(t, seed)
 	w.set("CODE", "5")
 	require.NoError(t, w.try(SharedPart))
 	err := w.try("seed")
@@ -308,6 +309,11 @@ services:
 	w.restart()
 	w.up("seed")
 	require.Equal(t, id, w.inspect("seed").State.StartedAt)
+
+	w.write(map[string]string{"compose.yaml": seed + "    environment: {NEWER: \"1\"}\n"})
+	w.up("seed") // a changed job runs again, at once
+	require.Equal(t, "completed", w.observe("seed").Facts.Summary)
+	require.NotEqual(t, id, w.inspect("seed").State.StartedAt)
 }
 
 // A new value of an output that does not work is put back as well, but the revision is not to blame: it is tried again.
