@@ -94,3 +94,21 @@ func TestHooksAfterACrash(t *testing.T) {
 	w.up("web")
 	require.Equal(t, 2, strings.Count(w.exec(t, "web", "cat", "/log/said"), "start 1"))
 }
+
+// A version that starts beside the old one runs its commands before the old one runs those of its end.
+func TestHooksStartFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, strings.NewReplacer(
+		"    volumes: [\"log:/log\"]\n", "    volumes_from: [sink]\n    deploy: {update_config: {order: start-first}}\n",
+		"volumes: {log: {}}", "  sink: {image: \"${IMAGE}\", init: true, command: [bash, -c, \"${RUN}\"], volumes: [\"log:/log\"]}\nvolumes: {log: {}}",
+	).Replace(hookedStack))
+	w.write(map[string]string{"profile.json": `{"defaultAction": "SCMP_ACT_ALLOW"}`})
+	w.up("sink")
+	w.up("web")
+	w.set("V", "2")
+	w.up("web")
+	require.Equal(t, "start 1 given /log\nstart 2 given /log\nstop 1\n", w.exec(t, "web", "cat", "/log/said"))
+	require.NoError(t, w.r.Remove(t.Context(), w.removal(false, ""), &heard{t: t}))
+	w.up("sink", "web")
+	require.Equal(t, "start 1 given /log\nstart 2 given /log\nstop 1\nstop 2\nstart 2 given /log\n", w.exec(t, "web", "cat", "/log/said"))
+}

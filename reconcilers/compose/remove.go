@@ -115,6 +115,9 @@ func (t *taking) stop(ctx context.Context) error {
 					return err
 				}
 			}
+			if err := t.preStop(ctx, c.ID); err != nil {
+				t.log.Warn("a container is stopped although a command before its stop failed", "error", err)
+			}
 			_, err = t.engine.ContainerStop(ctx, c.ID, client.ContainerStopOptions{})
 			return err
 		})
