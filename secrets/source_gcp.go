@@ -48,20 +48,29 @@ func (l *looking) lookGCP(from desired.SecretSource) ([]byte, error) {
 	if !l.GCP.Use {
 		return nil, &fault{text: "this host does not use Secret Manager", do: "Say secrets.gcp in the host's agent.yaml"}
 	}
+	g, err := l.gcpLook()
+	if err != nil {
+		return nil, err
+	}
+	token, err := g.signIn()
+	if err != nil {
+		return nil, err
+	}
+	return g.access(from, token)
+}
+
+// gcpLook begins to ask Google, once in a look.
+func (l *looking) gcpLook() (*gcpLook, error) {
 	if l.gcp == nil {
 		ctx, cancel := context.WithTimeout(l.ctx, askLimit)
 		asker, err := newAsker(ctx, l.GCP.CAFile)
 		if err != nil {
 			cancel()
-			return nil, err
+			return nil, fmt.Errorf("the authority of Secret Manager: %w", err)
 		}
 		l.gcp = &gcpLook{looking: l, asker: asker, cancel: cancel}
 	}
-	token, err := l.gcp.signIn()
-	if err != nil {
-		return nil, err
-	}
-	return l.gcp.access(from, token)
+	return l.gcp, nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

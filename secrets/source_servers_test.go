@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/desired"
@@ -277,5 +278,40 @@ func TestSecretsOfSecretManager(t *testing.T) {
 				require.Contains(t, found.Troubles[0].Why, "no key of a service account")
 			}
 		})
+	}
+}
+
+// TestCheckOfSources is what dive-agent doctor shows: what opens, and what keeps the rest from it; without any secret.
+func TestCheckOfSources(t *testing.T) {
+	h := newHost(t)
+	require.Empty(t, h.sources.Check(t.Context()), "a host without sources has none to look at")
+	v := secretserver.NewVault("", "role", "secret-id-of-the-agent")
+	g, err := secretserver.NewSecretManager(func() time.Time { return h.clock })
+	require.NoError(t, err)
+	vaultServer, ca := h.serve(v)
+	googleServer, _ := h.serve(g)
+	key, err := g.KeyFile(googleServer.URL)
+	require.NoError(t, err)
+	identity, err := age.GenerateX25519Identity()
+	require.NoError(t, err)
+	h.options.AgeKeyFiles = []string{h.write("age.key", identity.String())}
+	h.options.Vault = secrets.VaultOptions{Address: vaultServer.URL, CAFile: ca, RoleID: "role", SecretIDFile: h.write("secret-id", "secret-id-of-the-agent")}
+	h.options.GCP = secrets.GCPOptions{Use: true, Endpoint: googleServer.URL, CAFile: ca, CredentialsFile: h.write("key.json", string(key))}
+	h.restart()
+	checks := h.sources.Check(t.Context())
+	require.Len(t, checks, 3)
+	for _, c := range checks {
+		require.Empty(t, c.Do, "%+v", c)
+	}
+	require.Contains(t, checks[0].Saw, identity.Recipient().String())
+	h.write("age.key", "nothing")
+	v.Seal(true)
+	h.write("key.json", "{}")
+	h.restart()
+	for n, say := range []string{"it holds no age identity", "Vault is sealed", "no key of a service account"} {
+		c := h.sources.Check(t.Context())[n]
+		require.Contains(t, c.Saw, say)
+		require.NotEmpty(t, c.Do, "%+v", c)
+		h.hidden(c.Saw+c.Do, identity.String(), "secret-id-of-the-agent")
 	}
 }

@@ -50,14 +50,8 @@ func (l *looking) lookVault(from desired.SecretSource) ([]byte, error) {
 	if l.Vault.Address == "" {
 		return nil, &fault{text: "this host has no Vault", do: "Name it in the host's agent.yaml (secrets.vault)"}
 	}
-	if l.vault == nil {
-		ctx, cancel := context.WithTimeout(l.ctx, askLimit)
-		asker, err := newAsker(ctx, l.Vault.CAFile)
-		if err != nil {
-			cancel()
-			return nil, fmt.Errorf("the authority of Vault: %w", err)
-		}
-		l.vault = &vaultLook{looking: l, asker: asker, cancel: cancel, paths: map[string]vaultPath{}}
+	if _, err := l.vaultLook(); err != nil {
+		return nil, err
 	}
 	id := from.Mount + "\x00" + from.Path + "\x00" + from.Version
 	found, known := l.vault.paths[id]
@@ -83,7 +77,21 @@ func (l *looking) lookVault(from desired.SecretSource) ([]byte, error) {
 	return nil, &fault{text: fmt.Sprintf("its key %q is a map or a list", from.Key), do: "Keep each secret as a text of its own"}
 }
 
-// answer is what Vault answers with, good or bad.
+// vaultLook begins to ask Vault, once in a look.
+func (l *looking) vaultLook() (*vaultLook, error) {
+	if l.vault == nil {
+		ctx, cancel := context.WithTimeout(l.ctx, askLimit)
+		asker, err := newAsker(ctx, l.Vault.CAFile)
+		if err != nil {
+			cancel()
+			return nil, fmt.Errorf("the authority of Vault: %w", err)
+		}
+		l.vault = &vaultLook{looking: l, asker: asker, cancel: cancel, paths: map[string]vaultPath{}}
+	}
+	return l.vault, nil
+}
+
+// vaultAnswer is what Vault answers with, good or bad.
 type vaultAnswer struct {
 	Errors []string `json:"errors"`
 	Data   struct {

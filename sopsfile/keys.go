@@ -20,6 +20,9 @@ type Keys struct {
 	told []string // what they are called in public, for people
 }
 
+// Names are what the keys are called in public: age recipients, and fingerprints of OpenPGP keys.
+func (k *Keys) Names() []string { return k.told }
+
 // AddAge adds the identities of a file that age-keygen made. The error quotes nothing of it.
 func (k *Keys) AddAge(text []byte) error {
 	identities, err := age.ParseIdentities(bytes.NewReader(text))

@@ -38,7 +38,8 @@ func newDoctor(g *globals) *cobra.Command {
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
 			all := append([]diagnosis{checkEngine(ctx, c)}, checkTerraform(ctx, c)...)
-			return writeDiagnoses(g, append(all, checkGit(ctx, c), checkDisk(c), checkMachine(c), checkClock(ctx)))
+			all = append(all, checkGit(ctx, c), checkDisk(c), checkMachine(c), checkClock(ctx))
+			return writeDiagnoses(g, append(all, checkSources(ctx, c)...))
 		},
 	}
 }

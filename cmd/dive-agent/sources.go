@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"os"
 	"path/filepath"
@@ -40,4 +41,12 @@ func secretSources(c config.Secrets, redactor *secrets.Redactor) *secrets.Source
 		options.GCP = secrets.GCPOptions{Use: true, CredentialsFile: c.GCP.CredentialsFile, Endpoint: c.GCP.Endpoint, CAFile: c.GCP.CAFile}
 	}
 	return secrets.NewSources(options)
+}
+
+// checkSources looks at what secrets of this host may come from: keys that open, servers that let the agent sign in.
+func checkSources(ctx context.Context, c *config.Config) (all []diagnosis) {
+	for _, one := range secretSources(c.Secrets, secrets.NewRedactor()).Check(ctx) {
+		all = append(all, diagnosis{Name: "secrets " + one.Kind, OK: one.Do == "", Saw: one.Saw, Do: one.Do})
+	}
+	return all
 }

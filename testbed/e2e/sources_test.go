@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/report"
+	"dive-agent/secrets"
 	"dive-agent/testbed"
 	"dive-agent/testbed/agenttest"
 	"dive-agent/testbed/secretserver"
@@ -174,4 +175,38 @@ func TestSecretsFromElsewhere(t *testing.T) {
 			require.NotContains(t, text, value, place)
 		}
 	}
+}
+
+// TestASecretIsRotatedInItsTime: with its schedule over, the service that uses it is made anew with another value, and no other one;
+// a store that an agent before kept plain is encrypted meanwhile, and loses nothing.
+func TestASecretIsRotatedInItsTime(t *testing.T) {
+	t.Parallel()
+	s := newSmall(t)
+	files := edited(t, s.files(""), "blueprints/small/blueprint.yaml",
+		"    PASSWORD: {generate: {length: 24}}\n", "    PASSWORD: {generate: {length: 24}}\n    TOKEN: {generate: {kind: token}, rotate: {schedule: \"* * * * *\"}}\n",
+		"        PASSWORD: ${PASSWORD}\n", "        PASSWORD: ${PASSWORD}\n        TOKEN: ${TOKEN}\n")
+	files = edited(t, files, "blueprints/small/compose.yaml", "{LABEL: \"${LABEL}\"}", "{LABEL: \"${LABEL}\", TOKEN: \"${TOKEN}\"}")
+	commit := s.Merge("Begin", files)
+	h := agenttest.NewHost(t, s.Fleet, agenttest.HostOptions{})
+	plain := storeOf(h, time.Now)
+	plain.Keys = nil
+	require.NoError(t, os.MkdirAll(plain.Dir, 0o700))
+	store, err := secrets.Open(plain)
+	require.NoError(t, err)
+	require.NoError(t, store.Set(t.Context(), "PASSWORD", []byte("kept-by-an-agent-before")))
+	h.Start()
+	h.AwaitPhase(soon, "one", report.Ready, commit)
+	require.NotContains(t, read(t, valueOf(h, "PASSWORD")), "kept-by-an-agent-before")
+	_, password := s.environment(t.Context(), "store", "REDISCLI_AUTH")
+	require.Equal(t, "kept-by-an-agent-before", password)
+
+	before := s.running()
+	_, token := s.environment(t.Context(), "front", "TOKEN")
+	h.Await(2*soon, "one", "has another token", func(st *report.Status) bool {
+		_, now := s.environment(t.Context(), "front", "TOKEN")
+		return now != "" && now != token && st.Phase == report.Ready
+	})
+	require.Equal(t, before["store"], s.running()["store"], "what does not use it is not touched")
+	require.NotContains(t, h.Log(), token)
+	require.Contains(t, h.Do("secrets", "list", "one"), "TOKEN")
 }
