@@ -98,7 +98,7 @@ func (r *round) leave(ctx context.Context) time.Duration {
 	return r.rest(ctx)
 }
 
-// pass makes one pass over the graph.
+// pass makes a pass over the graph once nobody else changes the instance.
 func (r *round) pass(ctx context.Context) time.Duration {
 	release, err := r.reserve(r.name)
 	if err != nil {
@@ -110,6 +110,11 @@ func (r *round) pass(ctx context.Context) time.Duration {
 		return again
 	}
 	defer release()
+	return r.reserved(ctx)
+}
+
+// reserved makes one pass over the graph, and those that go on from it at once, with the right to change the instance in hand.
+func (r *round) reserved(ctx context.Context) time.Duration {
 	id, err := r.IDs.New()
 	if err != nil {
 		return r.unable(ctx, err)
@@ -285,7 +290,7 @@ func (r *round) conclude(ctx context.Context, p *pass) time.Duration {
 		return 0
 	}
 	if goOn {
-		return r.pass(ctx)
+		return r.reserved(ctx)
 	}
 	if !told {
 		r.publish(ctx, p, nil)
