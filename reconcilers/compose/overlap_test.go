@@ -58,7 +58,7 @@ func (w *world) history(t *testing.T) func() []events.Message {
 // TestStartFirst: the old container serves until the new one is healthy, and not a name of it leads to the new one before.
 func TestStartFirst(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, overlappingStack)
+	w := newWorld(t, strings.Replace(overlappingStack, "retries: 2", "retries: 100", 1))
 	w.up("web", "client")
 	before := w.holds("web", "COLOUR=red", "web-1")
 	want := w.picture(t)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
@@ -41,6 +42,9 @@ func (w *world) all(service string) map[string]container.InspectResponse {
 	all := map[string]container.InspectResponse{}
 	for _, item := range list.Items {
 		c, err := w.engine.ContainerInspect(w.t.Context(), item.ID, client.ContainerInspectOptions{})
+		if errdefs.IsNotFound(err) { // it has just gone
+			continue
+		}
 		require.NoError(w.t, err)
 		all[strings.TrimPrefix(c.Container.Name, "/"+w.project+"-")] = c.Container
 	}

@@ -1,0 +1,88 @@
+package compose
+
+import (
+	"context"
+	"io"
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/require"
+)
+
+const servingStack = `
+services:
+  web:
+    image: ${IMAGE}
+    init: true
+    command: [python3, /load/server.py]
+    environment: {COLOUR: "${COLOUR:-red}", WARMUP: "2"}
+    volumes: ["./load:/load:ro"]
+    healthcheck: {test: [CMD, curl, -sf, "http://localhost/"], interval: 300ms, start_period: 10s}
+    deploy: {replicas: "${REPLICAS:-1}", update_config: {order: start-first, monitor: 1s}}
+  client:
+    image: ${IMAGE}
+    init: true
+    command: [python3, /load/client.py]
+    volumes: ["./load:/load:ro"]
+    stop_grace_period: 30s
+`
+
+// withLoad puts the programs of testdata/load beside the Compose file.
+func (w *world) withLoad() {
+	w.t.Helper()
+	files := map[string]string{}
+	for _, name := range []string{"server.py", "client.py"} {
+		text, err := os.ReadFile("testdata/load/" + name)
+		require.NoError(w.t, err)
+		files["load/"+name] = string(text)
+	}
+	w.write(files)
+}
+
+// ends stops the client and gives what it counted.
+func (w *world) ends(ctx context.Context) (sent, lost int, said string) {
+	w.t.Helper()
+	c := w.inspect("client")
+	_, err := w.engine.ContainerStop(ctx, c.ID, client.ContainerStopOptions{})
+	require.NoError(w.t, err)
+	log, err := w.r.Services(w.target("")).Logs(ctx, "client", time.Time{}, 0)
+	require.NoError(w.t, err)
+	text, err := io.ReadAll(log)
+	require.NoError(w.t, err)
+	require.NoError(w.t, log.Close())
+	found := regexp.MustCompile(`sent=(\d+) lost=(\d+) .*`).FindStringSubmatch(string(text))
+	require.NotNil(w.t, found, "%s", text)
+	sent, _ = strconv.Atoi(found[1])
+	lost, _ = strconv.Atoi(found[2])
+	return sent, lost, found[0]
+}
+
+// TestNoRequestIsLost: a client that asks for the address each time and tries once loses nothing while a server that dies
+// when it is told to, and answers 503 before it is ready, is changed twice, or put back.
+func TestNoRequestIsLost(t *testing.T) {
+	for _, replicas := range []string{"1", "2"} {
+		t.Run(replicas+" replicas", func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, servingStack)
+			w.withLoad()
+			w.set("REPLICAS", replicas)
+			w.up("web", "client")
+			w.set("COLOUR", "blue")
+			require.NoError(t, w.try("web"))
+			w.inSync("web")
+			w.write(map[string]string{"compose.yaml": regexp.MustCompile(`http://localhost/`).ReplaceAllString(servingStack, "http://localhost:81/")})
+			require.Contains(t, rejected(t, w.try("web")).PutBack, "put back to")
+			w.write(map[string]string{"compose.yaml": servingStack})
+			w.set("COLOUR", "green")
+			require.NoError(t, w.try("web"))
+			sent, lost, said := w.ends(t.Context())
+			t.Log(said)
+			require.Greater(t, sent, 1000)
+			require.Zero(t, lost, said)
+		})
+	}
+}
