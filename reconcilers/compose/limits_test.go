@@ -199,3 +199,23 @@ func FuzzComposeFile(f *testing.F) {
 		}
 	})
 }
+
+// Whatever the bytes are, they are judged, and each mistake has a place.
+func FuzzValidation(f *testing.F) {
+	for _, seed := range []string{
+		builtStack, hookedStack, "services:\n  a:\n    imagee: x\n    ports: {x: 1}\n", "services: {a: {image: x, networks: [n], volumes: [\"v:/v\"], depends_on: {b: {required: false}}}}\n",
+		"services: {a: {image: x, privileged: true, cap_add: [ALL], volumes: [{type: bind, source: /, target: /x}]}}\n", "services: {a: {<<: [1, {b: c}], extends: {file: [x], service: {}}}}\n",
+		"services: !reset null\n", "services: {a: {image: \"${X\"}}\n", "configs: {c: {external: true}}\nvolumes: {v: {driver_opts: {o: \"a=/b:/c\", device: 1}}}\n", "a: b\nservices: {}\nb: {1: 2}\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		begin := time.Now()
+		_, problems := repository(t, "", string(content), nil)
+		require.Less(t, time.Since(begin), 10*time.Second)
+		for _, p := range problems {
+			require.NotEmpty(t, p.Position.File)
+			require.NotEmpty(t, p.Message)
+		}
+	})
+}

@@ -145,6 +145,9 @@ func schemaMistakes(root *yaml.Node, r request) (list []schemaMistake) {
 		where, text, _ := strings.Cut(err.Error(), " ")
 		path := pathOf(document, where)
 		unknown := unknownInText.FindStringSubmatch(err.Error())
+		if unknown == nil && len(path) == 0 {
+			return list // no mistake of the schema's
+		}
 		if unknown == nil {
 			list = append(list, schemaMistake{path, strings.Join(path, ".") + " " + text})
 			if !takeOut(document, path) {
