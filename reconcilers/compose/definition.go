@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -11,7 +12,6 @@ import (
 
 // definitionNames are the words for keys of a Compose service that are told under another name than their own.
 var definitionNames = map[string]string{
-	"restart": "restart policy", "mem_limit": "memory limit", "memswap_limit": "memory and swap limit", "mem_reservation": "memory reservation",
 	"cpus": "CPU limit", "cpu_shares": "CPU shares", "cpu_period": "CPU period", "cpu_quota": "CPU quota", "pids_limit": "pids limit",
 }
 
@@ -60,6 +60,18 @@ func (f fields) addKey(service types.ServiceConfig, key string, value json.RawMe
 		return addList(f, service.Secrets, func(s types.ServiceSecretConfig) string { return "secret " + s.Source })
 	case "deploy":
 		return f.addDeploy(service.Deploy)
+	case "restart":
+		f.plain("restart policy", service.Restart)
+		return nil
+	case "mem_limit":
+		f.plainBytes("memory limit", service.MemLimit)
+		return nil
+	case "mem_reservation":
+		f.plainBytes("memory reservation", service.MemReservation)
+		return nil
+	case "memswap_limit":
+		f.plainBytes("memory and swap limit", service.MemSwapLimit)
+		return nil
 	case "command", "entrypoint":
 		if string(value) == "null" {
 			return nil
@@ -115,6 +127,15 @@ func addList[E any](f fields, list []E, name func(E) string) error {
 	return nil
 }
 
+// plain takes up what is told with its value.
+func (f fields) plain(name, words string) { f.of[name] = plainMark + words }
+
+func (f fields) plainBytes(name string, n types.UnitBytes) {
+	if n != 0 {
+		f.plain(name, byteWords(json.RawMessage(strconv.FormatInt(int64(n), 10))))
+	}
+}
+
 // addDeploy takes up what of deploy shapes a container. How many there are, and how they follow each other, does not.
 func (f fields) addDeploy(deploy *types.DeployConfig) error {
 	if deploy == nil {
@@ -123,13 +144,15 @@ func (f fields) addDeploy(deploy *types.DeployConfig) error {
 	var errs []error
 	add := func(name string, value any) { errs = append(errs, f.add(name, value)) }
 	if limits := deploy.Resources.Limits; limits != nil {
-		add("CPU limit", limits.NanoCPUs)
-		add("memory limit", limits.MemoryBytes)
+		if limits.NanoCPUs > 0 {
+			f.plain("CPU limit", strconv.FormatFloat(float64(limits.NanoCPUs), 'f', -1, 32))
+		}
+		f.plainBytes("memory limit", limits.MemoryBytes)
 		add("pids limit", limits.Pids)
 		add("gpus", limits.Devices)
 	}
 	if reserved := deploy.Resources.Reservations; reserved != nil {
-		add("memory reservation", reserved.MemoryBytes)
+		f.plainBytes("memory reservation", reserved.MemoryBytes)
 		add("gpus", reserved.Devices)
 	}
 	if deploy.RestartPolicy != nil {
@@ -146,6 +169,13 @@ func (f fields) addDeploy(deploy *types.DeployConfig) error {
 // imageField begins the one name that holds its value.
 const imageField = "image "
 
+func orNone(text string) string {
+	if text == "" {
+		return "none"
+	}
+	return text
+}
+
 // describe says in words what differs between two definitions.
 func describe(before, after map[string]string) []string {
 	added, removed, changed := difference(before, after)
@@ -161,6 +191,12 @@ func describe(before, after map[string]string) []string {
 				}
 				continue
 			}
+			old, plain := strings.CutPrefix(before[name], plainMark)
+			now, isPlain := strings.CutPrefix(after[name], plainMark)
+			if plain || isPlain {
+				words = append(words, fmt.Sprintf("%s %s -> %s", name, orNone(old), orNone(now)))
+				continue
+			}
 			words = append(words, name+" "+verb)
 		}
 	}
@@ -171,4 +207,17 @@ func describe(before, after map[string]string) []string {
 		words = append([]string{fmt.Sprintf("image %s -> %s", oldImage, newImage)}, words...)
 	}
 	return words
+}
+
+// withoutFollowing leaves out of a list of reasons what only follows from another one: who is on a new network was not before.
+func withoutFollowing(words []string) []string {
+	follows := func(word string) bool {
+		for start, of := range map[string]string{"not connected to ": "", "content of ": " changed"} {
+			if rest, ok := strings.CutPrefix(word, start); ok && slices.Contains(words, strings.TrimSuffix(rest, of)+" added") {
+				return true
+			}
+		}
+		return false
+	}
+	return slices.DeleteFunc(slices.Clone(words), follows)
 }

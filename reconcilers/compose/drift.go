@@ -81,13 +81,7 @@ func (st *serviceState) deviation(name, verb, now, before string) deviation {
 	if !plain && !wasPlain {
 		return deviation{name, name + " " + verb}
 	}
-	none := func(text string) string {
-		if text == "" {
-			return "none"
-		}
-		return text
-	}
-	return deviation{name, fmt.Sprintf("%s %s instead of %s", name, none(now), none(before))}
+	return deviation{name, fmt.Sprintf("%s %s instead of %s", name, orNone(now), orNone(before))}
 }
 
 // telling gives what is to be told, each field once, the image first. What only follows from how a container was made is told

@@ -26,6 +26,7 @@ func (st *serviceState) compare(c *container.InspectResponse) (comparison, error
 	found.changed = append(found.changed, definition...)
 	found.changed = append(found.changed, st.compareContent(c)...)
 	st.compareConnections(c, &found)
+	found.changed = withoutFollowing(found.changed)
 	if len(found.changed) == 0 {
 		err = st.compareLive(c, &found)
 	}

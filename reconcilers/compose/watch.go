@@ -91,7 +91,8 @@ func (r *Reconciler) scan(ctx context.Context, s *stack) (map[string]string, err
 		}
 		part := s.part(item.Labels[api.ServiceLabel])
 		state := c.Container.State
-		if flaps, _ := r.flapping.Load(s.recordPath(part)); flaps == true {
+		replica := serviceState{stack: s, name: part, number: max(1, numberOf(item.Labels))}
+		if flaps, _ := r.flapping.Load(replica.recordPath(part)); flaps == true {
 			parts[part] += r.clock.Now().String() // it may be well again, or to be started
 		}
 		parts[part] += fmt.Sprint(item.ID, c.Container.Name, state.Status, state.StartedAt, live)
