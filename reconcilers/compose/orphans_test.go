@@ -1,10 +1,12 @@
 package compose
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
 )
 
@@ -48,4 +50,29 @@ func TestFormerServicesThatAreInTheWay(t *testing.T) {
 			require.Equal(t, c.is, st.inTheWay(c.former))
 		})
 	}
+}
+
+// A network that went from the file goes when nothing is on it any more, stopped or not. One that somebody made stays.
+func TestFormerNetworkGoes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, strings.Replace(driftingNetworks, "[back]", "[back, default]", 1))
+	w.up("web")
+	by := w.project + "_mine"
+	_, err := w.engine.NetworkCreate(t.Context(), by, client.NetworkCreateOptions{Labels: map[string]string{"com.docker.compose.project": w.project}})
+	require.NoError(t, err)
+	w.write(map[string]string{"compose.yaml": `services: {web: {image: "${IMAGE}", init: true, command: [bash, -c, "${RUN}"], volumes: [data:/data]}}
+volumes: {data: {}}
+`})
+	_, err = w.engine.ContainerStop(t.Context(), w.inspect("web").ID, client.ContainerStopOptions{})
+	require.NoError(t, err)
+	w.inSync(SharedPart) // a stopped one could not be started without it
+	require.NoError(t, w.try("web"))
+	change := w.change(SharedPart)
+	require.Equal(t, "delete network "+w.project+"_back", string(change.Action)+" "+change.Address)
+	require.Equal(t, "it is not in the Compose file any more, and no container is on it", change.Reason)
+	require.False(t, change.Destroys)
+	w.up("web")
+	networks, err := w.engine.NetworkList(t.Context(), client.NetworkListOptions{Filters: projectFilter(w.project)})
+	require.NoError(t, err)
+	require.Len(t, networks.Items, 2, "the default one, and what somebody made")
 }

@@ -27,6 +27,7 @@ type sharedState struct {
 	volumes  map[string]*volume.Volume    // wanted volume's key -> what is there, or nil
 	kept     map[string]keptVolume        // what is remembered of volumes, by name
 	orphans  []container.Summary
+	former   []network.Summary // networks that are not in the file any more and that nothing is on
 	unused   []unused          // images to be removed
 	silent   map[string]string // registries that could not be asked in this look -> why
 	notes    []string
@@ -98,6 +99,9 @@ func (r *Reconciler) lookAtNetworks(ctx context.Context, st *sharedState) error 
 		}
 		sort.SliceStable(st.networks[key], func(i, j int) bool { return st.networks[key][i].Created.Before(st.networks[key][j].Created) })
 	}
+	if err := r.lookForFormerNetworks(ctx, st, list.Items); err != nil {
+		return err
+	}
 	if err := st.keepNetworks(); err != nil { // a full disk, as with volumes
 		st.notes = append(st.notes, err.Error())
 	}
@@ -164,6 +168,7 @@ func (st *sharedState) steps() []step {
 	for _, key := range sortedKeys(st.model.project.Networks) {
 		steps = append(steps, st.networkSteps(key)...)
 	}
+	steps = append(steps, st.formerNetworkSteps()...)
 	for _, key := range sortedKeys(st.model.project.Volumes) {
 		steps = append(steps, st.volumeSteps(key)...)
 	}

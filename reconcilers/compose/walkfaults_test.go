@@ -81,21 +81,22 @@ func (s *walk) byHand(do func(context.Context, *container.InspectResponse) error
 	}
 }
 
-// containerOf gives a container of a service, nil when there is none.
+// containerOf gives any container of a service, nil when there is none.
 func (s *walk) containerOf(name string) *container.InspectResponse {
 	s.t.Helper()
 	list, err := s.engine.ContainerList(s.t.Context(), client.ContainerListOptions{
 		All: true, Filters: projectFilter(s.project, "com.docker.compose.service="+name),
 	})
 	require.NoError(s.t, err)
-	for _, item := range list.Items {
-		c, err := s.engine.ContainerInspect(s.t.Context(), item.ID, client.ContainerInspectOptions{})
-		if err == nil {
-			return &c.Container
-		}
-		require.True(s.t, errdefs.IsNotFound(err), "%v", err)
+	if len(list.Items) == 0 {
+		return nil
 	}
-	return nil
+	c, err := s.engine.ContainerInspect(s.t.Context(), list.Items[s.random.IntN(len(list.Items))].ID, client.ContainerInspectOptions{})
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	require.NoError(s.t, err)
+	return &c.Container
 }
 
 // hearing watches the stack while something is done to a service. What it gives ends that, after the service was woken.
@@ -107,7 +108,8 @@ func (s *walk) hearing(name string, c *container.InspectResponse) (end func()) {
 	go func() { done <- r.Watch(ctx, target, func(part string) { woken <- part }) }()
 	hear(s.t, woken, "")
 	return func() {
-		if now := s.containerOf(name); now == nil || now.ID != c.ID || now.State.Status != c.State.Status || now.Name != c.Name {
+		now, err := s.engine.ContainerInspect(s.t.Context(), c.ID, client.ContainerInspectOptions{})
+		if err != nil || now.Container.State.Status != c.State.Status || now.Container.Name != c.Name {
 			hear(s.t, woken, name)
 		}
 		cancel()

@@ -33,35 +33,44 @@ func (s *walk) asDeclared() {
 	s.t.Helper()
 	list, err := s.engine.ContainerList(s.t.Context(), client.ContainerListOptions{All: true, Filters: projectFilter(s.project)})
 	require.NoError(s.t, err)
-	var names []string
 	for _, item := range list.Items {
-		names = append(names, item.Labels["com.docker.compose.service"])
+		require.Contains(s.t, s.declared.Services, item.Labels["com.docker.compose.service"], "service of container %s", containerName(item))
 	}
-	slices.Sort(names)
-	require.Equal(s.t, s.declared.order(), names, "the containers' services")
+	now := s.lives()
 	for _, name := range s.declared.order() {
-		c := s.inspect(name)
-		s.serviceAsDeclared(name, &c)
-		if was, ok := s.was[name]; ok && !s.touched[name] {
-			require.Equal(s.t, was.id, c.ID, "service %s, which nobody touched", name)
-			if !s.follows(name) {
-				require.Equal(s.t, was.started, c.State.StartedAt, "service %s, which nobody touched", name)
-			}
+		all := s.all(name)
+		var names []string
+		for _, c := range all {
+			names = append(names, strings.TrimPrefix(c.Name, "/"+s.project+"-"))
+			s.serviceAsDeclared(name, &c)
 		}
-		s.dataStays(name, &c)
+		require.ElementsMatch(s.t, s.containersOf(name), names, "containers of service %s", name)
+		if was, ok := s.was[name]; ok && !s.touched[name] && !s.follows(name) {
+			require.Equal(s.t, was, now[name], "service %s, which nobody touched", name)
+		} else if ok && !s.touched[name] {
+			require.Equal(s.t, ids(was), ids(now[name]), "service %s, which nobody touched", name)
+		}
+		s.filesAsDeclared(name)
+		s.dataStays(name, all)
 	}
 	s.networksAsDeclared()
 	s.namesResolve()
 }
 
+// containersOf are the names of a service's containers, without the project's.
+func (s *walk) containersOf(name string) (names []string) {
+	if s.declared.Services[name].Named {
+		return []string{"named-" + name}
+	}
+	for number := range 1 + s.declared.Services[name].Scale {
+		names = append(names, fmt.Sprintf("%s-%d", name, 1+number))
+	}
+	return names
+}
+
 func (s *walk) serviceAsDeclared(name string, c *container.InspectResponse) {
 	s.t.Helper()
 	want := s.declared.Services[name]
-	containerName := fmt.Sprintf("%s-%s-1", s.project, name)
-	if want.Named {
-		containerName = s.project + "-named-" + name
-	}
-	require.Equal(s.t, "/"+containerName, c.Name)
 	if want.Job {
 		require.Equal(s.t, container.StateExited, c.State.Status, name)
 		require.Zero(s.t, c.State.ExitCode, name)
@@ -83,7 +92,6 @@ func (s *walk) serviceAsDeclared(name string, c *container.InspectResponse) {
 	require.Equal(s.t, strings.TrimPrefix(want.Restart, "no"), strings.TrimPrefix(policy, "no"), "restart policy of %s", name)
 	require.Equal(s.t, want.Check, hasHealthCheck(c), name)
 	s.connectionsAsDeclared(name, c)
-	s.contentsAsDeclared(name, want)
 }
 
 func (s *walk) connectionsAsDeclared(name string, c *container.InspectResponse) {
@@ -103,7 +111,11 @@ func (s *walk) connectionsAsDeclared(name string, c *container.InspectResponse) 
 			mounted = append(mounted, strings.TrimPrefix(m.Name, s.project+"_"))
 		}
 	}
-	require.ElementsMatch(s.t, append([]string{"own-" + name}, want.Volumes...), mounted, "volumes of %s", name)
+	volumes := slices.Clone(want.Volumes)
+	if want.Data {
+		volumes = append(volumes, "own-"+name)
+	}
+	require.ElementsMatch(s.t, volumes, mounted, "volumes of %s", name)
 }
 
 // run gives what a command in a service's container prints.
@@ -115,8 +127,9 @@ func (s *walk) run(name string, argv ...string) string {
 	return string(out)
 }
 
-func (s *walk) contentsAsDeclared(name string, want walkService) {
+func (s *walk) filesAsDeclared(name string) {
 	s.t.Helper()
+	want := s.declared.Services[name]
 	if want.Job || len(want.Uses) == 0 {
 		return
 	}
@@ -130,15 +143,17 @@ func (s *walk) contentsAsDeclared(name string, want walkService) {
 }
 
 // dataStays checks that what a service wrote into its volume is there, and that it wrote when it was started.
-func (s *walk) dataStays(name string, c *container.InspectResponse) {
+func (s *walk) dataStays(name string, all map[string]container.InspectResponse) {
 	s.t.Helper()
-	if s.declared.Services[name].Job {
+	if service := s.declared.Services[name]; service.Job || !service.Data {
 		return
 	}
 	volume := s.project + "_own-" + name
 	now := s.run(name, "cat", "/data/log")
 	require.True(s.t, strings.HasPrefix(now, s.written[volume]), "volume %s has %q, and had %q", volume, now, s.written[volume])
-	require.Contains(s.t, now, c.Config.Hostname)
+	for _, c := range all {
+		require.Contains(s.t, now, c.Config.Hostname)
+	}
 	s.written[volume] = now
 }
 

@@ -18,6 +18,10 @@ type walkStack struct {
 
 type walkService struct {
 	Job      bool // ends by itself, once
+	Data     bool // has a volume of its own
+	Scale    int  // replicas beyond the first
+	Order    string
+	AtATime  int
 	Bad      string
 	Image    int
 	Command  int
@@ -103,7 +107,7 @@ func (s walkService) command(name string) []string {
 	case badProgram:
 		return []string{"/no/such/program"}
 	}
-	note := fmt.Sprintf("echo %s %d $HOSTNAME $RANDOM >> /data/log", name, s.Command)
+	note := fmt.Sprintf("mkdir -p /data; echo %s %d $HOSTNAME $RANDOM >> /data/log", name, s.Command)
 	if s.Job {
 		return []string{"bash", "-c", note}
 	}
@@ -134,6 +138,11 @@ func (s walkService) render(name, project string, images []string) map[string]an
 	if s.Memory > 0 {
 		out["mem_limit"] = fmt.Sprintf("%dm", s.Memory)
 	}
+	update := map[string]any{"parallelism": s.AtATime}
+	if s.Order != "" {
+		update["order"] = s.Order
+	}
+	out["deploy"] = map[string]any{"replicas": 1 + s.Scale, "update_config": update}
 	if s.Named {
 		out["container_name"] = project + "-named-" + name
 	}
@@ -164,7 +173,10 @@ func (s walkService) labels() map[string]string {
 
 // mounts are of the volume of its own, of more volumes, and of the bound file's folder.
 func (s walkService) mounts(name string) []string {
-	list := []string{"own-" + name + ":/data"}
+	list := []string{}
+	if s.Data {
+		list = append(list, "own-"+name+":/data")
+	}
 	for _, volume := range s.Volumes {
 		list = append(list, volume+":/"+volume)
 	}
@@ -192,7 +204,7 @@ func (s walkStack) digest(name string) string {
 	if !ok {
 		return ""
 	}
-	service.Depends = nil
+	service.Depends, service.Order, service.AtATime = nil, "", 0
 	parts := []any{service}
 	for _, use := range service.Uses {
 		parts = append(parts, s.Files[walkFile(name, use)])

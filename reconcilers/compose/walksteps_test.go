@@ -60,8 +60,16 @@ func (s *walk) edits() map[string]func(*walkStack) {
 		"health check":   s.edit(func(v *walkService) { v.Check = !v.Check && !v.Job }),
 		"memory limit":   s.edit(func(v *walkService) { v.Memory = 64 * s.random.IntN(3) }),
 		"stop time":      s.edit(func(v *walkService) { v.Grace = s.random.IntN(3) }),
-		"container name": s.edit(func(v *walkService) { v.Named = !v.Named }),
-		"volumes":        s.edit(func(v *walkService) { v.Volumes = s.someOf([]string{"more"}, 0) }),
+		"container name": s.edit(func(v *walkService) { v.Named = !v.Named && v.Scale == 0 }),
+		"replicas": s.edit(func(v *walkService) {
+			if !v.Job && !v.Named {
+				v.Scale = s.random.IntN(3)
+			}
+		}),
+		"order of updates": s.edit(func(v *walkService) {
+			v.Order, v.AtATime = s.anyOf([]string{orderStartFirst, orderStopFirst}), s.random.IntN(3)
+		}),
+		"volumes": s.edit(func(v *walkService) { v.Volumes = s.someOf([]string{"more"}, 0) }),
 		"networks of it": func(next *walkStack) {
 			s.edit(func(v *walkService) { v.Networks = s.someOf(slices.Sorted(maps.Keys(next.Networks)), 1) })(next)
 		},
@@ -125,7 +133,7 @@ func (s *walk) anyService(next *walkStack) {
 	} else if ok {
 		return
 	}
-	next.Services[name] = walkService{Job: name == "d", Networks: s.someOf(slices.Sorted(maps.Keys(next.Networks)), 1), Check: name == "c"}
+	next.Services[name] = walkService{Job: name == "d", Data: name != "c", Networks: s.someOf(slices.Sorted(maps.Keys(next.Networks)), 1), Check: name == "c"}
 }
 
 // anyNetwork comes, or goes with all that services say of it.
