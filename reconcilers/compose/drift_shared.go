@@ -162,9 +162,14 @@ func (st *sharedState) networkByHand(key, address string, have network.Summary) 
 }
 
 // tellReplacedVolume notes that a volume is another one than before, and not by the agent. It is left so: it may hold data.
+// Whose definition it has tells that, and not when it was made: before Engine 23 that is when a file at its top last came or went.
 func tellReplacedVolume(before, now keptVolume, at time.Time) keptVolume {
 	now.Before, now.Seen = before.Before, before.Seen
-	if before.Created != "" && before.Created != now.Created {
+	switch {
+	case before.Created == "":
+	case before.Hash == now.Hash:
+		now.Created = before.Created
+	default:
 		now.Before, now.Seen = before.Created, at.UTC().Truncate(time.Second)
 	}
 	return now

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
@@ -135,4 +136,32 @@ func TestDriftOfVolumes(t *testing.T) {
 		require.Contains(t, notes, "volume "+w.project+"_data was removed and made anew, and not by the agent: the one made at "+first.Volume.CreatedAt+" is gone with its data")
 	}
 	w.up("web")
+}
+
+// An engine that says of a volume that it was made when something at its top last changed does not make it another one.
+func TestAVolumeInUseIsNoOtherOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, driftingNetworks)
+	w.up("web")
+	before, err := w.engine.VolumeInspect(t.Context(), w.project+"_data", client.VolumeInspectOptions{})
+	require.NoError(t, err)
+	w.eventually("a second later", func() bool {
+		_, code, err := w.r.Services(w.target("")).Exec(t.Context(), "web", []string{"sh", "-c", "rm -f /data/new && touch /data/new"}, nil, nil)
+		require.NoError(t, err)
+		require.Zero(t, code)
+		now, err := w.engine.VolumeInspect(t.Context(), w.project+"_data", client.VolumeInspectOptions{})
+		require.NoError(t, err)
+		return now.Volume.CreatedAt != before.Volume.CreatedAt || time.Since(mustTime(t, before.Volume.CreatedAt)) > 3*time.Second
+	})
+	for range 2 {
+		w.inSync(SharedPart)
+		require.Empty(t, notes(w.observe(SharedPart)))
+	}
+}
+
+func mustTime(t *testing.T, text string) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339, text)
+	require.NoError(t, err)
+	return at
 }

@@ -18,7 +18,7 @@ import (
 // keptVolume is what is remembered of a volume that was seen, so that one that goes missing is not made anew, empty,
 // without a word.
 type keptVolume struct {
-	Created string `json:"created"` // by the engine; another one for each volume of that name
+	Created string `json:"created"` // by the engine, when it was first seen; some engines let this go on with what is written
 	Hash    string `json:"hash"`    // of the definition that it was made of; empty for one that Compose did not make
 
 	Before string    `json:"before,omitempty"` // when the one in whose place somebody put it was made

@@ -44,7 +44,7 @@ type walk struct {
 	remade  map[string]bool   // networks that were changed or broken since then
 	lost    map[string]bool   // volumes that somebody removed, and that may be made anew, empty
 	taken   string            // service whose container's name somebody has taken
-	made    map[string]string
+	made    map[string]bool   // volumes that there are
 	written map[string]string // what services wrote into their volumes
 	beside  bystander
 	done    map[string]int
@@ -96,7 +96,7 @@ func newWalk(t *testing.T) *walk {
 	w := newWorld(t, "services: {}")
 	s := &walk{
 		world: w, random: rand.New(rand.NewPCG(0, 0)), images: []string{w.image, w.commit("1", "ENV TAG=1"), w.commit("2", "ENV TAG=2")},
-		touched: map[string]bool{}, remade: map[string]bool{}, lost: map[string]bool{}, made: map[string]string{},
+		touched: map[string]bool{}, remade: map[string]bool{}, lost: map[string]bool{}, made: map[string]bool{},
 		written: map[string]string{}, done: map[string]int{},
 	}
 	s.spec.Pull = "never"
@@ -248,6 +248,8 @@ func (s *walk) judge(before map[string][]life, all map[string]*outcome, cutOff b
 	for part, out := range all {
 		for _, c := range out.begun {
 			require.NotEmpty(s.t, c.Reason, "%s: %s without a reason", part, c.Action)
+			name, ofVolume := strings.CutPrefix(c.Address, "volume ")
+			require.False(s.t, ofVolume && s.made[name], "%s of volume %s, which is there", c.Action, name)
 			require.False(s.t, out.held, "nobody did what %s of %s (%s) is for", c.Action, c.Address, c.Reason)
 			require.True(s.t, part == SharedPart || s.touched[part] || s.follows(part), "%s of %s, which nobody touched: %s", c.Action, part, c.Reason)
 		}

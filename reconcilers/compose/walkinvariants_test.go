@@ -18,12 +18,12 @@ func (s *walk) nothingElse() {
 	require.Equal(s.t, s.beside, s.lookBeside(s.beside))
 	list, err := s.engine.VolumeList(s.t.Context(), client.VolumeListOptions{Filters: projectFilter(s.project)})
 	require.NoError(s.t, err)
-	now := map[string]string{}
+	now := map[string]bool{}
 	for _, v := range list.Items {
-		now[v.Name] = v.CreatedAt
+		now[v.Name] = true
 	}
-	for name, created := range s.made {
-		require.Equal(s.t, created, now[name], "volume %s", name)
+	for name := range s.made {
+		require.Contains(s.t, now, name, "a volume went")
 	}
 	s.made = now
 }
