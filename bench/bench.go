@@ -45,6 +45,7 @@ func parts() []part {
 		{[]string{reconcileNothing, terraformNothing}, 2 * time.Minute, measureNothing},
 		{healNames(), 3 * time.Minute, measureHealing},
 		{[]string{changeService}, 4 * time.Minute, measureChange},
+		{[]string{requestsLost}, 3 * time.Minute, measureRequests},
 		{[]string{terraformFirst}, 4 * time.Minute, measureFirstApply},
 		{[]string{realmFirst, realmMemory, realmAttribute, realmPlans, realmUntouched, realmDrift}, 8 * time.Minute, measureRealm},
 	}

@@ -15,7 +15,7 @@ import (
 type Figure struct {
 	Name     string   `json:"name"`
 	Value    float64  `json:"value"`
-	Unit     string   `json:"unit"` // ms, s, MB (10^6 bytes), %, processes, plans; x is a ratio to the baseline
+	Unit     string   `json:"unit"` // ms, s, MB (10^6 bytes), %, processes, plans, requests; x is a ratio to the baseline
 	Bar      float64  `json:"bar"`
 	Baseline *float64 `json:"baseline"` // what a ratio is against, in seconds; null when there is none
 	OK       bool     `json:"ok"`

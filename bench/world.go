@@ -20,7 +20,7 @@ import (
 
 // projects are the Compose projects that a run makes, and so removes, also those of a run that was cut off.
 var projects = []string{
-	hubProject, spokeProject, livingProject, "dive-bench-mongo1", "dive-bench-mongo2", "dive-bench-mongo3", "dive-bench-three",
+	hubProject, spokeProject, livingProject, servingProject, "dive-bench-mongo1", "dive-bench-mongo2", "dive-bench-mongo3", "dive-bench-three",
 	"dive-bench-three-set-1", "dive-bench-three-set-2", "dive-bench-three-set-3", "dive-bench-three-alone-1", "dive-bench-three-alone-2", "dive-bench-three-alone-3",
 }
 
@@ -66,7 +66,7 @@ func (w *world) make(ctx context.Context) (err error) {
 	if w.host, _, err = testbed.EnsureEngine(ctx, w.run.say); err != nil {
 		return err
 	}
-	images := []testbed.ImageName{testbed.Mongod442, testbed.Mongod504, testbed.Mongod605, testbed.Mongod6027, testbed.Postgres15, testbed.Keycloak, testbed.Redis7, testbed.OPA, testbed.OPALClient, testbed.Services}
+	images := []testbed.ImageName{testbed.Base, testbed.Mongod442, testbed.Mongod504, testbed.Mongod605, testbed.Mongod6027, testbed.Postgres15, testbed.Keycloak, testbed.Redis7, testbed.OPA, testbed.OPALClient, testbed.Services}
 	if err := testbed.EnsureImages(ctx, w.host, w.run.say, images...); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package compose
 import (
 	"context"
 	"io"
-	"os"
 	"regexp"
 	"strconv"
 	"testing"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
+
+	"dive-agent/testbed"
 )
 
 const servingStack = `
@@ -30,18 +31,6 @@ services:
     volumes: ["./load:/load:ro"]
     stop_grace_period: 30s
 `
-
-// withLoad puts the programs of testdata/load beside the Compose file.
-func (w *world) withLoad() {
-	w.t.Helper()
-	files := map[string]string{}
-	for _, name := range []string{"server.py", "client.py"} {
-		text, err := os.ReadFile("testdata/load/" + name)
-		require.NoError(w.t, err)
-		files["load/"+name] = string(text)
-	}
-	w.write(files)
-}
 
 // ends stops the client and gives what it counted.
 func (w *world) ends(ctx context.Context) (sent, lost int, said string) {
@@ -68,7 +57,7 @@ func TestNoRequestIsLost(t *testing.T) {
 		t.Run(replicas+" replicas", func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, servingStack)
-			w.withLoad()
+			w.write(map[string]string{"load/server.py": testbed.LoadServer, "load/client.py": testbed.LoadClient})
 			w.set("REPLICAS", replicas)
 			w.up("web", "client")
 			w.set("COLOUR", "blue")
