@@ -115,7 +115,7 @@ func (r *Reconciler) scan(ctx context.Context, s *stack) (map[string]string, err
 	slices.SortFunc(volumes.Items, func(a, b volume.Volume) int { return strings.Compare(a.Name, b.Name) })
 	for _, v := range volumes.Items {
 		if s.ownsVolume(v.Name) {
-			parts[SharedPart] += v.Name + v.CreatedAt
+			parts[SharedPart] += v.Name + v.Labels[api.ConfigHashLabel] // when it was made goes on with its files before Engine 23
 		}
 	}
 	return parts, nil
