@@ -62,9 +62,9 @@ func (st *serviceState) split(found []container.InspectResponse) (own [][]contai
 		if replica.record, err = readRecord(replica.recordPath(st.name)); err != nil {
 			return nil, err
 		}
-		replica.record.Salt = st.record.Salt
 		st.rest = append(st.rest, &replica)
 	}
+	st.shareSalt()
 	own = make([][]container.InspectResponse, scale)
 	var left []container.InspectResponse
 	for _, c := range found {
@@ -82,6 +82,22 @@ func (st *serviceState) split(found []container.InspectResponse) (own [][]contai
 	}
 	st.surplus = left
 	return own, nil
+}
+
+// shareSalt gives all records the salt of the first one. Where that record was lost, it takes the one that the others have: by
+// another they would all look as if somebody had changed them.
+func (st *serviceState) shareSalt() {
+	if lost := st.record.Container == "" && st.record.Good == nil && st.record.Pending == nil; lost {
+		for _, replica := range st.rest {
+			if replica.record.Salt != "" {
+				st.record.Salt = replica.record.Salt
+				break
+			}
+		}
+	}
+	for _, replica := range st.rest {
+		replica.record.Salt = st.record.Salt
+	}
 }
 
 // numberOf is the number that Compose gave a container; 0 when it has none.

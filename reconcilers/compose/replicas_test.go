@@ -349,3 +349,21 @@ func TestConformanceOfReplicas(t *testing.T) {
 		return w
 	})
 }
+
+// The lost record of one replica is no reason to touch any of them.
+func TestALostRecordOfOneReplicaChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, replicatedStack)
+	w.up("web")
+	before := w.holds("web", "COLOUR=red", "web-1", "web-2", "web-3")
+	for _, record := range []string{"web.json", "web@2.json"} {
+		require.NoError(t, os.Truncate(filepath.Join(w.dirs, "state", record), 20))
+		w.restart()
+		w.inSync("web")
+		w.inSync("web")
+	}
+	require.Equal(t, before, w.holds("web", "COLOUR=red", "web-1", "web-2", "web-3"))
+	id := before["web-2"]
+	require.NoError(t, updated("", container.Resources{CPUShares: 100}, nil).do(w, id))
+	require.Equal(t, []string{"replace web replica 2"}, w.addresses("web"), "what is changed by hand is seen as before")
+}
