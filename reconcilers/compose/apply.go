@@ -143,6 +143,9 @@ func (st *serviceState) begin(now time.Time, reason string) error {
 		return nil
 	}
 	st.record.Pending = &pending{Since: now, Reason: reason}
+	if st.container != nil && st.lead != "" {
+		st.record.Pending.Replaces = st.container.ID
+	}
 	return st.record.write(st.recordPath(st.name))
 }
 

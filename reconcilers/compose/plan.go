@@ -27,6 +27,9 @@ func (st *serviceState) compare(c *container.InspectResponse) (comparison, error
 	found.changed = append(found.changed, st.compareContent(c)...)
 	st.compareConnections(c, &found)
 	found.changed = withoutFollowing(found.changed)
+	if p := st.record.Pending; p != nil && p.Replaces == c.ID && len(found.changed) == 0 {
+		found.changed = append(found.changed, p.Reason) // an interruption does not make it what was declared
+	}
 	if len(found.changed) == 0 {
 		err = st.compareLive(c, &found)
 	}

@@ -38,8 +38,9 @@ type record struct {
 
 // pending is a change that was begun and of which it is not known yet whether it is good.
 type pending struct {
-	Since  time.Time `json:"since"`
-	Reason string    `json:"reason"`
+	Since    time.Time `json:"since"`
+	Reason   string    `json:"reason"`
+	Replaces string    `json:"replaces,omitempty"` // ID of a container that differs in what somebody did to it and in nothing else
 }
 
 // goodMark tells what the last good version is; the version itself is in a file of its own.

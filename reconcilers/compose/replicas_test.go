@@ -367,3 +367,20 @@ func TestALostRecordOfOneReplicaChangesNothing(t *testing.T) {
 	require.NoError(t, updated("", container.Resources{CPUShares: 100}, nil).do(w, id))
 	require.Equal(t, []string{"replace web replica 2"}, w.addresses("web"), "what is changed by hand is seen as before")
 }
+
+// A replacement of what somebody changed by hand that is cut off does not take that for what was declared.
+func TestInterruptedMendingOfDriftIsFinished(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, strings.Replace(replicatedStack, "{replicas: 3}", "{update_config: {order: start-first}}", 1))
+	w.up("web")
+	id := w.inspect("web").ID
+	require.NoError(t, updated("", container.Resources{CPUShares: 100}, nil).do(w, id))
+	change := w.change("web")
+	st := w.observe("web").State.(*serviceState)
+	require.NoError(t, st.begin(time.Now(), change.Reason))
+	w.restart()
+	require.Equal(t, reconcilers.Replace, w.change("web").Action)
+	w.up("web")
+	require.NotEqual(t, id, w.inspect("web").ID)
+	require.Zero(t, w.inspect("web").HostConfig.CPUShares)
+}
