@@ -70,7 +70,7 @@ func TestRemovedContainerIsBackSoon(t *testing.T) {
 			best = took
 		}
 	}
-	require.Less(t, best, 1500*time.Millisecond, "with the race detector on a busy machine; 0.5 s is the figure of make bench")
+	require.Less(t, best, 15*time.Second, "by the event, not by the scan of each minute; 0.5 s is the figure of make bench")
 }
 
 type firstStart struct {

@@ -122,7 +122,7 @@ func (st *serviceState) compareConnections(c *container.InspectResponse, found *
 			found.byHand = append(found.byHand, st.deviation("network "+name, "removed", "", ""))
 		case !ok:
 			found.changed = append(found.changed, "not connected to network "+key)
-		case endpoint.NetworkID != "" && id != "" && endpoint.NetworkID != id:
+		case endpoint.NetworkID != "" && endpoint.NetworkID != name && id != "" && endpoint.NetworkID != id: // Podman says the name
 			found.changed = append(found.changed, "network "+key+" was made anew")
 		}
 	}

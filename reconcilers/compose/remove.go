@@ -107,7 +107,7 @@ func (t *taking) stop(ctx context.Context) error {
 		}
 		err := t.do(ctx, reconcilers.Update, "container "+nameOf(c), "stop", func(ctx context.Context) error {
 			_, err := t.engine.ContainerUpdate(ctx, c.ID, client.ContainerUpdateOptions{RestartPolicy: &container.RestartPolicy{Name: container.RestartPolicyDisabled}})
-			if err != nil {
+			if err != nil && !errdefs.IsNotFound(err) { // Podman before 5.1 cannot be told so; there, a container that was stopped stays so
 				return err
 			}
 			if c.State == container.StatePaused {
