@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/reconcilers"
+	"dive-agent/state"
 )
 
 // returning is a ledger that puts back by itself what was there.
@@ -15,13 +16,19 @@ type returning struct{ *ledger }
 
 func (returning) RollsBack() {}
 
-func TestAPersonGoesBackToWhatWasReadyBefore(t *testing.T) {
+// canReturn is a host with one instance, whose first content can be brought back.
+func canReturn(t *testing.T) (*world, *worker, *state.Failing) {
 	world := newWorld(t, [2]string{"a", "one"})
 	world.options.reconcilers = map[string]reconcilers.Reconciler{"Ledger": returning{world.ledger}}
 	world.instance.Digest = "first"
-	w, _ := newHost(t, world)
+	w, failing := newHost(t, world)
 	w.workers[w.name] = w
 	w.keepSnapshot(t, "one")
+	return world, w, failing
+}
+
+func TestAPersonGoesBackToWhatWasReadyBefore(t *testing.T) {
+	world, w, _ := canReturn(t)
 	_, _, err := w.Rollback(t.Context(), "deu", "ann", "")
 	require.ErrorContains(t, err, "deu was never ready")
 	w.round(t.Context(), "test")
@@ -64,12 +71,7 @@ func TestAPersonGoesBackToWhatWasReadyBefore(t *testing.T) {
 }
 
 func TestWhatIsUnderWayIsRolledBackToWhatWasReadyLast(t *testing.T) {
-	world := newWorld(t, [2]string{"a", "one"})
-	world.options.reconcilers = map[string]reconcilers.Reconciler{"Ledger": returning{world.ledger}}
-	world.instance.Digest = "first"
-	w, _ := newHost(t, world)
-	w.workers[w.name] = w
-	w.keepSnapshot(t, "one")
+	world, w, _ := canReturn(t)
 	w.round(t.Context(), "test")
 	world.ledger.hook["a"] = func(context.Context, reconcilers.Progress) error {
 		world.ledger.entries["a"] = "two"
@@ -87,12 +89,7 @@ func TestWhatIsUnderWayIsRolledBackToWhatWasReadyLast(t *testing.T) {
 }
 
 func TestARollbackThatCannotBeRecordedIsNotCarriedOut(t *testing.T) {
-	world := newWorld(t, [2]string{"a", "one"})
-	world.options.reconcilers = map[string]reconcilers.Reconciler{"Ledger": returning{world.ledger}}
-	world.instance.Digest = "first"
-	w, failing := newHost(t, world)
-	w.workers[w.name] = w
-	w.keepSnapshot(t, "one")
+	world, w, failing := canReturn(t)
 	w.round(t.Context(), "test")
 	w.declare("2222222", "second", "two")
 	w.round(t.Context(), "test")

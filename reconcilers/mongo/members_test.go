@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
@@ -329,7 +330,8 @@ func TestAMemberWithDataOfItsOwnIsNotWiped(t *testing.T) {
 	testbed.Eventually(t, time.Minute, "a document in a server of its own", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		_, err := s.admin(three[1]).Database("shop").Collection("orders").InsertOne(ctx, bson.D{{Key: "_id", Value: 1}})
+		shop := s.admin(three[1]).Database("shop", options.Database().SetWriteConcern(writeconcern.Journaled())) // it is killed right after
+		_, err := shop.Collection("orders").InsertOne(ctx, bson.D{{Key: "_id", Value: 1}})
 		return err
 	})
 	s.lab.Stop(three[1])

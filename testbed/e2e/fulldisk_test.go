@@ -26,7 +26,7 @@ func TestAFullDiskOfOneMemberIsNamed(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(folder, unix.MNT_DETACH)) })
 	files := edited(t, s.replicas(wants), stackFile, "data-2:/data/db", folder+":/data/db",
 		`--oplogSize, "16"`, `--oplogSize, "128"`) // the writer must not get through it before the member is back
-	h, commit := s.readyWith(files, 3*soon, agenttest.HostOptions{})
+	h, commit := s.readyWith(files, 3*soon, agenttest.HostOptions{More: "compose: {allow: [\"mount:" + folder + "\"]}\n"})
 	w := &crashWalk{small: s, host: h, wants: wants, commit: commit}
 	w.begins()
 	before := s.starts()
