@@ -101,56 +101,57 @@ func (r *round) keepRemoval(folders places) error {
 // noteRemovals says of the instances whose manifests are gone since when it is so, and holds what would be stopped or
 // destroyed when others went with it, unless the fleet names it as meant. It is called with the agent's lock held.
 func (a *Agent) noteRemovals(gone, meant []string) {
-	var act []string
+	known, first := map[string]removal{}, 0
 	for _, name := range gone {
-		if known, err := readRemoval(a.Dir, name); err == nil && known.acts() && known.Since.IsZero() {
-			act = append(act, name)
-		}
-	}
-	for _, name := range gone {
-		known, err := readRemoval(a.Dir, name)
-		if err != nil || !known.acts() {
+		one, err := readRemoval(a.Dir, name)
+		if err != nil || !one.acts() {
 			continue
 		}
-		before := known
-		if known.Since.IsZero() {
-			known.Since, known.Confirm = a.Clock.Now().UTC(), len(act) > 1
+		known[name] = one
+		if one.Since.IsZero() {
+			first++
 		}
-		known.Confirm = known.Confirm && !slices.Contains(meant, name)
-		if known.Since != before.Since || known.Confirm != before.Confirm {
-			err = known.write(a.Dir, name)
+	}
+	for name, one := range known {
+		before := one
+		if one.Since.IsZero() {
+			one.Since, one.Confirm = a.Clock.Now().UTC(), first > 1
 		}
-		if err != nil {
+		one.Confirm = one.Confirm && !slices.Contains(meant, name)
+		if one.Since.Equal(before.Since) && one.Confirm == before.Confirm {
+			continue
+		}
+		if err := one.write(a.Dir, name); err != nil {
 			a.Log.Error("cannot keep that a manifest is gone", "instance", name, "error", err)
 		}
 	}
 }
 
 // takeAway does with what an instance left what its manifest said while it was there.
-func (r *round) takeAway(ctx context.Context) (removal, error) {
+func (r *round) takeAway(ctx context.Context) error {
 	known, err := readRemoval(r.Dir, r.name)
 	if err != nil || !known.acts() {
-		return known, err
+		return err
 	}
 	if known.Since.IsZero() { // it went while this agent had no revision to see that in
 		known.Since = r.Clock.Now().UTC()
 		if err := known.write(r.Dir, r.name); err != nil {
-			return known, err
+			return err
 		}
 	}
 	if known.Confirm {
-		return known, &reconcilers.BlockedError{
+		return &reconcilers.BlockedError{
 			Reason: "RemovalUnconfirmed", Message: "its manifest went together with those of other instances: nothing is " + known.word() + " before that is confirmed",
 			Do: fmt.Sprintf("Merge `removed: [%s]` into the spec of fleet.yaml, or merge the manifest again", r.name),
 		}
 	}
 	id, err := r.IDs.New()
 	if err != nil {
-		return known, err
+		return err
 	}
 	r.record = &run{worker: r.worker, id: id, commit: r.known.Applied, trigger: r.trigger}
 	if err := r.record.start(ctx); err != nil {
-		return known, err
+		return err
 	}
 	outcome, message := state.Done, ""
 	if err = r.remove(ctx, known); err != nil {
@@ -158,10 +159,10 @@ func (r *round) takeAway(ctx context.Context) (removal, error) {
 	}
 	r.record.finish(outcome, message)
 	if err != nil {
-		return known, err
+		return err
 	}
 	known.Done = r.Clock.Now().UTC()
-	return known, known.write(r.Dir, r.name)
+	return known.write(r.Dir, r.name)
 }
 
 // remove goes through the components, the last one first.

@@ -88,7 +88,7 @@ func (r *round) leave(ctx context.Context) time.Duration {
 		return r.rest(ctx)
 	}
 	r.watchNothing()
-	_, err := r.takeAway(ctx)
+	err := r.takeAway(ctx)
 	if ctx.Err() != nil {
 		return 0
 	}

@@ -62,7 +62,7 @@ func (t *taking) archive(ctx context.Context) error {
 		if err := t.progress.Begin(ctx, change); err != nil {
 			return err
 		}
-		err := t.archiveOne(ctx, name, sources[name])
+		err := t.archiveVolume(ctx, t.order.Archive, name, sources[name])
 		t.progress.End(change, err)
 		if err != nil {
 			return fmt.Errorf("archive volume %s, nothing was removed: %w", name, err)
@@ -102,7 +102,7 @@ func (t *taking) sources(ctx context.Context) (map[string]source, error) {
 		if len(containers) == 0 {
 			return nil, fmt.Errorf("volume %s is mounted by no container, and there is none whose image could read it: archive it by hand, and remove it", v.Name)
 		}
-		id, err := t.reader(ctx, containers[0], v.Name)
+		id, err := t.reader(ctx, containers[0].ImageID, containers[0].Labels, v.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -116,10 +116,10 @@ func anonymous(name string) bool {
 	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
-// reader makes a container that mounts the volume and never runs. It belongs to the project, and goes with it.
-func (t *taking) reader(ctx context.Context, like container.Summary, name string) (string, error) {
-	made, err := t.engine.ContainerCreate(ctx, client.ContainerCreateOptions{
-		Config:     &container.Config{Image: like.ImageID, Cmd: []string{"true"}, Labels: like.Labels},
+// reader makes a container that mounts the volume and never runs. With the labels of a project it belongs to that, and goes with it.
+func (r *Reconciler) reader(ctx context.Context, image string, labels map[string]string, name string) (string, error) {
+	made, err := r.engine.ContainerCreate(ctx, client.ContainerCreateOptions{
+		Config:     &container.Config{Image: image, Cmd: []string{"true"}, Labels: labels},
 		HostConfig: &container.HostConfig{Mounts: []mount.Mount{{Type: mount.TypeVolume, Source: name, Target: "/volume", ReadOnly: true}}},
 	})
 	if err != nil {
@@ -128,15 +128,16 @@ func (t *taking) reader(ctx context.Context, like container.Summary, name string
 	return made.ID, nil
 }
 
-func (t *taking) archiveOne(ctx context.Context, name string, from source) error {
+// archiveVolume writes what a volume holds into the folder, and its sum after it.
+func (r *Reconciler) archiveVolume(ctx context.Context, folder, name string, from source) error {
 	ctx, cancel := context.WithTimeout(ctx, archiveLimit)
 	defer cancel()
-	copied, err := t.engine.CopyFromContainer(ctx, from.container, client.CopyFromContainerOptions{SourcePath: from.path + "/."})
+	copied, err := r.engine.CopyFromContainer(ctx, from.container, client.CopyFromContainerOptions{SourcePath: from.path + "/."})
 	if err != nil {
 		return err
 	}
 	defer copied.Content.Close()
-	file, sum := filepath.Join(t.order.Archive, name+".tar.gz"), sha256.New()
+	file, sum := filepath.Join(folder, name+".tar.gz"), sha256.New()
 	if err := os.Remove(file + ".sha256"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/compose/v5/pkg/api"
@@ -83,16 +82,9 @@ func (t *taking) list(ctx context.Context) ([]container.Summary, error) {
 	}
 	place := func(c container.Summary) int { return slices.Index(t.order.Parts, c.Labels[api.ServiceLabel]) }
 	slices.SortStableFunc(list.Items, func(a, b container.Summary) int {
-		return cmp.Or(cmp.Compare(place(b), place(a)), cmp.Compare(nameOf(a), nameOf(b)))
+		return cmp.Or(cmp.Compare(place(b), place(a)), cmp.Compare(containerName(a), containerName(b)))
 	})
 	return list.Items, nil
-}
-
-func nameOf(c container.Summary) string {
-	if len(c.Names) == 0 {
-		return c.ID[:12]
-	}
-	return strings.TrimPrefix(c.Names[0], "/")
 }
 
 // stop stops the containers one after the other. One that the engine would start again by itself is told not to be.
@@ -105,7 +97,7 @@ func (t *taking) stop(ctx context.Context) error {
 		if c.State == container.StateExited || c.State == container.StateCreated || c.State == container.StateDead {
 			continue
 		}
-		err := t.do(ctx, reconcilers.Update, "container "+nameOf(c), "stop", func(ctx context.Context) error {
+		err := t.do(ctx, reconcilers.Update, "container "+containerName(c), "stop", func(ctx context.Context) error {
 			_, err := t.engine.ContainerUpdate(ctx, c.ID, client.ContainerUpdateOptions{RestartPolicy: &container.RestartPolicy{Name: container.RestartPolicyDisabled}})
 			if err != nil && !errdefs.IsNotFound(err) { // Podman before 5.1 cannot be told so; there, a container that was stopped stays so
 				return err
@@ -135,7 +127,7 @@ func (t *taking) containers(ctx context.Context) error {
 		return err
 	}
 	for _, c := range containers {
-		err := t.do(ctx, reconcilers.Delete, "container "+nameOf(c), "its instance was removed", func(ctx context.Context) error {
+		err := t.do(ctx, reconcilers.Delete, "container "+containerName(c), "its instance was removed", func(ctx context.Context) error {
 			_, err := t.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: t.order.Archive != ""})
 			return err
 		})

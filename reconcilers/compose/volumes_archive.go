@@ -27,7 +27,7 @@ func (st *sharedState) archiveStep(have *volume.Volume) step {
 			Action: reconcilers.Run, Address: "archive of volume " + have.Name, Reason: "it is going to be replaced",
 		},
 		do: func(ctx context.Context, r *Reconciler) error {
-			if err := r.archiveVolume(ctx, have.Name, st.archiveFolder(have), st.model.images()); err != nil {
+			if err := r.archiveUsed(ctx, have.Name, st.archiveFolder(have), st.model.images()); err != nil {
 				return fmt.Errorf("archive volume %s, nothing was removed: %w", have.Name, r.redacted(err))
 			}
 			return nil
@@ -35,9 +35,9 @@ func (st *sharedState) archiveStep(have *volume.Volume) step {
 	}
 }
 
-// archiveVolume stops the containers that mount a volume and writes what it holds to <folder>/<name>.tar.gz. One that was
+// archiveUsed stops the containers that mount a volume and writes what it holds to <folder>/<name>.tar.gz. One that was
 // archived and has not been written to since is left as it is.
-func (r *Reconciler) archiveVolume(ctx context.Context, name, folder string, images []string) error {
+func (r *Reconciler) archiveUsed(ctx context.Context, name, folder string, images []string) error {
 	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("volume", name)})
 	if err != nil {
 		return err
@@ -63,16 +63,15 @@ func (r *Reconciler) archiveVolume(ctx context.Context, name, folder string, ima
 			}
 		}
 	}
-	t := &taking{Reconciler: r, order: reconcilers.Removal{Archive: folder}}
 	if from.container == "" {
-		if from, err = t.readerOf(ctx, name, images); err != nil {
+		if from, err = r.readerOf(ctx, name, images); err != nil {
 			return err
 		}
 		defer func() {
 			_, _ = r.engine.ContainerRemove(context.WithoutCancel(ctx), from.container, client.ContainerRemoveOptions{Force: true})
 		}()
 	}
-	return t.archiveOne(ctx, name, from)
+	return r.archiveVolume(ctx, folder, name, from)
 }
 
 // stopWhole stops a container in its own time, also when the call is cancelled meanwhile.
@@ -87,10 +86,10 @@ func (r *Reconciler) stopWhole(ctx context.Context, id string) error {
 }
 
 // readerOf makes a container that mounts the volume and never runs, of an image that the host has.
-func (t *taking) readerOf(ctx context.Context, name string, images []string) (source, error) {
+func (r *Reconciler) readerOf(ctx context.Context, name string, images []string) (source, error) {
 	for _, image := range images {
-		if found, err := t.engine.ImageInspect(ctx, image); err == nil {
-			id, err := t.reader(ctx, container.Summary{ImageID: found.ID}, name)
+		if found, err := r.engine.ImageInspect(ctx, image); err == nil {
+			id, err := r.reader(ctx, found.ID, nil, name)
 			return source{id, "/volume"}, err
 		}
 	}
