@@ -40,7 +40,7 @@ bin/demo:
 
 .PHONY: demo
 demo: build bin/testbed bin/demo ## the whole story on this machine (KEEP=1 leaves it running)
-	$(TESTBED) run $(if $(KEEPS),-keep) -- bin/demo -agent bin/dive-agent $(if $(KEEPS),-keep)
+	$(TESTBED) run $(if $(KEEPS),-keep) -- bin/demo -agent bin/dive-agent -pictures bin/pictures $(if $(KEEPS),-keep)
 
 .PHONY: demo-clean
 demo-clean: bin/demo ## remove what a demo left running
@@ -48,8 +48,9 @@ demo-clean: bin/demo ## remove what a demo left running
 
 .PHONY: test
 test: bin/testbed ## all tests on real engines, with the race detector (PKG=./mongo/... for a part)
+	@# Four at a time in each package: what a test does is mostly to wait for an engine.
 	@command -v gcc >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev; } # for -race
-	$(TESTBED) run -- $(GO) test -race -p 2 -timeout 30m $(PKG)
+	$(TESTBED) run -- $(GO) test -race -p 2 -parallel 4 -timeout 30m $(PKG)
 
 .PHONY: soak
 soak: bin/testbed ## long tests, bounded (SEED=n repeats a run)

@@ -21,7 +21,9 @@ type Agent struct {
 	Options
 	bus      *bus
 	counters counters
+	peers    neighbours
 	lifetime context.Context // ends when the agent gives up its workers
+	identity identity
 
 	all sync.WaitGroup // the workers' goroutines, and what they left to be done later
 
@@ -115,6 +117,7 @@ func (a *Agent) Take(revision Revision) error {
 		a.refuse(revision, err)
 		return err
 	}
+	a.identify(fleet.Hosts[a.Host])
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.revision = &revision

@@ -85,6 +85,8 @@ func (a *Agent) order(r *http.Request, poll func(context.Context) error) (accept
 			accepted.Source = a.Redactor.String(err.Error())
 		}
 		accepted.After, err = a.Sync(name, r.FormValue("retry") == "true")
+	case "verify":
+		accepted.After, err = a.Verify(name)
 	case "suspend":
 		err = a.Suspend(r.Context(), name, r.FormValue("by"), r.FormValue("reason"))
 	case "rollback":

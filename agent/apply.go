@@ -44,6 +44,9 @@ var errRejected = errors.New("another part of this revision does not work")
 // work is one node's way through the apply.
 func (p *pass) work(ctx context.Context, n *nodeRun, slots chan struct{}) {
 	defer func() { p.finish(ctx, n) }()
+	if n.awaits != nil { // nothing of this pass makes it known
+		return
+	}
 	if n.err = p.awaitNeeds(ctx, n); n.err != nil {
 		return
 	}
@@ -56,7 +59,7 @@ func (p *pass) work(ctx context.Context, n *nodeRun, slots chan struct{}) {
 		slots <- struct{}{}
 		n.err = p.step(ctx, n)
 		<-slots
-		if !p.waitToLookAgain(ctx, n, &waits) && !p.waitToTryAgain(ctx, n, &waits) {
+		if n.awaits != nil || !p.waitToLookAgain(ctx, n, &waits) && !p.waitToTryAgain(ctx, n, &waits) {
 			return
 		}
 	}

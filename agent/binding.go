@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 
 	"dive-agent/reconcilers"
@@ -33,16 +32,8 @@ func movedIn(old string) string {
 	return "If this machine took the other's place, with its volumes and its state folder, set machineID: " + old + " in agent.yaml"
 }
 
-// bind ties the instance to this machine at its first run, and refuses to work on one that belongs to another machine.
+// bind ties the instance to this machine at its first run, and refuses to work on one that was tied to another machine.
 func (r *round) bind(ctx context.Context) error {
-	declared := r.next.fleet.Hosts[r.Host]
-	if declared != nil && declared.MachineID != "" && r.MachineID != "" && declared.MachineID != r.MachineID {
-		return &reconcilers.BlockedError{
-			Reason:  "ForeignMachine",
-			Message: fmt.Sprintf("hosts/%s.yaml names the machine %s, and this is %s", r.Host, declared.MachineID, r.MachineID),
-			Do:      "Correct the machine id of the host, or the host's name in this agent's configuration. " + movedIn(declared.MachineID),
-		}
-	}
 	if r.known.MachineID == r.MachineID && r.known.Attempted != "" {
 		return nil
 	}

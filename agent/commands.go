@@ -51,6 +51,23 @@ func (a *Agent) Sync(name string, retry bool) (after int64, err error) {
 	return after, nil
 }
 
+// triggerVerify is why a round is due when a person asked for all checks.
+const triggerVerify = "verify"
+
+// Verify makes a round due now in which every check is made, also those with a schedule of their own. A round with a number
+// above the one it gives has made them.
+func (a *Agent) Verify(name string) (after int64, err error) {
+	w, err := a.find(name)
+	if err != nil {
+		return 0, err
+	}
+	w.mu.Lock()
+	after = w.rounds
+	w.mu.Unlock()
+	w.rouse(triggerVerify)
+	return after, nil
+}
+
 // Suspend pauses the work on an instance, also over restarts. What runs keeps running.
 func (a *Agent) Suspend(ctx context.Context, name, by, reason string) error {
 	return a.suspension(ctx, name, &state.Suspension{By: by, Reason: reason, Since: a.Clock.Now()})

@@ -12,7 +12,7 @@ type Event struct {
 	Time     time.Time     `json:"time"`
 	Instance string        `json:"instance,omitempty"`
 	Node     string        `json:"node,omitempty"`
-	Kind     string        `json:"kind"` // node, run, round, change, secrets, revision, source, phase
+	Kind     string        `json:"kind"` // node, run, round, change, secrets, revision, source, host, phase
 	State    string        `json:"state,omitempty"`
 	Message  string        `json:"message,omitempty"`
 	Run      string        `json:"run,omitempty"`

@@ -2,8 +2,8 @@ package agent
 
 import "dive-agent/report"
 
-// fillFacts adds what a node tells of its service, its replica set and its checks.
-func fillFacts(st *report.Status, n Node) {
+// fillFacts adds what a node tells of its service, its replica set, its spokes and its checks.
+func (s situation) fillFacts(st *report.Status, n Node) {
 	f := n.Facts
 	if f.Service != nil {
 		st.Services = append(st.Services, report.Service(*f.Service))
@@ -18,7 +18,11 @@ func fillFacts(st *report.Status, n Node) {
 			Certificate: m.Certificate,
 		})
 	}
+	for _, v := range f.Spokes {
+		st.Spokes = append(st.Spokes, s.spokeOf(v))
+	}
 	for _, c := range f.Checks {
+		c.Component = n.Component
 		st.Checks = append(st.Checks, report.Check(c))
 	}
 }

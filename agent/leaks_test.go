@@ -78,3 +78,28 @@ func TestOnlyTheCauseIsExplained(t *testing.T) {
 		require.Equal(t, explained, s.explained(s.nodes[1]), on)
 	}
 }
+
+// A long plan is not gone over with each word that a node says, and yet holds nothing that became known after it came.
+func TestAPlanThatStaysIsCleanedAtTheNodesEnd(t *testing.T) {
+	redactor := &secrets.Redactor{}
+	redacted := 0
+	w := newWorld(t, [2]string{"a", "one"})
+	w.options.redact = func(text string) string {
+		redacted++
+		return redactor.String(text)
+	}
+	p := newPass(w.options)
+	p.update(p.nodes["a"], func(n *Node) {
+		n.State = NodeWorking
+		for range 1000 {
+			n.Plan = append(n.Plan, reconcilers.Change{Action: reconcilers.Create, Address: "role", Reason: "hunter-22"})
+		}
+	})
+	redacted = 0
+	p.update(p.nodes["a"], func(n *Node) { n.Message = "12 of 1000" })
+	require.Less(t, redacted, 100)
+
+	redactor.Add("hunter-22")
+	p.update(p.nodes["a"], func(n *Node) { n.State = NodeDone })
+	require.NotContains(t, p.views()[0].Plan[999].Reason, "hunter")
+}

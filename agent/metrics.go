@@ -83,7 +83,7 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(acceptedDesc, one(overview.Refused == nil))
 	for _, status := range overview.Instances {
-		for _, phase := range []report.Phase{report.Pending, report.Progressing, report.Ready, report.Degraded, report.Blocked, report.Suspended, report.Removing} {
+		for _, phase := range []report.Phase{report.Pending, report.Progressing, report.Ready, report.Degraded, report.Blocked, report.Suspended, report.Removing, report.Removed} {
 			gauge(phaseDesc, one(status.Phase == phase), status.Instance, string(phase))
 		}
 		for _, node := range status.Nodes {

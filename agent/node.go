@@ -45,6 +45,7 @@ type Node struct {
 	Kind      string
 	Minor     bool // a failure of it degrades the instance, and keeps nothing else from being applied
 	Needs     []desired.Edge
+	Imports   []desired.Import // what it uses of other instances
 
 	State    NodeState
 	Message  string    // what it does, waits for, or why it failed
@@ -117,12 +118,15 @@ func (n *Node) waitsFor(component string) bool {
 	return ok && (rest == "" || rest[0] == '/' || rest[0] == '.')
 }
 
-// clean takes secrets out of all that reconcilers say of a node. Names are the manifest's and stay.
-func (n *Node) clean(redact func(string) string) {
+// clean takes secrets out of all that reconcilers say of a node, of its plan too unless that was done. Names are the manifest's and
+// stay.
+func (n *Node) clean(redact func(string) string, planned bool) {
 	n.Message, n.Do, n.Waits, n.Logs = redact(n.Message), redact(n.Do), redact(n.Waits), cleanTexts(n.Logs, redact)
-	n.Plan = slices.Clone(n.Plan)
-	for i, c := range n.Plan {
-		n.Plan[i] = cleanChange(c, redact)
+	if !planned {
+		n.Plan = slices.Clone(n.Plan)
+		for i, c := range n.Plan {
+			n.Plan[i] = cleanChange(c, redact)
+		}
 	}
 	f := &n.Facts
 	f.Summary, f.Notes, f.Checks, f.Values = redact(f.Summary), cleanTexts(f.Notes, redact), slices.Clone(f.Checks), maps.Clone(f.Values)

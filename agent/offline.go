@@ -185,7 +185,25 @@ func standIns(inst *desired.Instance) *desired.Scope {
 		}
 		scope = scope.WithOutputs(c, outputs)
 	}
-	return scope
+	return scope.WithInstances(importedStandIns(inst))
+}
+
+// importedStandIns stand for what the instance imports, as if all of it were published.
+func importedStandIns(inst *desired.Instance) map[string]map[string]map[string]desired.Value {
+	values := map[string]map[string]map[string]desired.Value{}
+	for _, i := range inst.Imports() {
+		if values[i.Instance] == nil {
+			values[i.Instance] = map[string]map[string]desired.Value{}
+		}
+		if values[i.Instance][i.Component] == nil {
+			values[i.Instance][i.Component] = map[string]desired.Value{}
+		}
+		values[i.Instance][i.Component][i.Output] = desired.String(standInUnknown)
+		if i.Secret {
+			values[i.Instance][i.Component][i.Output] = desired.Secret(standInSecret)
+		}
+	}
+	return values
 }
 
 // said collects what a manifest says, by path, with its expressions evaluated.

@@ -20,6 +20,9 @@ type Options struct {
 	MachineID string // of this machine; instances are bound to it from their first run on
 	Dir       string // state folder; snapshots and instances live below it
 
+	HostKeys   string // folder of the host's own keys; empty: it has none, and nothing is signed but by SigningKey
+	SigningKey []byte // SSH private key in PEM that signs status commits in place of the host's own; nil: none does
+
 	Store       state.Store
 	IDs         *state.IDs
 	Kinds       []desired.Kind
@@ -28,6 +31,7 @@ type Options struct {
 	Secrets     Secrets
 	Redactor    *secrets.Redactor // knows every secret value of this host
 	Reporter    Reporter          // nil: nothing leaves the host
+	Statuses    Statuses          // of other instances; nil: nobody reads them
 	Clock       reconcilers.Clock
 	Random      io.Reader
 	Log         *slog.Logger

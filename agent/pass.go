@@ -21,6 +21,7 @@ type passOptions struct {
 	instance    *desired.Instance
 	scope       *desired.Scope           // values and secrets; no outputs yet
 	secrets     map[string]desired.Value // as they are in scope
+	imported    imported                 // what is known of other instances
 	places      places
 	reconcilers map[string]reconcilers.Reconciler
 	services    reconcilers.Services
@@ -30,6 +31,7 @@ type passOptions struct {
 	learn       func(desired.Value) // tells the redactor of secret outputs
 
 	retry     bool                        // a person asked to try again what was given up
+	fresh     bool                        // a person asked to look at everything now
 	applied   bool                        // the instance was ready before: healing does not wait for what is not ready now
 	mayApply  func(*desired.Node) bool    // nil: all nodes
 	interrupt <-chan struct{}             // closed when a waiting pass should end so that another one can look
@@ -68,6 +70,8 @@ type nodeRun struct {
 	observed reconcilers.Observed
 	plan     reconcilers.Plan
 	err      error
+	imports  []desired.Import // what it uses of other instances
+	awaits   error            // what of that it waits for, a WaitError
 
 	dirty    bool          // the survey found something to do, or could not tell
 	planned  time.Time     // when the survey made a plan that can be applied as it is; zero once it was used
@@ -86,14 +90,15 @@ type nodeRun struct {
 func newPass(o passOptions) *pass {
 	p := &pass{passOptions: o, nodes: map[string]*nodeRun{}, outputs: map[string]map[string]desired.Value{}, holds: map[string][]string{}, began: o.clock.Now()}
 	for _, node := range o.instance.Graph.Nodes {
+		imports := o.instance.ImportsOf(node.ID)
 		p.nodes[node.ID] = &nodeRun{
-			node:     node,
+			node: node, imports: imports,
 			engine:   o.reconcilers[node.Component.Kind],
 			surveyed: make(chan struct{}), started: make(chan struct{}), ended: make(chan struct{}),
 			turn: make(chan struct{}, 1),
 			view: Node{
 				ID: node.ID, Component: node.Component.Name, Part: node.Part, Title: node.Title, Kind: node.Component.Kind, Minor: node.Minor,
-				Needs: node.Needs, State: NodePending,
+				Needs: node.Needs, Imports: imports, State: NodePending,
 			},
 		}
 	}
@@ -121,16 +126,24 @@ func (p *pass) views() []Node {
 	return views
 }
 
-// update changes what is seen of a node and tells of it. It is the one way there, so that no secret gets through.
+// update changes what is seen of a node and tells of it. It is the one way there, so that no secret gets through. A plan that stays
+// was cleaned when it came, and may be long: it is cleaned once more at the node's end, for what became known meanwhile.
 func (p *pass) update(n *nodeRun, change func(*Node)) {
 	p.mu.Lock()
+	plan := n.view.Plan
 	change(&n.view)
-	n.view.clean(p.redact)
+	stays := samePlan(plan, n.view.Plan) && !n.view.State.Ended()
+	n.view.clean(p.redact, stays)
 	view := n.view
 	p.mu.Unlock()
 	if p.onChange != nil {
 		p.onChange(view)
 	}
+}
+
+// samePlan says whether two plans are one and the same.
+func samePlan(a, b []reconcilers.Change) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // target gives a node's target with the scope as it is now.
@@ -140,7 +153,7 @@ func (p *pass) target(n *nodeRun) (reconcilers.Target, error) {
 		return reconcilers.Target{}, err
 	}
 	t := p.places.target(p.fleet, p.instance, n.node.Component, p.currentScope())
-	t.Retry = p.retry
+	t.Retry, t.Fresh, t.Changed = p.retry, p.fresh, p.upstreamChanged(n)
 	t.Part, t.Dir, t.Services, t.Log = n.node.Part, dir, p.services, p.log.With("node", n.node.ID)
 	if p.places.copyOf != "" {
 		t.CopyOf = filepath.Join(p.places.copyOf, n.node.Component.Name)

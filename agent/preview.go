@@ -125,14 +125,14 @@ func (a *Agent) idle(ctx context.Context, next *assignment, folders places) (p *
 	if err != nil {
 		return nil, known, nil, err
 	}
-	scope, err := a.scopeOf(next.instance, folders, values)
+	scope, others, err := a.scopeOf(ctx, next.instance, folders, values)
 	if err != nil {
 		return nil, known, nil, err
 	}
 	services, _ := w.stack(next.instance, next.fleet, folders)
 	return newPass(passOptions{
 		fleet: next.fleet, instance: next.instance, places: folders, reconcilers: a.Reconcilers, services: services,
-		scope: scope,
+		scope: scope, imported: others,
 		clock: a.Clock, log: w.log, redact: a.Redactor.String, learn: a.learn,
 		applied: known.Applied != "",
 	}), known, missing, nil

@@ -20,20 +20,24 @@ const heartbeat = 15 * time.Minute
 func (r *round) publish(ctx context.Context, p *pass, trouble error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
 	defer cancel()
+	exports := r.exported(p)
 	s := r.situation(r.known, r.next, trouble)
 	if p != nil {
 		s.nodes = p.views()
 	}
 	status := statusOf(s)
 	var last *report.Status
-	var news bool
+	var news, exported bool
 	err := r.payOwed(ctx, func(tx state.Tx) (err error) {
 		if p != nil && !s.running { // before, no plan has met the gate
 			if _, err := report.KeepPlans(tx, r.name, r.waitingPlans(p), status.Updated); err != nil {
 				return err
 			}
+			if exported, err = r.export(tx, exports); err != nil {
+				return err
+			}
 		}
-		last, news, err = r.keep(ctx, tx, r.known, status)
+		last, news, err = r.keep(ctx, tx, r.known, status, exported)
 		return err
 	})
 	r.see(func(v *view) { v.Unkept = err })
@@ -56,6 +60,9 @@ func (w *worker) situation(known state.Instance, next *assignment, trouble error
 	w.Agent.mu.Lock()
 	refused, source := w.refused, w.source
 	w.Agent.mu.Unlock()
+	w.identity.mu.Lock()
+	keys := w.identity.trouble
+	w.identity.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	nodes, left := slices.Clone(w.view.Nodes), removal{}
@@ -64,17 +71,22 @@ func (w *worker) situation(known state.Instance, next *assignment, trouble error
 			nodes = nil
 		}
 	}
+	var imports importsHealth
+	if next != nil {
+		imports = w.importsHealth(next.instance, w.Clock.Now())
+	}
 	return situation{
+		imports: imports, exports: slices.Clone(w.view.Exports), revisions: w.revisions(),
 		removal: left, archive: archiveOf(w.Dir, w.name, left),
 		instance: w.name, host: w.Host, known: known, rejected: rejected, next: next, running: w.view.Running, removed: w.removed, movedTo: w.movedTo, err: trouble,
-		refused: refused, source: source, now: w.Clock.Now().UTC(), redact: w.Redactor.String, nodes: nodes,
+		refused: refused, source: source, keys: keys, now: w.Clock.Now().UTC(), redact: w.Redactor.String, nodes: nodes,
 		unkept: w.view.Unkept, secrets: slices.Clone(w.view.Sources), seen: w.view.Seen.UTC(), left: leftOf(w.Dir, next),
 	}
 }
 
-// keep writes instance, nodes and status, and enqueues the report, all in one transaction. It gives the
-// status that was kept last, and says whether this one differs from it.
-func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, status *report.Status) (last *report.Status, news bool, err error) {
+// keep writes instance, nodes and status, and enqueues the report, all in one transaction: also of the same status, when it is to
+// carry other outputs. It gives the status that was kept last, and says whether this one differs from it.
+func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, status *report.Status, exported bool) (last *report.Status, news bool, err error) {
 	stored, err := w.recallIn(tx)
 	if err != nil {
 		return nil, false, err
@@ -90,7 +102,8 @@ func (w *worker) keep(ctx context.Context, tx state.Tx, known state.Instance, st
 	if err != nil {
 		return nil, false, err
 	}
-	if !changed && last != nil && status.Updated.Sub(last.Updated).Abs() < heartbeat { // the clock may have gone back
+	beats := status.Phase != report.Removed && last != nil && status.Updated.Sub(last.Updated).Abs() >= heartbeat // the clock may have gone back
+	if !changed && !exported && last != nil && !beats {
 		return last, false, tx.PutInstance(known)
 	}
 	known.Phase, known.Generation, known.Updated = string(status.Phase), status.Generation, status.Updated
@@ -159,8 +172,12 @@ func (r *round) waitingPlans(p *pass) (waiting []report.Plan) {
 	return waiting
 }
 
-// isElsewhere says whether the agent of another host tells of the instance: its branch has one writer.
+// isElsewhere says whether the agent of another host, or of the machine that this host is bound to, tells of the instance: its
+// branch has one writer.
 func (w *worker) isElsewhere() bool {
+	if w.foreignTo(w.declaredHost()) != nil {
+		return true
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.movedTo != ""

@@ -15,6 +15,7 @@ import (
 	"dive-agent/atomicfile"
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
+	"dive-agent/report"
 	"dive-agent/state"
 )
 
@@ -71,6 +72,14 @@ func (k removal) write(dir, instance string) error {
 // acts says whether anything is to be done that was not done yet.
 func (k removal) acts() bool {
 	return (k.OnRemove == desired.OnRemoveStop || k.OnRemove == desired.OnRemoveDestroy) && k.Done.IsZero()
+}
+
+// phase is that of an instance whose manifest is gone.
+func (k removal) phase() report.Phase {
+	if k.acts() {
+		return report.Removing
+	}
+	return report.Removed
 }
 
 // keepRemoval keeps what a removal of the manifest would mean from now on.

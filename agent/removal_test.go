@@ -68,7 +68,7 @@ func TestWhatAManifestSaidIsDoneWhenItIsGone(t *testing.T) {
 	} {
 		w, engine := departing(t, c.onRemove, c.volumes)
 		status := w.gone(t, nil, nil)
-		require.Equal(t, report.Removing, status.Phase)
+		require.Equal(t, report.Removed, status.Phase)
 		require.Contains(t, status.News, c.news)
 		if c.onRemove == desired.OnRemoveKeep {
 			require.Empty(t, engine.orders)
@@ -95,7 +95,7 @@ func TestARemovalThatFailedIsTriedAgain(t *testing.T) {
 	require.Contains(t, status.Why[0], "take away component b: no space left")
 	first := engine.orders[0].Archive
 	engine.err = nil
-	require.Equal(t, report.Removing, w.gone(t, nil, nil).Phase)
+	require.Equal(t, report.Removed, w.gone(t, nil, nil).Phase)
 	require.Equal(t, first, engine.orders[1].Archive, "what was archived already is found again")
 }
 
@@ -108,7 +108,7 @@ func TestInstancesThatVanishTogetherWaitForAWord(t *testing.T) {
 	require.Contains(t, status.Next[0], "Merge `removed: [deu]` into the spec of fleet.yaml")
 	require.Empty(t, engine.orders)
 	require.Equal(t, report.Blocked, w.gone(t, nil, nil).Phase, "also when the other one is no longer there")
-	require.Equal(t, report.Removing, w.gone(t, nil, []string{"deu"}).Phase)
+	require.Equal(t, report.Removed, w.gone(t, nil, []string{"deu"}).Phase)
 	require.Len(t, engine.orders, 2)
 }
 
@@ -118,6 +118,6 @@ func TestOnlyWhatWasMergedBeforeCounts(t *testing.T) {
 	w.gone(t, nil, nil)
 	require.Empty(t, engine.orders)
 	require.NoError(t, os.Remove(filepath.Join(folderOf(w.Dir, w.name), "removal.json")))
-	require.Equal(t, report.Removing, w.gone(t, nil, nil).Phase, "an older agent kept nothing")
+	require.Equal(t, report.Removed, w.gone(t, nil, nil).Phase, "an older agent kept nothing")
 	require.Empty(t, engine.orders)
 }

@@ -54,10 +54,10 @@ func TestAnInstanceWhoseManifestWentWhileTheAgentWasDownIsToldOf(t *testing.T) {
 	world.clock.move(time.Hour)
 	for range 2 { // also by the second agent that never saw the manifest
 		status := w.restarted(t, false).afterRound(t)
-		require.Equal(t, report.Removing, status.Phase)
+		require.Equal(t, report.Removed, status.Phase)
 		require.Len(t, status.Nodes, 1, "what was seen of it last is told")
 		require.Equal(t, seen, status.Seen)
-		require.Equal(t, "Removing", w.stored(t).Phase)
+		require.Equal(t, "Removed", w.stored(t).Phase)
 	}
 	require.Len(t, world.ledger.made(), 1)
 	require.NoError(t, os.RemoveAll(filepath.Join(w.Dir, "instances", "deu")))

@@ -40,6 +40,11 @@ func (r *round) carryOut(ctx context.Context) time.Duration {
 		return r.unread(ctx, err)
 	}
 	r.see(func(v *view) { v.State, v.Assignment, v.Err = r.known, next, nil })
+	if err := r.foreignTo(r.declaredHost()); err != nil {
+		r.watchNothing()
+		return r.unable(ctx, err)
+	}
+	r.identifyAgain()
 	if removed {
 		return r.leave(ctx)
 	}
@@ -71,10 +76,13 @@ func (r *round) takeRetry() (asked bool) {
 }
 
 // rest is a round over an instance that is suspended, or whose manifest is gone: what runs keeps running, and the status
-// says so.
+// says so. That of a suspended one goes on being written as the heartbeat: others may use what it published.
 func (r *round) rest(ctx context.Context) time.Duration {
 	r.watchNothing()
 	r.publish(ctx, nil, nil)
+	if r.known.Suspended != nil && r.next != nil {
+		return heartbeat
+	}
 	return 0
 }
 
@@ -175,16 +183,17 @@ func (r *round) prepare(ctx context.Context) (*pass, error) {
 	if err != nil {
 		return nil, err
 	}
-	scope, err := r.scopeOf(instance, folders, found.Values)
+	scope, known, err := r.scopeOf(ctx, instance, folders, found.Values)
 	if err != nil {
 		return nil, err
 	}
 	r.tellSecrets(found)
 	options := passOptions{
 		fleet: r.work.fleet, instance: instance, places: folders, reconcilers: r.Reconcilers, services: services,
-		scope: scope, secrets: found.Values,
+		scope: scope, secrets: found.Values, imported: known,
 		clock: r.Clock, log: r.log.With("run", r.record.id), redact: r.Redactor.String, learn: r.learn,
 		applied: r.known.Applied != "", interrupt: r.interrupt, recorder: r.record, retry: r.asked,
+		fresh: strings.Contains(r.trigger, triggerVerify),
 	}
 	if r.healing {
 		options.mayApply = func(n *desired.Node) bool {

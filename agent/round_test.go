@@ -209,7 +209,7 @@ func inTheMiddle(t *testing.T, do func(*worker) error) (*worker, *ledger) {
 
 func TestASuspensionEndsTheRoundAndHoldsUntilResumed(t *testing.T) {
 	w, ledger := inTheMiddle(t, func(w *worker) error { return w.Suspend(t.Context(), w.name, "ann", "by hand") })
-	require.Zero(t, w.round(t.Context(), "test"))
+	require.Equal(t, heartbeat, w.round(t.Context(), "test"), "others see that the agent lives")
 	require.Equal(t, []string{"a"}, ledger.made())
 	require.Equal(t, "Suspended", w.stored(t).Phase)
 	require.Equal(t, "ann", w.stored(t).Suspended.By)

@@ -71,17 +71,18 @@ func (h HostSecrets) Forget(ctx context.Context, instance *desired.Instance, dir
 	return store.Forget(ctx, inUse)
 }
 
-// scopeOf gives the scope of an instance with its secrets, present and former, all of them known to the redactor.
-func (a *Agent) scopeOf(instance *desired.Instance, folders places, values map[string]desired.Value) (*desired.Scope, error) {
+// scopeOf gives the scope of an instance with its secrets, present and former, and what is known of other instances, all of
+// them known to the redactor.
+func (a *Agent) scopeOf(ctx context.Context, instance *desired.Instance, folders places, values map[string]desired.Value) (*desired.Scope, imported, error) {
 	a.Redactor.AddValue(slices.Collect(maps.Values(values))...)
 	former, err := a.Secrets.Former(instance, folders.secrets)
 	if err != nil {
-		return nil, err
+		return nil, imported{}, err
 	}
 	for _, list := range former {
 		a.Redactor.AddValue(list...)
 	}
-	return instance.Scope(values, folders.builtins()).WithFormer(former).Telling(a.learn), nil
+	return a.withImports(ctx, instance, instance.Scope(values, folders.builtins()).WithFormer(former).Telling(a.learn))
 }
 
 // forget removes the former values of secrets after a pass that left everything in sync: whatever uses a secret has

@@ -14,26 +14,30 @@ import (
 
 // situation is all that a status is computed from.
 type situation struct {
-	instance string
-	host     string
-	known    state.Instance
-	rejected rejectionDetail
-	next     *assignment
-	nodes    []Node
-	seen     time.Time // when the nodes were as they are told
-	running  bool
-	removed  bool
-	movedTo  string            // the host that a removed one is bound to now
-	removal  removal           // of a removed one: what its manifest said
-	archive  string            // and where what its volumes held is then
-	err      error             // what kept the round from its graph
-	left     []string          // components that are not declared any more, and of which something was kept
-	secrets  []secrets.Trouble // what cannot be had where it comes from
-	unkept   error             // why the last status could not be written to the state
-	refused  *Refusal
-	source   SourceHealth
-	now      time.Time
-	redact   func(string) string
+	instance  string
+	host      string
+	known     state.Instance
+	rejected  rejectionDetail
+	next      *assignment
+	nodes     []Node
+	seen      time.Time // when the nodes were as they are told
+	running   bool
+	removed   bool
+	movedTo   string            // the host that a removed one is bound to now
+	removal   removal           // of a removed one: what its manifest said
+	archive   string            // and where what its volumes held is then
+	err       error             // what kept the round from its graph
+	left      []string          // components that are not declared any more, and of which something was kept
+	secrets   []secrets.Trouble // what cannot be had where it comes from
+	imports   importsHealth     // of what others publish
+	revisions map[string]string // that other instances say to have applied
+	exports   []string          // why outputs are not published as the manifests have it
+	unkept    error             // why the last status could not be written to the state
+	refused   *Refusal
+	source    SourceHealth
+	keys      *keyTrouble // what is wrong with the host's own keys
+	now       time.Time
+	redact    func(string) string
 }
 
 // statusOf computes the status of an instance. It is the only place that does; success with something that is not ready
@@ -73,13 +77,13 @@ func (s situation) phase(st *report.Status) {
 		st.Phase, st.News = report.Removing, "moved to host "+s.movedTo+", what runs here was left running"
 		st.Why = []string{"its manifest binds it to host " + s.movedTo + " now; what runs on this one was left running, with its data"}
 	case s.removed && s.err == nil:
-		st.Phase = report.Removing
+		st.Phase = s.removal.phase()
 		st.News, st.Next = s.removal.told(s.archive)
 		st.Why = []string{st.News}
 	case s.err != nil:
 		n := Node{ID: s.instance, State: stateOf(s.err)}
 		n.explain(s.err)
-		n.clean(s.redact)
+		n.clean(s.redact, false)
 		st.Phase, st.News = troublePhase(stateOf(s.err), s.known.Applied != ""), n.Message
 		st.Why, st.Next = add(nil, n.Message), add(nil, n.ways()...)
 	case s.known.Rejected != nil:
@@ -307,6 +311,8 @@ func (s situation) conditions(st *report.Status) {
 		st.Next = add(st.Next, "declare them again, or take away by hand what they made, then their folders in instances/"+s.instance+"/components")
 	}
 	s.sourcesOfSecrets(st)
+	s.importsAndExports(st)
+	s.hostKeys(st)
 	if s.unkept != nil {
 		st.Conditions = append(st.Conditions, report.Condition{Type: "StateKept", Reason: "CannotWrite", Message: s.redact(s.unkept.Error())})
 		st.Why = add(st.Why, s.redact(s.unkept.Error()))
@@ -317,12 +323,15 @@ func (s situation) conditions(st *report.Status) {
 // and the generation, which grows when the content changed. What does not run any more
 // has nothing to be taken over.
 func carry(st *report.Status, last *report.Status, runs bool) (changed bool, err error) {
-	rests := st.Phase == report.Suspended || st.Phase == report.Removing
+	rests := st.Phase == report.Suspended || st.Phase == report.Removing || st.Phase == report.Removed
 	if rests && runs && len(st.Nodes) == 0 && last != nil { // the agent was started anew
-		st.Components, st.Services, st.Sets, st.Members, st.Checks, st.Nodes = last.Components, last.Services, last.Sets, last.Members, last.Checks, last.Nodes
+		st.Components, st.Services, st.Sets, st.Members, st.Spokes, st.Checks, st.Nodes = last.Components, last.Services, last.Sets, last.Members, last.Spokes, last.Checks, last.Nodes
 		if st.Seen = last.Seen; st.Seen.IsZero() && len(st.Nodes) > 0 {
 			st.Seen = last.Updated
 		}
+	}
+	if st.Phase == report.Removed && last != nil && st.Role == "" { // the agent was started anew, and has no manifest to read them from
+		st.Role, st.Branch, st.Subject = last.Role, last.Branch, last.Subject
 	}
 	st.Since = st.Updated
 	if last != nil && last.Phase == st.Phase {
@@ -342,6 +351,9 @@ func carry(st *report.Status, last *report.Status, runs bool) (changed bool, err
 			}
 		}
 	}
+	for i := range st.Checks {
+		st.Checks[i].Since = sinceOf(st.Checks[i], last, st.Updated)
+	}
 	if last == nil {
 		st.Generation++
 		return true, nil
@@ -358,4 +370,19 @@ func carry(st *report.Status, last *report.Status, runs bool) (changed bool, err
 		st.Generation++
 	}
 	return before != now, err
+}
+
+// sinceOf says since when a check has passed, or failed, by what the last status knew of it.
+func sinceOf(c report.Check, last *report.Status, now time.Time) time.Time {
+	if last != nil {
+		for _, old := range last.Checks {
+			if old.Component == c.Component && old.Name == c.Name && old.Passed == c.Passed && !old.Since.IsZero() {
+				return old.Since
+			}
+		}
+	}
+	if !c.At.IsZero() {
+		return c.At
+	}
+	return now
 }

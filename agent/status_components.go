@@ -12,7 +12,7 @@ func (s situation) components(st *report.Status) {
 	index := map[string]int{}
 	for _, n := range s.nodes {
 		st.Nodes = append(st.Nodes, report.Node{
-			ID: n.ID, Title: n.Title, State: string(n.State), Message: n.Message, Duration: n.Duration, Needs: needIDs(n),
+			ID: n.ID, Title: n.Title, State: string(n.State), Message: n.Message, Duration: n.Duration, Needs: needIDs(n), Reads: ReadsOf(n.Imports),
 		})
 		at, ok := index[n.Component]
 		if !ok {
@@ -24,8 +24,9 @@ func (s situation) components(st *report.Status) {
 			n.Facts = reconcilers.Facts{Service: n.Facts.Service} // nothing was made yet that they could tell of
 		}
 		merge(&st.Components[at], n)
-		fillFacts(st, n)
+		s.fillFacts(st, n)
 	}
+	s.fillCertificates(st)
 	for i := range st.Components {
 		if summary := serviceSummary(s.nodes, st.Components[i].Name); summary != "" {
 			st.Components[i].Summary = summary

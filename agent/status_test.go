@@ -54,7 +54,7 @@ func TestPhases(t *testing.T) {
 		"rejected, and healing":          {situation{nodes: nodes(NodeWorking), known: rejected, running: true}, report.Degraded, "exited with 3"},
 		"could not begin":                {situation{err: errors.New("no engine"), nodes: nodes(NodeDone)}, report.Degraded, "no engine"},
 		"may not begin":                  {situation{err: blocked, known: rejected}, report.Blocked, "a secret is lost"},
-		"its manifest is gone":           {situation{removed: true, known: rejected, nodes: nodes(NodeDone)}, report.Removing, "its manifest is gone, what runs was left running"},
+		"its manifest is gone":           {situation{removed: true, known: rejected, nodes: nodes(NodeDone)}, report.Removed, "its manifest is gone, what runs was left running"},
 		"suspended, whatever else is so": {situation{removed: true, known: suspended, err: blocked}, report.Suspended, "suspended by ann"},
 	} {
 		c.instance, c.redact, c.next = "deu", func(s string) string { return s }, &assignment{instance: &desired.Instance{}}

@@ -18,6 +18,7 @@ const (
 // survey observes and plans every node, each after the nodes it needs, and changes nothing. It says whether there is
 // something to apply.
 func (p *pass) survey(ctx context.Context) (work bool) {
+	ctx = (&reconcilers.Survey{}).In(ctx)
 	slots := make(chan struct{}, surveyed)
 	var all sync.WaitGroup
 	for _, node := range p.instance.Graph.Nodes {
@@ -33,8 +34,9 @@ func (p *pass) survey(ctx context.Context) (work bool) {
 		})
 	}
 	all.Wait()
+	stuck := map[*nodeRun]bool{}
 	for _, n := range p.nodes {
-		work = work || len(n.plan.Changes) > 0 && (len(n.plan.Unknown) > 0 || p.barred(n) == nil)
+		work = work || len(n.plan.Changes) > 0 && !p.stuck(n, stuck) && (len(n.plan.Unknown) > 0 || p.barred(n) == nil)
 	}
 	return work
 }
@@ -70,7 +72,20 @@ func (p *pass) look(ctx context.Context, n *nodeRun) {
 	})
 }
 
+// observeAndPlan looks at a node and makes its plan. With a value of another instance that is not known the plan is shown
+// only, and the node waits for that value, by name.
 func (p *pass) observeAndPlan(ctx context.Context, n *nodeRun) error {
+	n.awaits = nil
+	err := p.planNow(ctx, n)
+	if state := stateOf(err); state == NodeDone || state == NodeWaiting {
+		if n.awaits = p.awaited(n); n.awaits != nil {
+			return n.awaits
+		}
+	}
+	return err
+}
+
+func (p *pass) planNow(ctx context.Context, n *nodeRun) error {
 	n.observed, n.plan = reconcilers.Observed{}, reconcilers.Plan{}
 	target, err := p.target(n)
 	if err != nil {

@@ -62,6 +62,7 @@ type view struct {
 	State      state.Instance
 	Err        error             // what kept the last round from its graph
 	Sources    []secrets.Trouble // secrets that cannot be had where they come from, whose last values are used
+	Exports    []string          // why outputs are not published as the manifests have it
 	Unkept     error             // why the last status could not be written to the state; nil: it was
 }
 

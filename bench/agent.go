@@ -3,8 +3,12 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/hmac"
 	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +37,8 @@ type agentProcess struct {
 	world  *world
 	name   string
 	listen string // address of the listener, while there is one
+	every  string // how often it polls; 10s when empty
+	hooked bool   // its listener takes push webhooks
 	cmd    *exec.Cmd
 	ended  chan struct{}
 	http   *http.Client
@@ -114,14 +120,20 @@ func (a *agentProcess) configure(listening bool) error {
 	if listening {
 		more = "listen: {address: " + a.listen + "}\n"
 	}
+	if listening && a.hooked {
+		more = "listen: {address: " + a.listen + ", hookSecretFile: hook-secret}\n"
+		if err := os.WriteFile(a.path("hook-secret"), []byte(hookSecret), 0o600); err != nil {
+			return err
+		}
+	}
 	return os.WriteFile(a.path("agent.yaml"), fmt.Appendf(nil, `host: %s
 machineID: %x
 stateDir: state
 socket: agent.sock
 engine: %s
-source: {url: %q, interval: 10s, caFile: %s, username: %s, passwordFile: git-password}
+source: {url: %q, interval: %s, caFile: %s, username: %s, passwordFile: git-password}
 terraform: {path: %s, cliConfig: %s}
-%s`, a.name, md5.Sum([]byte(a.name)), w.host, w.git.URL("fleet"), w.git.CAFile(), w.git.Writer().Name, a.path("terraform"), w.mirror.ConfigFile, more), 0o600)
+%s`, a.name, md5.Sum([]byte(a.name)), w.host, w.git.URL("fleet"), cmp.Or(a.every, "10s"), w.git.CAFile(), w.git.Writer().Name, a.path("terraform"), w.mirror.ConfigFile, more), 0o600)
 }
 
 // start runs the agent and waits until it answers. Its events are collected from then on.
@@ -188,12 +200,38 @@ func (a *agentProcess) stop(ctx context.Context) error {
 	return nil
 }
 
-// command runs one of the agent's commands with an input.
-func (a *agentProcess) command(ctx context.Context, input []byte, args ...string) error {
+// command runs one of the agent's commands with an input, and gives what it printed.
+func (a *agentProcess) command(ctx context.Context, input []byte, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, a.world.run.agent, append([]string{"--config", a.path("agent.yaml")}, args...)...)
 	cmd.Stdin = bytes.NewReader(input)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("dive-agent %s: %w: %s", strings.Join(args, " "), err, out)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("dive-agent %s: %w: %s", strings.Join(args, " "), err, errs.String())
+	}
+	return out.String(), nil
+}
+
+// hookSecret signs the bench's push webhooks.
+const hookSecret = "the-secret-of-the-bench's-webhooks"
+
+// hook is a forge that tells the agent of a push.
+func (a *agentProcess) hook(ctx context.Context) error {
+	body := `{"ref": "refs/heads/main"}`
+	mac := hmac.New(sha256.New, []byte(hookSecret))
+	mac.Write([]byte(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+a.listen+"/hooks/generic", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("X-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("the webhook of %s: %s", a.name, response.Status)
 	}
 	return nil
 }
@@ -249,7 +287,12 @@ func (a *agentProcess) sync(ctx context.Context, instance string) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.await(ctx, "a round over "+instance, func(e event) bool {
+	return a.awaitRound(ctx, instance, after)
+}
+
+// awaitRound waits for the end of a round after one.
+func (a *agentProcess) awaitRound(ctx context.Context, instance string, after int64) error {
+	_, err := a.await(ctx, "a round over "+instance, func(e event) bool {
 		return e.Instance == instance && e.Kind == "round" && e.Round > after
 	})
 	return err

@@ -21,7 +21,7 @@ type Options struct {
 }
 
 // limit bounds a whole run.
-const limit = 28 * time.Minute
+const limit = 60 * time.Minute
 
 // part measures some figures in one go.
 type part struct {
@@ -36,6 +36,7 @@ func parts() []part {
 		{[]string{binarySize}, time.Minute, measureBinary},
 		{[]string{loadLight, loadWhole}, 3 * time.Minute, measureLoad},
 		{[]string{pollCPU, pollAfterCommits, pollBranches, roundCPU, roundAfterCommits}, 5 * time.Minute, measureFollowing},
+		{[]string{statusesRead}, 3 * time.Minute, measureStatuses},
 		{[]string{mongoPrimary, mongoUsers}, 3 * time.Minute, measurePrimary},
 		{[]string{mongoNothing}, 3 * time.Minute, measureMongoNothing},
 		{[]string{mongoThree}, 3 * time.Minute, measureThree},
@@ -45,9 +46,18 @@ func parts() []part {
 		{[]string{reconcileNothing, terraformNothing}, 2 * time.Minute, measureNothing},
 		{healNames(), 3 * time.Minute, measureHealing},
 		{[]string{changeService}, 4 * time.Minute, measureChange},
+		{[]string{stackNothing, stackLists, stackCalls}, 4 * time.Minute, measureStackNothing},
+		{[]string{changeOne, changeFive}, 5 * time.Minute, measurePlainChange},
+		{[]string{driftMended}, 4 * time.Minute, measureDrift},
+		{[]string{stormMissed, stormMemory}, 6 * time.Minute, measureStorm},
+		{[]string{manyMemory, manyCPU}, 9 * time.Minute, measureMany},
 		{[]string{requestsLost}, 3 * time.Minute, measureRequests},
 		{[]string{terraformFirst}, 4 * time.Minute, measureFirstApply},
 		{[]string{realmFirst, realmMemory, realmAttribute, realmPlans, realmUntouched, realmDrift}, 8 * time.Minute, measureRealm},
+		{[]string{joinHooked, joinPolled}, 5 * time.Minute, measureJoining}, // the rest: with more and more spokes in the fleet
+		{[]string{tokenGap}, 5 * time.Minute, measureRotation},
+		{[]string{hubMemory}, 5 * time.Minute, measureFifty},
+		{[]string{hubNothing}, 8 * time.Minute, measureFiveHundred},
 	}
 }
 

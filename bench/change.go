@@ -45,7 +45,7 @@ func measureChange(ctx context.Context, r *run) error {
 			return err
 		}
 		took, healthyRound = append(took, one), append(healthyRound, whole)
-		stages = w.stagesOfChange()
+		stages = w.stagesOf(w.spoke)
 		one, err = w.changeDirectly(ctx, log, compose, fmt.Sprintf("direct-%d", i))
 		if err != nil {
 			return err
@@ -76,15 +76,15 @@ func (w *world) changeByMerge(ctx context.Context, log *engineLog, value string)
 	return start.at.Sub(begun), over, w.spoke.awaitReady(ctx, time.Minute, spoke, commit)
 }
 
-// stagesOfChange tells when the agent came how far with the last change, counted from the wake.
-func (w *world) stagesOfChange() string {
-	w.spoke.mu.Lock()
-	defer w.spoke.mu.Unlock()
+// stagesOf tells when an agent came how far with the last change, counted from the wake.
+func (w *world) stagesOf(a *agentProcess) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	var told []string
 	for _, stage := range []struct{ name, kind, state string }{
 		{"revision taken", "revision", "taken"}, {"surveyed", "run", "begin"}, {"change begun", "change", "begin"},
 	} {
-		for _, e := range w.spoke.events {
+		for _, e := range a.events {
 			if e.Kind == stage.kind && e.State == stage.state && e.Time.After(w.woken) {
 				told = append(told, fmt.Sprintf("%s after %s", stage.name, round(e.Time.Sub(w.woken))))
 				break

@@ -28,7 +28,7 @@ type engineLog struct {
 // listen collects from now until ctx ends.
 func (w *world) listen(ctx context.Context) *engineLog {
 	l := &engineLog{heard: make(chan struct{})}
-	filters := client.Filters{}.Add("type", string(events.ContainerEventType)).Add("event", "create", "start", "die", "destroy")
+	filters := client.Filters{}.Add("type", string(events.ContainerEventType)).Add("event", "create", "start", "die", "destroy", "unpause", "rename")
 	stream := w.engine.Events(ctx, client.EventsListOptions{Filters: filters})
 	go func() {
 		for {

@@ -109,6 +109,8 @@ func median(all []time.Duration) time.Duration {
 	return sorted[len(sorted)/2]
 }
 
+func fastest(all []time.Duration) time.Duration { return slices.Min(all) }
+
 // spread tells the single values of a median.
 func spread(all []time.Duration) string {
 	sorted := slices.Sorted(slices.Values(all))

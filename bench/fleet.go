@@ -4,81 +4,9 @@ import (
 	"fmt"
 	"strings"
 
+	"dive-agent/testbed/federation"
 	"dive-agent/testbed/gitserver"
 )
-
-// smallHub is a hub with nothing but its records and its API, so that it takes little of the machine.
-const smallHub = `apiVersion: dive/v1alpha1
-kind: Blueprint
-metadata: {name: small-hub}
-spec:
-  role: hub
-  values:
-    code: {required: true}
-    project: {required: true}
-    portOffset: {required: true}
-    mongoImage: {required: true}
-    backendImage: {required: true}
-  secrets:
-    MONGO_PASSWORD:       {generate: {length: 24}}
-    MONGO_KEYFILE:        {generate: {kind: mongodb-keyfile}, file: {path: mongo-keyfile, mode: "0400", owner: 999, group: 999}}
-    FEDERATION_ADMIN_KEY: {generate: {kind: token, length: 43}}
-    HUB_TLS_CERT:         {provide: true, file: {path: hub-tls.crt, mode: "0444"}}
-    HUB_TLS_KEY:          {provide: true, file: {path: hub-tls.key, mode: "0400", owner: 1000, group: 1000}}
-  components:
-    stack:
-      kind: ComposeStack
-      project: ${project}
-      environment:
-        INSTANCE_CODE: ${code}
-        MONGO_IMAGE: ${mongoImage}
-        BACKEND_IMAGE: ${backendImage}
-        BACKEND_PORT: ${4000 + portOffset}
-        MONGO_PASSWORD: ${MONGO_PASSWORD}
-        MONGODB_URL: ${database.uri}
-        FEDERATION_ADMIN_KEY: ${FEDERATION_ADMIN_KEY}
-    database:
-      kind: MongoReplicaSet
-      name: rs0
-      members: [{service: mongodb}]
-      root: {username: admin, password: "${MONGO_PASSWORD}"}
-      database: dive-v3
-    federation:
-      kind: SpokeApprovals
-      adminKey: ${FEDERATION_ADMIN_KEY}
-      service: backend
-`
-
-const mongodbService = `services:
-  mongodb:
-    image: ${MONGO_IMAGE}
-    init: true
-    restart: unless-stopped
-    command: [mongod, --replSet, rs0, --keyFile, /etc/mongo-keyfile, --bind_ip_all]
-    environment: {MONGO_INITDB_ROOT_USERNAME: admin, MONGO_INITDB_ROOT_PASSWORD: "${MONGO_PASSWORD}"}
-    volumes: ["mongodb:/data/db", "${SECRETS_DIR}/mongo-keyfile:/etc/mongo-keyfile:ro"]
-    healthcheck: {test: [CMD, bash, -c, "exec 3<>/dev/tcp/$$HOSTNAME/27017"], interval: 2s, timeout: 5s, retries: 30, start_period: 30s}
-`
-
-const smallHubCompose = mongodbService + `  backend:
-    image: ${BACKEND_IMAGE}
-    init: true
-    restart: unless-stopped
-    command: [hub]
-    environment:
-      PORT: "4000"
-      NODE_ENV: production
-      INSTANCE_CODE: ${INSTANCE_CODE}
-      TLS_CERT_FILE: /etc/dive/tls/hub-tls.crt
-      TLS_KEY_FILE: /etc/dive/tls/hub-tls.key
-      FEDERATION_ADMIN_KEY: ${FEDERATION_ADMIN_KEY}
-      MONGODB_URL: ${MONGODB_URL}
-    volumes: ["${SECRETS_DIR}/hub-tls.crt:/etc/dive/tls/hub-tls.crt:ro", "${SECRETS_DIR}/hub-tls.key:/etc/dive/tls/hub-tls.key:ro"]
-    ports: ["${BACKEND_PORT}:4000"]
-    healthcheck: {test: [CMD, services, healthcheck], interval: 2s, timeout: 5s, retries: 15, start_period: 20s}
-volumes:
-  mongodb: {}
-`
 
 // smallSet is a replica set of one member with a user for its services, and nothing else.
 const smallSet = `apiVersion: dive/v1alpha1
@@ -111,8 +39,8 @@ spec:
 func threeSet() (blueprint, compose string) {
 	blueprint = strings.NewReplacer("small-set", "three-set",
 		"[{service: mongodb}]", "[{service: mongodb}, {service: mongodb-2}, {service: mongodb-3}]").Replace(smallSet)
-	_, service, _ := strings.Cut(mongodbService, "services:\n")
-	compose = mongodbService
+	_, service, _ := strings.Cut(federation.Mongod, "services:\n")
+	compose = federation.Mongod
 	for _, name := range []string{"mongodb-2", "mongodb-3"} {
 		compose += strings.NewReplacer("  mongodb:\n", "  "+name+":\n", "mongodb:/data/db", name+":/data/db").Replace(service)
 	}
@@ -130,10 +58,9 @@ func livingSet(blueprint, compose string) (string, string) {
 }
 
 func addSmallBlueprints(files gitserver.Files) {
-	files["blueprints/small-hub/blueprint.yaml"] = smallHub
-	files["blueprints/small-hub/compose.yaml"] = smallHubCompose
+	federation.AddHub(files)
 	files["blueprints/small-set/blueprint.yaml"] = smallSet
-	files["blueprints/small-set/compose.yaml"] = mongodbService + "volumes:\n  mongodb: {}\n"
+	files["blueprints/small-set/compose.yaml"] = federation.Mongod + "volumes:\n  mongodb: {}\n"
 	set, compose := threeSet()
 	files["blueprints/lived-in-set/blueprint.yaml"], files["blueprints/lived-in-set/compose.yaml"] = livingSet(set, compose)
 	alone, _, _ := strings.Cut(set, "    database:\n") // the same servers, and nobody who makes a set of them
@@ -166,6 +93,33 @@ func prepareSpoke(files gitserver.Files) error {
 		return err
 	}
 	return edit(files, spokeBlueprint, "      module: terraform\n", "      module: terraform\n      driftSchedule: \"@every 24h\"\n")
+}
+
+// withoutCertificates takes from the example's spoke what hosts sign for each other: those of the bench are not enrolled. Its key access
+// service speaks plain HTTP.
+func withoutCertificates(files gitserver.Files) error {
+	const kas = "        - name: kas # by mutual TLS: who shows no certificate of the fleet's authority must be refused\n"
+	for _, cut := range []struct{ from, to, with string }{
+		{"        KAS_CERTIFICATE: ${", "\n", ""},
+		{"        FLEET_CA: ${", "\n", ""},
+		{"    certificate:\n      kind: Certificate", "      publish: [request]\n\n", ""},
+		{kas, "            mutual: true\n", "        - {name: kas, http: {service: kas, port: 9000, path: /health}}\n"},
+		{"        - name: kas-certificate\n", "          certificate: {service: kas, port: 9000, minDays: 20, ca: \"${instances.usa.authority.ca}\"}\n", ""},
+	} {
+		text := files[spokeBlueprint]
+		begin := strings.Index(text, cut.from)
+		if begin < 0 {
+			return fmt.Errorf("%s of the examples has no %q", spokeBlueprint, cut.from)
+		}
+		end := strings.Index(text[begin:], cut.to)
+		if end < 0 {
+			return fmt.Errorf("%s of the examples has no %q after %q", spokeBlueprint, cut.to, cut.from)
+		}
+		if err := edit(files, spokeBlueprint, text[begin:begin+end+len(cut.to)], cut.with); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // frontendMark is where the frontend's environment begins.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dive-agent/source/sourcebench"
+	"dive-agent/testbed"
 )
 
 // Following the fleet repository.
@@ -16,12 +17,14 @@ const (
 	pollBranches      = "poll-cpu-with-1000-branches"
 	roundCPU          = "round-cpu"
 	roundAfterCommits = "round-cpu-after-600-commits"
+	statusesRead      = "statuses-of-100-instances"
 )
 
 const (
 	fleetFiles   = 200
 	manyCommits  = 600
 	manyBranches = 1000
+	manyStatuses = 100
 )
 
 // measureFollowing compares three repositories in turn, so that whatever else the machine does slows all of them down alike:
@@ -50,6 +53,33 @@ func measureFollowing(ctx context.Context, r *run) error {
 		return err
 	}
 	return r.rounds(ctx, beds[:2])
+}
+
+// measureStatuses times a look at the status branches of many instances of which none has moved.
+func measureStatuses(ctx context.Context, r *run) error {
+	dir := filepath.Join(r.dir, "statuses")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	bed, err := sourcebench.New(ctx, dir, fleetFiles)
+	if err != nil {
+		return err
+	}
+	defer bed.Close()
+	all, err := bed.Statuses(ctx, manyStatuses)
+	if err != nil {
+		return err
+	}
+	var took []time.Duration
+	for range 50 {
+		_, one, err := all.Read(ctx)
+		if err != nil {
+			return err
+		}
+		took = append(took, one)
+	}
+	r.record(statusesRead, milliseconds(median(took)), "ms", 50, "to read and check the status branches of %d instances with nothing new, over HTTPS; %s; load %.1f", manyStatuses, spread(took), testbed.LoadAverage())
+	return nil
 }
 
 func (r *run) polls(ctx context.Context, beds [3]*sourcebench.Bed) error {

@@ -27,12 +27,25 @@ func (w *world) needSpoke(ctx context.Context) error {
 	return w.upErr
 }
 
+// needHub brings up the hub, once.
+func (w *world) needHub(ctx context.Context) error {
+	if err := w.open(ctx); err != nil {
+		return err
+	}
+	if w.hub == nil && w.hubErr == nil {
+		if w.hubErr = w.bringHub(ctx); w.hubErr != nil {
+			w.hubErr = fmt.Errorf("bring up the hub: %w", w.hubErr)
+		}
+	}
+	return w.hubErr
+}
+
 // bringSpoke brings up the spoke from nothing, beside the hub, and keeps the story of it for the figures.
 func (w *world) bringSpoke(ctx context.Context) error {
-	if err := w.bringHub(ctx); err != nil {
-		return fmt.Errorf("bring up the hub: %w", err)
+	err := w.needHub(ctx)
+	if err != nil {
+		return err
 	}
-	var err error
 	if w.spoke, err = w.newAgent("deu-01"); err != nil {
 		return err
 	}
@@ -76,11 +89,12 @@ func (w *world) bringHub(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.hub = a
 	if err := a.configure(true); err != nil {
 		return err
 	}
 	for name, value := range map[string][]byte{"HUB_TLS_CERT": certificate, "HUB_TLS_KEY": key} {
-		if err := a.command(ctx, value, "secrets", "set", "usa", name); err != nil {
+		if _, err := a.command(ctx, value, "secrets", "set", "usa", name); err != nil {
 			return err
 		}
 	}

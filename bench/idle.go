@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"dive-agent/testbed"
 )
 
 // An agent with nothing to do.
@@ -108,27 +110,13 @@ func cpuOf(pid int) (total time.Duration, err error) {
 }
 
 // resident is the memory of a process that is in the machine's, in bytes.
-func resident(pid int) (int64, error) { return statusOf(pid, "VmRSS:") }
+func resident(pid int) (int64, error) { return testbed.Memory(pid, testbed.Resident) }
 
 // anonymous tells how much of it is the process's own, beside the pages of its program that it touched.
 func anonymous(pid int) string {
-	own, err := statusOf(pid, "RssAnon:")
+	own, err := testbed.Memory(pid, testbed.OwnResident)
 	if err != nil {
 		return err.Error()
 	}
 	return fmt.Sprintf("%.1f MB of it anonymous", float64(own)/1e6)
-}
-
-func statusOf(pid int, field string) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range bytes.Lines(text) {
-		if fields := bytes.Fields(line); len(fields) == 3 && string(fields[0]) == field {
-			kib, err := strconv.ParseInt(string(fields[1]), 10, 64)
-			return kib * 1024, err
-		}
-	}
-	return 0, fmt.Errorf("/proc/%d/status has no %s", pid, field)
 }

@@ -1,15 +1,9 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"regexp"
-	"strconv"
 	"time"
-
-	"github.com/moby/moby/api/pkg/stdcopy"
-	"github.com/moby/moby/client"
 
 	"dive-agent/testbed"
 	"dive-agent/testbed/gitserver"
@@ -78,41 +72,22 @@ func measureRequests(ctx context.Context, r *run) error {
 			return fmt.Errorf("%w\n%s", err, a.lastWords())
 		}
 	}
-	if err := a.stop(ctx); err != nil { // it would start the client again
-		return err
-	}
-	sent, lost, said, err := w.countRequests(ctx)
+	counted, err := w.endRequests(ctx, a, servingProject)
 	if err != nil {
 		return err
 	}
-	if sent < 1000 {
-		return fmt.Errorf("only %d requests were sent: %s", sent, said)
-	}
-	r.record(requestsLost, float64(lost), "requests", 0, "%d changes merged under a client that asks 200 times a second, for the address each time, and tries once: %s", changes, said)
+	r.record(requestsLost, float64(counted.Lost), "requests", 0, "%d changes merged under a client that asks 200 times a second, for the address each time, and tries once: %s", changes, counted.Said)
 	return testbed.RemoveProject(ctx, w.engine, servingProject)
 }
 
-// countRequests ends the client and reads what it counted.
-func (w *world) countRequests(ctx context.Context) (sent, lost int, said string, err error) {
-	id := servingProject + "-client-1"
-	if _, err := w.engine.ContainerStop(ctx, id, client.ContainerStopOptions{}); err != nil {
-		return 0, 0, "", err
+// endRequests stops the agent, which would start the client of the project again, and gives what the client counted.
+func (w *world) endRequests(ctx context.Context, a *agentProcess, project string) (testbed.Counted, error) {
+	if err := a.stop(ctx); err != nil {
+		return testbed.Counted{}, err
 	}
-	log, err := w.engine.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true})
-	if err != nil {
-		return 0, 0, "", err
+	counted, err := testbed.CountRequests(ctx, w.engine, project+"-client-1")
+	if err == nil && counted.Sent < 1000 {
+		err = fmt.Errorf("only %d requests were sent: %s", counted.Sent, counted.Said)
 	}
-	defer func() { _ = log.Close() }()
-	var text bytes.Buffer
-	if _, err := stdcopy.StdCopy(&text, &text, log); err != nil {
-		return 0, 0, "", err
-	}
-	found := regexp.MustCompile(`sent=(\d+) lost=(\d+) .*`).FindStringSubmatch(text.String())
-	if found == nil {
-		return 0, 0, "", fmt.Errorf("the client counted nothing: %s", text.String())
-	}
-	if sent, err = strconv.Atoi(found[1]); err == nil {
-		lost, err = strconv.Atoi(found[2])
-	}
-	return sent, lost, found[0], err
+	return counted, err
 }

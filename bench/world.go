@@ -2,11 +2,17 @@ package bench
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,7 +26,7 @@ import (
 
 // projects are the Compose projects that a run makes, and so removes, also those of a run that was cut off.
 var projects = []string{
-	hubProject, spokeProject, livingProject, servingProject, "dive-bench-mongo1", "dive-bench-mongo2", "dive-bench-mongo3", "dive-bench-three",
+	hubProject, spokeProject, callerProject, livingProject, servingProject, plainProject, directProject, "dive-bench-mongo1", "dive-bench-mongo2", "dive-bench-mongo3", "dive-bench-three",
 	"dive-bench-three-set-1", "dive-bench-three-set-2", "dive-bench-three-set-3", "dive-bench-three-alone-1", "dive-bench-three-alone-2", "dive-bench-three-alone-3",
 }
 
@@ -38,10 +44,13 @@ type world struct {
 	repo   *gitserver.Repository
 	files  gitserver.Files // the fleet as it was merged last
 	agents []*agentProcess
+	hub    *agentProcess // with instance usa, the small hub
+	edge   *agentProcess // with spokes that have nothing but their place in the federation
 	spoke  *agentProcess // with instance deu, the example's spoke with nine services
 
 	opened, brought bool
 	openErr, upErr  error
+	hubErr          error
 	story           *story    // how the spoke came up
 	woken           time.Time // when the last change was ordered to be looked at
 }
@@ -91,7 +100,7 @@ func (w *world) make(ctx context.Context) (err error) {
 	if err := w.git.Up(); err != nil {
 		return err
 	}
-	return w.writeFleet()
+	return w.writeFleet(ctx)
 }
 
 // The places of the world's instances: far from those of the examples as they are.
@@ -101,7 +110,7 @@ const (
 )
 
 // writeFleet merges the example's blueprints and small ones, without instances.
-func (w *world) writeFleet() error {
+func (w *world) writeFleet(ctx context.Context) error {
 	for _, offset := range []int{hubOffset, spokeOffset} {
 		if err := freePorts(offset); err != nil {
 			return err
@@ -112,13 +121,27 @@ func (w *world) writeFleet() error {
 		return err
 	}
 	values := testbed.ExampleValues()
+	if values["backendImage"], err = testbed.PinnedImage(ctx, w.host, w.run.say, testbed.Services); err != nil {
+		return err
+	}
+	values["policyRepo"] = "none" // an OPAL client is one of the nine services
+	files, err := firstFiles(values, ca.PEM())
+	if err != nil {
+		return err
+	}
+	_, err = w.merge("The fleet", files)
+	return err
+}
+
+// firstFiles are the fleet as it begins, with values of fleet.yaml and the authority of the hub's server certificate.
+func firstFiles(values map[string]string, ca []byte) (gitserver.Files, error) {
 	values["hubURL"] = fmt.Sprintf("https://host.docker.internal:%d", 4000+hubOffset)
 	example, err := examples.Files(examples.Options{
-		Name: "bench", Instances: []string{}, Hosts: []string{}, Values: values, HubCA: ca.PEM(),
+		Name: "bench", Instances: []string{}, Hosts: []string{}, Values: values, HubCA: ca,
 		HubURL: fmt.Sprintf("https://localhost:%d", 4000+hubOffset),
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	files := gitserver.Files{}
 	for name, text := range example {
@@ -126,17 +149,49 @@ func (w *world) writeFleet() error {
 	}
 	addSmallBlueprints(files)
 	if err := prepareSpoke(files); err != nil {
-		return err
+		return nil, err
+	}
+	if err := errors.Join(withoutHandover(files), withoutCertificates(files)); err != nil {
+		return nil, err
 	}
 	// The replica sets of the bench are spokes that are nobody's partners, and validated with the example's hub all the same.
-	if err := edit(files, "blueprints/hub/blueprint.yaml", "for spoke in fleet.spokes :", "for spoke in [] :"); err != nil {
-		return err
+	for _, partners := range []string{
+		"for spoke in fleet.spokes : spoke.values.code => {", "for s in fleet.spokes : s.values.code => s.outputs.identity.partner_client_secret", "for s in fleet.spokes : s.values.code => s.outputs.identity.hub_client_secret",
+		"for s in fleet.spokes : s.name => s.outputs.certificate.request",
+	} {
+		if err := edit(files, "blueprints/hub/blueprint.yaml", partners, strings.Replace(partners, "fleet.spokes", "[]", 1)); err != nil {
+			return nil, err
+		}
 	}
 	// The fleet names its hub, so the hub is in it from the start.
 	files["hosts/usa-01.yaml"] = hostManifest("usa-01")
 	files["instances/usa.yaml"] = instanceManifest("usa", "small-hub", "usa-01", "code: USA", "project: "+hubProject, fmt.Sprintf("portOffset: %d", hubOffset))
-	_, err = w.merge("The fleet", files)
-	return err
+	return files, nil
+}
+
+// withoutHandover has the example's spoke do without what is handed over to enrolled hosts: tokens come from the hub itself. Its OPAL
+// client runs, and has no server.
+func withoutHandover(files gitserver.Files) error {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return err
+	}
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return err
+	}
+	text := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
+	for _, line := range [][2]string{
+		{"      handover: ${instances.usa.federation.handover} # the hub's agent renews the token before it ends\n", ""},
+		{"${instances.usa.federation.opal_public_key}", strconv.Quote(text)},
+		{"${instances.usa.federation.opal_token} # the hub's agent renews it before it ends", "none"},
+		{`        - {name: policies, when: '${policyRepo != ""}', policy: {service: opa, server: "${opalURL}", token: "${instances.usa.federation.opal_token}"}}` + "\n", ""},
+	} {
+		if err := edit(files, "blueprints/spoke/blueprint.yaml", line[0], line[1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // merge commits files on main and remembers them.
@@ -188,7 +243,11 @@ func (w *world) remove(ctx context.Context) error {
 }
 
 func (w *world) removeProjects(ctx context.Context) error {
-	for _, project := range projects {
+	all := slices.Clone(projects)
+	for i := range manyStacks {
+		all = append(all, manyProject(i))
+	}
+	for _, project := range all {
 		if err := testbed.RemoveProject(ctx, w.engine, project); err != nil {
 			return err
 		}

@@ -98,7 +98,9 @@ type builder struct {
 	instance  *Instance
 	values    map[string]*node
 	outputs   map[string][]string // component -> names, for messages
+	declared  map[string][]Output // component -> its outputs
 	secret    map[string]bool
+	public    map[string]bool           // public halves of secrets that are keys
 	sops      map[string]*sopsfile.File // files of SOPS that were read; nil: one that cannot be
 	broken    map[string]bool           // components that could not be made; what refers to them is not looked at
 	claims    []Claim
@@ -275,7 +277,7 @@ func (b *builder) blueprintNode(pick func(*blueprintSpec) Tree) *node {
 
 func (b *builder) makeSecrets() {
 	n := merged(b.blueprintNode(func(s *blueprintSpec) Tree { return s.Secrets }), b.spec.Secrets.n)
-	b.secret, b.sops = map[string]bool{}, map[string]*sopsfile.File{}
+	b.secret, b.public, b.sops = map[string]bool{}, map[string]bool{}, map[string]*sopsfile.File{}
 	if n == nil {
 		return
 	}
@@ -286,6 +288,13 @@ func (b *builder) makeSecrets() {
 		for _, f := range n.fields {
 			b.makeSecret(d, f, specs[f.name])
 		}
+	}
+	for _, secret := range b.instance.Secrets {
+		public, has := secret.PublicName()
+		if _, taken := b.instance.Values[public]; has && (taken || b.secret[public]) {
+			d.Errorf(secret.Position, "secret %s is a key, and %s is its public half: name the other one otherwise", secret.Name, public)
+		}
+		b.public[public] = has
 	}
 	b.checkAuthorities(d)
 	b.problems = append(b.problems, d.problems...)

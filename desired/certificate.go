@@ -42,6 +42,12 @@ type Certificate struct {
 // hostName is a DNS name, of which the first label may be a wildcard.
 var hostName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*$`)
 
+// IsHost says whether a text is a DNS name or an IP address, as a server's certificate may have it.
+func IsHost(text string) bool {
+	_, err := netip.ParseAddr(text)
+	return err == nil || hostName.MatchString(text)
+}
+
 // certificate evaluates what a secret says of a certificate; nil for other kinds.
 func (b *builder) certificate(d *Decoder, f field, g *Generate) *Certificate {
 	if g == nil || g.Kind != AuthorityKind && g.Kind != CertificateKind || f.value.get("generate").kind != mappingNode {
@@ -57,7 +63,7 @@ func (b *builder) certificate(d *Decoder, f field, g *Generate) *Certificate {
 		c.Authority, name = g.CA, b.name
 		for _, x := range g.Names {
 			host := eval(x, "")
-			if _, err := netip.ParseAddr(host); host != "" && err != nil && !hostName.MatchString(host) {
+			if host != "" && !IsHost(host) {
 				d.Errorf(x.Position(), "secret %s: %q is no DNS name and no IP address", f.name, host)
 			}
 			c.Names = append(c.Names, host)

@@ -74,6 +74,7 @@ type fieldInfo struct {
 	doc      string
 	shape    string // the type in the manual, where the Go type does not tell
 	literal  bool   // a plain text that may hold ${
+	late     bool   // nothing waits for what its expressions import
 	typ      reflect.Type
 }
 
@@ -123,6 +124,7 @@ func (info *structInfo) collect(t reflect.Type, index []int) {
 		field := fieldInfo{
 			name: name, index: at, typ: f.Type, doc: f.Tag.Get("doc"), shape: f.Tag.Get("shape"),
 			required: f.Tag.Get("required") == "true", preset: f.Tag.Get("default"), literal: f.Tag.Get("literal") == "true",
+			late: f.Tag.Get("late") == "true",
 		}
 		if enum := f.Tag.Get("enum"); enum != "" {
 			field.enum = strings.Split(enum, ",")
@@ -241,8 +243,13 @@ func (d *Decoder) structure(n *node, v reflect.Value, name string, generic []str
 			d.Errorf(f.at, "%s has no value", f.name)
 			continue
 		}
-		before := len(d.problems)
+		before, exprs := len(d.problems), len(d.exprs)
 		d.value(f.value, target, f.name)
+		if info.fields[i].late {
+			for e := range d.exprs[exprs:] {
+				d.exprs[exprs+e].late = true
+			}
+		}
 		if isText(info.fields[i].typ) && !info.fields[i].literal {
 			d.checkPlain(f)
 		}

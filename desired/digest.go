@@ -21,7 +21,9 @@ func (l *loader) digests() {
 	put(all, "ca", []byte(l.fleet.Hub.CA))
 	for _, name := range slices.Sorted(maps.Keys(l.fleet.Hosts)) {
 		h := l.fleet.Hosts[name]
-		put(all, "host", []byte(h.Name), []byte(h.MachineID), []byte(h.Recipient), []byte(h.SigningKey))
+		put(all, "host", []byte(h.Name), []byte(h.MachineID))
+		put(all, "recipients", bytesOf(h.Recipients)...)
+		put(all, "signingKeys", bytesOf(h.SigningKeys)...)
 	}
 	folders := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(l.blueprints)) {
@@ -56,6 +58,14 @@ func put(h hash.Hash, name string, fields ...[]byte) {
 		_, _ = fmt.Fprintf(h, "%d\n", len(f))
 		_, _ = h.Write(f)
 	}
+}
+
+func bytesOf(texts []string) [][]byte {
+	out := make([][]byte, len(texts))
+	for i, text := range texts {
+		out[i] = []byte(text)
+	}
+	return out
 }
 
 // canonical writes a node without its place.

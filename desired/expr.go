@@ -2,6 +2,7 @@ package desired
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -17,13 +18,17 @@ type Expr struct {
 	template hclsyntax.Expression
 	node     *node // where it stands, to find columns; nil outside manifests
 	static   bool  // no name is used, so the value is always the same
+	wrong    bool  // it could not be read as a whole, which was reported
 	uses     []use // names, in their order
+	late     bool  // nothing waits for what it imports
+	asks     []ask // what is asked of the spokes that a for goes over
 }
 
 // use is one name in an expression.
 type use struct {
-	path []string
-	at   hcl.Range
+	path      []string
+	at        hcl.Range
+	traversal hcl.Traversal
 }
 
 // Reference is one name that an expression uses, such as ["database", "uri"], ["portOffset"] or ["MONGO_PASSWORD"].
@@ -56,9 +61,11 @@ func parseExpr(source string, at Position, n *node) (Expr, Problems) {
 	e.template = parsed
 	problems := e.problemsOf(diags)
 	for _, traversal := range parsed.Variables() {
-		e.uses = append(e.uses, use{pathOf(traversal), traversal.SourceRange()})
+		e.uses = append(e.uses, use{pathOf(traversal), traversal.SourceRange(), traversal})
 	}
-	e.static = len(problems) == 0 && len(e.uses) == 0
+	problems = append(problems, e.askSpokes(parsed)...)
+	e.wrong = len(problems) > 0
+	e.static = !e.wrong && len(e.uses) == 0
 	return e, problems
 }
 
@@ -98,6 +105,30 @@ func (e Expr) References() []Reference {
 		refs = append(refs, Reference{Path: u.path, Position: e.place(u.at)})
 	}
 	return refs
+}
+
+// CrossesHosts says whether the expression uses values that other instances publish.
+func (e Expr) CrossesHosts() bool {
+	return len(e.asks) > 0 || slices.ContainsFunc(e.uses, func(u use) bool { return u.path[0] == instancesName })
+}
+
+// Needs are the needs of a node that uses the expression, for kinds with parts: outputs and secrets of the instance, and
+// what other instances publish. by is what uses them, for people: "MONGODB_URL of service backend uses".
+func (e Expr) Needs(by string) []Need {
+	needs := make([]Need, 0, len(e.uses)+1)
+	for _, u := range e.uses {
+		need := Need{Why: by + " ${" + strings.Join(u.path, ".") + "}", Position: e.place(u.at)}
+		if len(u.path) == 1 {
+			need.Secret = u.path[0]
+		} else {
+			need.Component, need.Output = u.path[0], u.path[1]
+		}
+		needs = append(needs, need)
+	}
+	if e.CrossesHosts() {
+		needs = append(needs, Need{imports: &e})
+	}
+	return needs
 }
 
 // Name is the name of the value or secret that the text is, when it is nothing else: ${NAME}. Empty otherwise.
@@ -141,11 +172,9 @@ func (e Expr) Eval(scope *Scope) (Value, error) {
 // known, or its source when it names none.
 func (e Expr) Missing(scope *Scope) []string {
 	var names []string
-	if e.template != nil {
-		for _, traversal := range e.template.Variables() {
-			if v, diags := traversal.TraverseAbs(scope.context()); diags.HasErrors() || !v.IsWhollyKnown() {
-				names = append(names, strings.Join(pathOf(traversal), "."))
-			}
+	for _, u := range e.uses {
+		if v, diags := u.traversal.TraverseAbs(scope.context()); diags.HasErrors() || !v.IsWhollyKnown() {
+			names = append(names, strings.Join(u.path, "."))
 		}
 	}
 	if len(names) == 0 {
@@ -167,6 +196,9 @@ func (e Expr) problemsOf(diags hcl.Diagnostics) Problems {
 		detail := strings.TrimSuffix(d.Detail, ".")
 		if detail == "" {
 			detail = d.Summary
+		}
+		if strings.HasSuffix(detail, `attribute named "outputs"`) {
+			detail += `; those of spokes are there in a for that goes over fleet.spokes itself`
 		}
 		problems = append(problems, Problem{where, fmt.Sprintf("%s: %s", shown(e.source, d.Subject), lowerFirst(detail))})
 	}

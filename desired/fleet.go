@@ -14,7 +14,8 @@ type Fleet struct {
 	Removed   []string // instances that are meant to be gone
 	Digest    string   // of everything that was read
 
-	object Value // the built-in object "fleet"
+	object  Value // the built-in object "fleet"
+	readers map[string]map[OutputName][]Reader
 }
 
 // HubSpec is the part of fleet.yaml that tells spokes where the hub is.
@@ -29,11 +30,11 @@ type HubSpec struct {
 
 // Host is hosts/<name>.yaml.
 type Host struct {
-	Name       string
-	MachineID  string
-	Recipient  string // age public key
-	SigningKey string // SSH public key
-	Position   Position
+	Name        string
+	MachineID   string
+	Recipients  []string // age X25519 public keys: what is sealed to the host is sealed to all of them
+	SigningKeys []string // SSH public keys, "type base64" without a comment; each of them signs for the host
+	Position    Position
 }
 
 // Instance is one hub or spoke, its blueprint merged in.
@@ -56,18 +57,25 @@ type Instance struct {
 
 	hub   map[string]Value // fields of the built-in object "hub"
 	fleet Value            // the built-in object "fleet"
+
+	imports   []Import
+	instances Value // the built-in object "instances": what is imported, unknown
+	outputs   Value // of it, what a for over fleet.spokes asks for
 }
 
 // Component is one named part of an instance.
 type Component struct {
 	Name     string
 	Kind     string
-	Spec     any // what Kind.New made, filled
+	Spec     any      // what Kind.New made, filled
+	Publish  []string // outputs that other instances may read
 	Position Position
 
 	node  *node
 	exprs []Expr // all expressions that use a name
 	after []dependency
+
+	publish []publication
 }
 
 // Tree is the component as its manifests have it, blueprint and instance merged.
@@ -91,6 +99,12 @@ type SecretSpec struct {
 
 	Rotate      *Rotation    // when it is made anew; nil: when somebody says so
 	Certificate *Certificate // what is generated, when that is a certificate or an authority
+}
+
+// PublicName is the name of the value that holds the public half of a key, in PEM; ok: the secret is a key.
+func (s SecretSpec) PublicName() (name string, ok bool) {
+	ok = s.Generate != nil && (s.Generate.Kind == "rsa" || s.Generate.Kind == "ed25519")
+	return s.Name + "_PUBLIC", ok
 }
 
 // Generate says how a secret is made, once.
@@ -143,6 +157,8 @@ type Node struct {
 	Title     string
 	Minor     bool // as Part.Minor
 	Needs     []Edge
+
+	replicas int // as Part.Replicas
 }
 
 // NodeID is the ID of the node of a component, or of a part of one.

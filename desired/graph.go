@@ -18,6 +18,7 @@ type grapher struct {
 	sharers  map[string][]*Node // secret -> the nodes whose servers share it as their key
 	blind    bool               // a component's parts are not known (Light)
 	pending  []pending
+	imports  map[*Node][]Expr // expressions with values of other instances that a node uses
 	reported map[string]bool
 }
 
@@ -30,6 +31,7 @@ type pending struct {
 func (g *grapher) add(c *Component, check *Check) {
 	if g.index == nil {
 		g.index, g.parts, g.services = map[string]*Node{}, map[string][]*Node{}, map[string][]*Node{}
+		g.imports = map[*Node][]Expr{}
 		g.setters, g.sharers = map[string][]*Node{}, map[string][]*Node{}
 	}
 	defer g.sets(c, check)
@@ -43,7 +45,7 @@ func (g *grapher) add(c *Component, check *Check) {
 	parts := parter.Parts(check)
 	if len(parts) == 0 {
 		g.blind = true
-		g.node(c, Part{})
+		g.node(c, Part{Needs: importing(c)})
 		return
 	}
 	for _, part := range parts {
@@ -82,7 +84,7 @@ func (g *grapher) shares(c *Component) {
 }
 
 func (g *grapher) node(c *Component, part Part) *Node {
-	n := &Node{ID: NodeID(c.Name, part.Name), Component: c, Part: part.Name, Title: part.Title, Minor: part.Minor}
+	n := &Node{ID: NodeID(c.Name, part.Name), Component: c, Part: part.Name, Title: part.Title, Minor: part.Minor, replicas: part.Replicas}
 	if part.Name != "" {
 		g.services[part.Name] = append(g.services[part.Name], n)
 	}
@@ -96,6 +98,10 @@ func (g *grapher) node(c *Component, part Part) *Node {
 	g.index[n.ID] = n
 	g.parts[c.Name] = append(g.parts[c.Name], n)
 	for _, need := range part.Needs {
+		if need.imports != nil {
+			g.imports[n] = append(g.imports[n], *need.imports)
+			continue
+		}
 		g.pending = append(g.pending, pending{n, need})
 	}
 	return n
@@ -118,18 +124,14 @@ func (g *grapher) common(c *Component, check *Check, n *Node) {
 func referenced(c *Component) []Need {
 	var needs []Need
 	for _, e := range c.exprs {
-		for _, u := range e.uses {
-			if len(u.path) == 1 {
-				needs = append(needs, Need{Secret: u.path[0], Position: e.place(u.at), Why: "uses ${" + u.path[0] + "}"})
-			} else {
-				needs = append(needs, Need{
-					Component: u.path[0], Output: u.path[1], Position: e.place(u.at),
-					Why: "uses ${" + strings.Join(u.path, ".") + "}",
-				})
-			}
-		}
+		needs = append(needs, e.Needs("uses")...)
 	}
 	return needs
+}
+
+// importing gives of the needs of a component's expressions what they use of other instances.
+func importing(c *Component) []Need {
+	return slices.DeleteFunc(referenced(c), func(n Need) bool { return n.imports == nil })
 }
 
 // link turns needs into edges; those for secrets come last, as they give way to all others.
@@ -148,6 +150,9 @@ func (g *grapher) link() {
 			p.need.Position = p.from.Component.Position
 		}
 		for _, on := range g.resolve(p) {
+			if p.need.Single && on.replicas > 1 {
+				g.b.fail(p.need.Position, "service %q has %d replicas, and %s: it may have one", on.Part, on.replicas, p.need.Why)
+			}
 			g.edge(p, on)
 		}
 	}
@@ -213,7 +218,7 @@ func (g *grapher) reaches(from, to *Node, seen map[*Node]bool) bool {
 
 func isData(b *builder, name string) bool {
 	_, value := b.instance.Values[name]
-	return value || b.secret[name] || name == "instance" || name == "hub" || name == fleetName
+	return value || b.secret[name] || b.public[name] || name == "instance" || name == "hub" || name == fleetName || name == instancesName
 }
 
 func (g *grapher) service(p pending) []*Node {

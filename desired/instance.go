@@ -23,10 +23,16 @@ func (i *Instance) Scope(secrets map[string]Value, builtins ...Builtins) *Scope 
 			value = UnknownSecret()
 		}
 		names[secret.Name] = value
+		if public, has := secret.PublicName(); has {
+			names[public] = Unknown()
+			if half, ok := secrets[public]; ok {
+				names[public] = half
+			}
+		}
 	}
 	names["instance"] = object(i.builtins(host))
 	names["hub"] = object(i.hub)
-	names[fleetName] = i.fleet
+	names[fleetName], names[instancesName], names[spokeOutputsName] = i.fleet, i.instances, i.outputs
 	for _, c := range i.Components {
 		if outputter, ok := c.Spec.(Outputter); ok {
 			names[c.Name] = object(outputsOf(outputter, nil))

@@ -20,6 +20,9 @@ type Output struct {
 	Name   string
 	Secret bool // while it is unknown; the value itself says it afterwards
 	Doc    string
+	// PerInstance outputs are objects, instance -> value. Each instance that imports it reads the value of its own name, and
+	// a secret one is sealed to that instance's host alone.
+	PerInstance bool
 }
 
 // Need is one thing that must be there before a node may start.
@@ -29,8 +32,11 @@ type Need struct {
 	Output    string   // output that is used, or empty
 	Secret    string   // secret that is used, or empty; needs what sets it (see Setter), if anything does; nothing else is named then
 	Started   bool     // started is enough; else it must be ready (healthy)
+	Single    bool     // the service is meant as one container: one with replicas is refused
 	Why       string   // for people, such as "MONGODB_URL uses ${database.uri}"
 	Position  Position // where the manifest asks for it
+
+	imports *Expr // an expression whose imports the node uses; nothing else is named then (see Expr.Needs)
 }
 
 // Part is a piece of a component that is planned and applied on its own, such as one service of a Compose stack.
@@ -39,6 +45,8 @@ type Part struct {
 	Title string // for people; empty means Name
 	Minor bool   // a failure of it degrades the instance, and keeps nothing else from being applied
 	Needs []Need
+
+	Replicas int // how many containers it has; 0 is one
 }
 
 // Claim is something of which there is one per host: a published port ("tcp/4011", or "tcp/127.0.0.1:4011" for one
@@ -93,6 +101,38 @@ type Check struct {
 
 // Errorf reports a problem at a place. Zero Line means the component's own place.
 func (c *Check) Errorf(at Position, format string, args ...any) { c.report(at, format, args...) }
+
+// Known gives an expression's text when the manifest has it and it does not depend on what is known only later.
+func (c *Check) Known(e Expr) (string, bool) {
+	if e.IsZero() || c.Scope == nil {
+		return "", false
+	}
+	v, err := e.Eval(c.Scope)
+	if err != nil || !v.Known() || v.Secret() {
+		return "", false
+	}
+	return v.Text(), true
+}
+
+// Merged reports an expression that uses more than what is merged: an output, a secret, or what another instance publishes.
+// For fields that the agent of another host evaluates, which never knows those; who says which agent, and what for.
+func (c *Check) Merged(e Expr, who string) {
+	if e.IsZero() || c.Scope == nil {
+		return
+	}
+	v, err := e.Eval(c.Scope)
+	if err != nil || v.Known() && !v.Secret() {
+		return // what is wrong with it is reported elsewhere
+	}
+	names, at := e.Missing(c.Scope), e.Position()
+	for _, r := range e.References() {
+		if r.String() == names[0] {
+			at = r.Position
+			break
+		}
+	}
+	c.Errorf(at, "${%s} is known to the agent of this instance's host alone, and %s: write the text itself, or take it from values of the instance, its blueprint or fleet.yaml", names[0], who)
+}
 
 // Duration is a time.Duration that manifests write as "750ms", "30s", "15m".
 type Duration int64

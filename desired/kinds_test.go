@@ -40,13 +40,7 @@ func (s *stackSpec) Parts(c *desired.Check) []desired.Part {
 	for _, name := range slices.Sorted(maps.Keys(s.Services)) {
 		part := desired.Part{Name: name}
 		for _, key := range slices.Sorted(maps.Keys(s.Services[name].Environment)) {
-			for _, ref := range s.Services[name].Environment[key].References() {
-				if len(ref.Path) == 1 {
-					part.Needs = append(part.Needs, desired.Need{Secret: ref.Path[0], Why: key + " uses ${" + ref.String() + "}", Position: ref.Position})
-				} else {
-					part.Needs = append(part.Needs, desired.Need{Component: ref.Path[0], Output: ref.Path[1], Why: key + " uses ${" + ref.String() + "}", Position: ref.Position})
-				}
-			}
+			part.Needs = append(part.Needs, s.Services[name].Environment[key].Needs(key+" uses")...)
 		}
 		for _, on := range s.After[name] {
 			part.Needs = append(part.Needs, desired.Need{Component: on, Position: c.At("after", name)})

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,7 +72,10 @@ func (l *loader) run() (*Fleet, error) {
 	l.readBlueprints()
 	l.readInstances()
 	l.shareSpokes()
+	l.shareOutputs()
 	l.validate()
+	l.shareImports()
+	l.checkKnots()
 	l.collisions()
 	if problems := fold(l.problems.Sort()); len(problems) > 0 {
 		return nil, problems
@@ -94,6 +95,8 @@ type loader struct {
 	values     map[string]*node // of fleet.yaml
 	blueprints map[string]*blueprint
 	builders   []*builder // one per instance, by name
+	byName     map[string]*builder
+	instances  Value // what they publish, as yet unknown
 	problems   Problems
 	memos      sync.Map // source folder -> *memo
 }
@@ -266,33 +269,6 @@ func (l *loader) manifest(entry fs.DirEntry, folder, inFolder string, plain bool
 		}
 		l.fail(Position{File: file}, "this file is not read; its place is %s", path.Join(folder, want))
 	}
-}
-
-func (l *loader) readHosts() {
-	files := l.manifests("hosts", "", true)
-	names := slices.Sorted(maps.Keys(files))
-	hosts, problems := make([]*Host, len(names)), make([]Problems, len(names))
-	parallel(len(names), func(i int) { hosts[i], problems[i] = l.readHost(names[i], files[names[i]]) })
-	for i, name := range names {
-		l.fleet.Hosts[name] = hosts[i]
-		l.problems = append(l.problems, problems[i]...)
-	}
-}
-
-func (l *loader) readHost(name, file string) (*Host, Problems) {
-	host := &Host{Name: name, Position: Position{File: file}}
-	root, _, problems := l.parse(file)
-	if root == nil {
-		return host, problems
-	}
-	host.Position = root.at
-	spec, more := l.open(file, root, HostKind, name)
-	d := &Decoder{problems: append(problems, more...)}
-	var h hostSpec
-	d.decodeSpec(spec, &h)
-	d.checkHost(spec, h)
-	host.MachineID, host.Recipient, host.SigningKey = h.MachineID, h.Recipient, h.SigningKey
-	return host, d.problems
 }
 
 // sourceDir is a folder of the repository on disk, or "" when it is not on disk.

@@ -48,9 +48,10 @@ type fleetSpec struct {
 }
 
 type hostSpec struct {
-	MachineID  string `yaml:"machineID" doc:"The host's /etc/machine-id. With it, instances of this host run on that machine only."`
-	Recipient  string `yaml:"recipient" doc:"The host's age public key (age1...)."`
-	SigningKey string `yaml:"signingKey" doc:"The host's SSH public key, which signs its status commits."`
+	MachineID string `yaml:"machineID" doc:"The host's /etc/machine-id. With it, instances of this host run on that machine only."`
+
+	Recipients  []string `yaml:"recipients" doc:"The host's age public keys (age1...): values for this host are sealed to each of them. Old and new stand side by side while a key is rotated."`
+	SigningKeys []string `yaml:"signingKeys" doc:"The host's SSH public keys (ssh-ed25519 ...): a status commit of this host is signed by one of them."`
 }
 
 type blueprintSpec struct {

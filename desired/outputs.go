@@ -19,14 +19,24 @@ func outputsOf(outputter Outputter, known map[string]Value) map[string]Value {
 		value, ok := known[output.Name]
 		switch {
 		case ok:
-		case output.Secret:
-			value = UnknownSecret()
 		default:
-			value = Unknown()
+			value = unknownOutput(output)
 		}
 		fields[output.Name] = value
 	}
 	return fields
+}
+
+// unknownOutput is an output before it is known.
+func unknownOutput(o Output) Value {
+	v := Unknown()
+	if o.PerInstance {
+		v = Value{cty.DynamicVal}
+	}
+	if o.Secret {
+		return v.AsSecret()
+	}
+	return v
 }
 
 func object(fields map[string]Value) Value {

@@ -33,6 +33,7 @@ func Manual(kinds []Kind) string {
 	r.line("## Components")
 	r.line("")
 	r.line("Each component has a `kind`, and `after`: %s", lowerFirst(afterDoc))
+	r.line("One that has outputs may have `publish`: %s", lowerFirst(publishDoc))
 	r.line("")
 	for _, kind := range slices.SortedFunc(slices.Values(kinds), func(a, b Kind) int { return strings.Compare(a.Name, b.Name) }) {
 		r.kind(kind)
@@ -61,13 +62,22 @@ func (r *referenceMaker) expressions() {
 	r.line("| --- | --- |")
 	r.line("| `${code}` | a value of the instance, from its manifest, `fleet.yaml` or the blueprint, in this order |")
 	r.line("| `${MONGO_PASSWORD}` | a secret of the instance |")
+	r.line("| `${OPAL_KEY_PUBLIC}` | the public half, in PEM, of a secret that is a key (`generate: {kind: rsa}` or `ed25519`); no secret |")
 	r.line("| `${database.uri}` | an output of a component |")
 	r.line("| `${instance.name}`, `.role`, `.host`, `.project_dir`, `.secrets_dir` | the instance itself |")
 	r.line("| `${hub.url}`, `.instance`, `.ca` | the hub, as `fleet.yaml` has it |")
 	r.line("| `${fleet.name}`, `.spokes` | the fleet's manifests: each spoke has `name`, `host` and `values`, in the order of names; in components only |")
+	r.line("| `${instances.usa.identity.realm_url}` | an output of another instance, which has to publish it (`publish: [realm_url]` at its component); in components only |")
 	r.line("")
 	r.line("A list or map of others is made by a `for`: `${{for s in fleet.spokes : s.values.code => s.values.idpURL}}`, with `if` for some of them.")
 	r.line("What an expression makes of the fleet counts as the instance's own: it is looked at again exactly when that changes.")
+	r.line("")
+	r.line("Within such a `for`, what the spokes publish is `s.outputs.COMPONENT.OUTPUT`, as in `${{for s in fleet.spokes : s.name => s.outputs.identity.realm_url}}`. It goes")
+	r.line("over the spokes that have published all that its body and its condition ask for; the others join when they do, and nothing waits")
+	r.line("for them. A spoke is not among those that it goes over itself, and neither is one whose manifest does not publish all of it. The same holds for `fleet.spokes[*]`.")
+	r.line("")
+	r.line("A value of another instance is unknown until it was published and read; what uses it waits and names it. It is read from the status branch of its")
+	r.line("instance, so values of two instances may be made of each other over time, but none may need itself: that is refused. Secret ones stay secret.")
 	r.line("")
 	names := make([]string, 0, len(functions))
 	for name := range functions {
@@ -113,6 +123,9 @@ func (r *referenceMaker) kind(kind Kind) {
 		doc := output.Doc
 		if output.Secret {
 			doc = strings.TrimSpace(doc + " Secret.")
+		}
+		if output.PerInstance {
+			doc = strings.TrimSpace(doc + " One for each instance that reads it, by its name.")
 		}
 		r.line("| `%s` | %s |", output.Name, cell(doc))
 	}

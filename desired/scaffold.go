@@ -112,7 +112,7 @@ func freeHost(fleet *Fleet, name string) string {
 }
 
 func hostFile(want NewInstance) File {
-	return File{Path: "hosts/" + want.Host + ".yaml", Text: fmt.Appendf(nil, `# The host of %s. With a machineID (cat /etc/machine-id), its instances run on that machine only.
+	return File{Path: "hosts/" + want.Host + ".yaml", Text: fmt.Appendf(nil, `# The host of %s. What dive-agent enroll prints on it takes this file's place: its machine id, and the public halves of its keys.
 apiVersion: %s
 kind: Host
 metadata: {name: %s}

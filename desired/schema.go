@@ -123,11 +123,16 @@ func (s *schemaMaker) component(kind Kind, partial bool) map[string]any {
 			"description": afterDoc,
 		}
 	}
+	if _, ok := kind.New().(Outputter); ok {
+		properties["publish"] = map[string]any{"type": "array", "items": map[string]any{"type": "string"}, "uniqueItems": true, "description": publishDoc}
+	}
 	out["description"] = kind.Doc
 	return out
 }
 
 const afterDoc = "Components (or component/part) that must be ready first, where the data does not say so already."
+
+const publishDoc = "Outputs that other instances may read, as ${instances.INSTANCE.COMPONENT.OUTPUT}. Plain ones stand in the instance's status branch as they are, secret ones sealed to the hosts of the instances that read them."
 
 // relaxed is a schema in which nothing is required, all the way down.
 func relaxed(schema map[string]any) map[string]any {

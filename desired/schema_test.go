@@ -72,3 +72,19 @@ func TestSchemaAndManualAreStable(t *testing.T) {
 	require.Equal(t, string(first), string(second))
 	golden(t, "manual.golden", desired.Manual(kinds))
 }
+
+// publish is a field of the kinds that have outputs, in a schema as in Load.
+func TestSchemaOfPublish(t *testing.T) {
+	schema := compile(t, crossing)
+	for name, text := range crossingFiles(nil) {
+		if text != "" {
+			require.NoError(t, validate(t, schema, []byte(text)), name)
+		}
+	}
+	for _, wrong := range []string{"publish: url", "publish: [url, url]", "publish: [1]", "publish: [{a: b}]"} {
+		text := strings.Replace(spokeWithRealm("deu", "url"), "publish: [url]", wrong, 1)
+		require.Error(t, validate(t, schema, []byte(text)), wrong)
+	}
+	text := strings.Replace(hubBlueprint, "kind: Stack", "kind: Stack\n      publish: [url]", 1)
+	require.Error(t, validate(t, schema, []byte(text)), "a Stack has no outputs")
+}

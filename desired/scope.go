@@ -12,8 +12,8 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 )
 
-// Scope is what the names in expressions mean: values of the instance, its secrets, the built-in object "instance",
-// and per component the object of its outputs. A Scope is immutable; With makes a new one.
+// Scope is what the names in expressions mean: values of the instance, its secrets, the built-in objects "instance", "hub",
+// "fleet" and "instances", and per component the object of its outputs. A Scope is immutable; With makes a new one.
 type Scope struct {
 	names     map[string]cty.Value
 	functions map[string]function.Function

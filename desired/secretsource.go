@@ -190,6 +190,12 @@ func (b *builder) plainText(d *Decoder, x Expr, otherwise, what, rule string) st
 	if x.IsZero() {
 		return otherwise
 	}
+	for _, u := range x.uses {
+		if u.path[0] == instancesName {
+			d.Errorf(x.place(u.at), "%s: %s", what, importOutside(u.path))
+			return ""
+		}
+	}
 	value, err := x.Eval(b.instance.Scope(nil))
 	switch {
 	case err != nil:

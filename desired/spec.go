@@ -14,10 +14,11 @@ import (
 var dynamic = cty.DynamicVal
 
 // genericFields are the fields of a component that all kinds have. `after` is the kind's where its spec has one.
-var genericFields = []string{"kind", "after"}
+var genericFields = []string{"kind", "after", "publish"}
 
 // spec fills a component's spec and its generic fields.
 func (d *Decoder) spec(n *node, c *Component) {
+	d.publication(n, c)
 	v := reflect.ValueOf(c.Spec).Elem()
 	if u, ok := c.Spec.(Unmarshaler); ok {
 		u.UnmarshalManifest(d, d.tree(n))

@@ -6,6 +6,7 @@ import (
 	"hash"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/zclconf/go-cty/cty"
 )
@@ -37,8 +38,9 @@ func (l *loader) shareSpokes() {
 	}
 }
 
-// fleetDigest adds what the instance takes of other manifests: what each of its expressions that use the fleet gives. One
-// that cannot be evaluated before secrets or outputs are known counts for all spokes.
+// fleetDigest adds what the instance takes of other manifests: what each of its expressions that use the fleet gives, with
+// names in place of what other instances publish, so that a published value is no part of it. One that cannot be evaluated
+// before secrets or outputs are known, or in which a published value decides, counts for all spokes.
 func (b *builder) fleetDigest(sum hash.Hash) {
 	var scope *Scope
 	for _, c := range b.instance.Components {
@@ -47,10 +49,10 @@ func (b *builder) fleetDigest(sum hash.Hash) {
 				continue
 			}
 			if scope == nil {
-				scope = b.instance.Scope(nil)
+				scope = b.instance.Scope(nil).WithInstances(b.importNames())
 			}
 			taken, err := e.Eval(scope)
-			if err != nil || !taken.Known() {
+			if err != nil || !taken.Known() || decided(taken) {
 				taken = b.instance.fleet
 			}
 			text, err := json.Marshal(taken.Go())
@@ -60,4 +62,14 @@ func (b *builder) fleetDigest(sum hash.Hash) {
 			put(sum, "fleet", []byte(c.Name), []byte(e.source), text)
 		}
 	}
+}
+
+// decided says whether a published value did more than stand in its place: it chose among others, or was made to something
+// else. The names that stand for published values are marked as secrets are.
+func decided(taken Value) bool {
+	plain, marks := taken.Cty().UnmarkDeepWithPaths()
+	return slices.ContainsFunc(marks, func(m cty.PathValueMarks) bool {
+		at, err := m.Path.Apply(plain)
+		return err != nil || at.Type() != cty.String || !strings.Contains(at.AsString(), instancesName+".")
+	})
 }

@@ -68,6 +68,8 @@ func (l *loader) checkUnused() {
 		}
 		b.makeSecrets()
 		b.makeComponents()
+		b.listOutputs()
+		b.instance.instances, b.instance.outputs = l.instances, l.instances
 		b.resolve()
 		l.problems = append(l.problems, b.problems...)
 	}
@@ -106,6 +108,7 @@ func (b *builder) validate() {
 	b.problems = append(b.problems, problems...)
 	g.link()
 	b.instance.Graph = g.order()
+	b.importsOf(g)
 	b.checkApprovals(g)
 }
 
@@ -131,16 +134,6 @@ func (b *builder) checkApprovals(g *grapher) {
 // instance's scope.
 func (b *builder) resolve() *Scope {
 	b.checkNames()
-	b.outputs = map[string][]string{}
-	for _, c := range b.instance.Components {
-		var names []string
-		if outputter, ok := c.Spec.(Outputter); ok {
-			for _, output := range outputter.Outputs() {
-				names = append(names, output.Name)
-			}
-		}
-		b.outputs[c.Name] = names
-	}
 	scope := b.instance.Scope(nil)
 	if len(b.broken) > 0 {
 		names := map[string]Value{}
@@ -160,12 +153,25 @@ func (b *builder) resolve() *Scope {
 func (b *builder) resolveExpr(e Expr, scope *Scope) {
 	ok := true
 	for _, u := range e.uses {
-		if wrong := b.wrongReference(u.path, e.position.File); wrong != "" {
+		wrong, usable := b.wrongReference(u.path, e.position.File), true
+		if u.path[0] == instancesName {
+			wrong, usable = b.wrongImport(u.path)
+		}
+		if wrong != "" {
 			b.fail(e.place(u.at), "${%s}: %s", strings.Join(u.path, "."), wrong)
-			ok = false
+		}
+		ok = ok && usable && wrong == ""
+	}
+	for _, ask := range e.asks {
+		for _, asked := range ask {
+			wrong, usable := b.wrongAsk(asked.name)
+			if wrong != "" {
+				b.fail(e.place(asked.at), "%s: %s", asked.source(), wrong)
+			}
+			ok = ok && usable && wrong == ""
 		}
 	}
-	if !ok || isPlain(e) {
+	if !ok || e.wrong || isPlain(e) {
 		return
 	}
 	if _, err := e.Eval(scope); err != nil {
@@ -188,7 +194,7 @@ func (b *builder) wrongReference(path []string, file string) string {
 	root, where := path[0], b.where(file)
 	outputs, isComponent := b.outputs[root]
 	switch {
-	case b.broken[root]:
+	case b.broken[root], root == instancesName: // the latter is looked at by wrongImport
 		return ""
 	case root == "instance":
 		return wrongField(path, instanceFields)
@@ -203,7 +209,7 @@ func (b *builder) wrongReference(path []string, file string) string {
 	case isComponent:
 		return wrongField(path, outputs)
 	}
-	if _, ok := b.instance.Values[root]; ok || b.secret[root] {
+	if _, ok := b.instance.Values[root]; ok || b.secret[root] || b.public[root] {
 		return ""
 	}
 	if len(path) > 1 {
@@ -251,7 +257,7 @@ func hintAnd(name string, names []string) string {
 
 // checkNames refuses names that hide one another in expressions.
 func (b *builder) checkNames() {
-	taken := map[string]string{"instance": "the built-in object instance", "hub": "the built-in object hub", fleetName: "the built-in object fleet"}
+	taken := map[string]string{"instance": "the built-in object instance", "hub": "the built-in object hub", fleetName: "the built-in object fleet", instancesName: "the built-in object instances"}
 	take := func(name, what string, at Position) {
 		if other, twice := taken[name]; twice {
 			b.fail(at, "%s has the name of %s; expressions could not tell them apart", what, other)

@@ -23,6 +23,25 @@ func Secret(s string) Value { return Value{cty.StringVal(s).Mark(secretMark{})} 
 // Unknown is a text that is known only after something was applied.
 func Unknown() Value { return Value{cty.UnknownVal(cty.String)} }
 
+// Object is a value of named values, each as known and as secret as it is.
+func Object(fields map[string]Value) Value { return object(fields) }
+
+// Fields gives the values of an object or a map by their names; false: it is none, or not known.
+func (v Value) Fields() (map[string]Value, bool) {
+	raw, marks := v.Cty().Unmark()
+	if !raw.IsKnown() || raw.IsNull() || !raw.Type().IsObjectType() && !raw.Type().IsMapType() {
+		return nil, false
+	}
+	fields := map[string]Value{}
+	for name, field := range raw.AsValueMap() {
+		fields[name] = Value{field.WithMarks(marks)}
+	}
+	return fields, true
+}
+
+// AsSecret is the value as one that must never be shown.
+func (v Value) AsSecret() Value { return Value{v.Cty().Mark(secretMark{})} }
+
 // UnknownSecret is a secret that does not exist yet.
 func UnknownSecret() Value { return Value{cty.UnknownVal(cty.String).Mark(secretMark{})} }
 

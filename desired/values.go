@@ -230,6 +230,9 @@ func (e *evaluation) checked(decl *declaration, n *node, v cty.Value) Value {
 
 func (e *evaluation) unknown(path []string) string {
 	names := slices.Sorted(maps.Keys(e.nodes))
+	if path[0] == instancesName {
+		return importOutside(path)
+	}
 	return fmt.Sprintf("${%s}: no value %q%s; a value may use other values (has: %s), instance and hub",
 		strings.Join(path, "."), path[0], strings.TrimSuffix(suggest(path[0], names), "?"), listed(names))
 }

@@ -20,7 +20,7 @@ var kinds = all.Registry.Kinds()
 
 // The example fleet is valid with the real kinds, as it is and with the test bed's images.
 func TestExamplesLoad(t *testing.T) {
-	for name, o := range map[string]examples.Options{"as it is": {}, "test bed": {Values: testbed.ExampleValues()}} {
+	for name, o := range map[string]examples.Options{"as it is": {}, "test bed": {Values: testbed.ExampleValues()}, "with OPAL": {Values: map[string]string{"policyRepo": "https://git.test/policies"}}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			require.NoError(t, examples.Write(dir, o))

@@ -47,6 +47,8 @@ type Target struct {
 	SecretsDir string // secret files of the instance, for binds
 	Dir        string // the component's private folder on the host, shared by its parts; exists, 0700; survives restarts
 	Retry      bool   // a person asked to try again what was given up
+	Fresh      bool   // a person asked to look at everything now, also at what is looked at on a schedule of its own
+	Changed    bool   // in this pass a change was begun in something that the target needs
 	CopyOf     string // of a plan beside a running agent: Dir is a copy of this folder, in which another process may be at work; nothing is applied
 
 	Services Services // the instance's running services
@@ -145,13 +147,16 @@ type Progress interface {
 
 // Facts is what people and programs read of a component in the status. No secrets.
 type Facts struct {
-	Summary string         `json:"summary,omitempty" yaml:"summary,omitempty"` // a few words, clear beside those of other components: "rs0 PRIMARY", "123 resources"
-	Service *ServiceFacts  `json:"service,omitempty" yaml:"service,omitempty"`
-	Set     *SetFacts      `json:"set,omitempty" yaml:"set,omitempty"`
-	Members []MemberFacts  `json:"members,omitempty" yaml:"members,omitempty"`
-	Checks  []CheckFacts   `json:"checks,omitempty" yaml:"checks,omitempty"`
-	Values  map[string]any `json:"values,omitempty" yaml:"values,omitempty"` // plain values by name: resources, spokeId, tokenExpires, version
-	Notes   []string       `json:"notes,omitempty" yaml:"notes,omitempty"`   // things an operator should know: record differences, alarms, last log lines
+	Summary string        `json:"summary,omitempty" yaml:"summary,omitempty"` // a few words, clear beside those of other components: "rs0 PRIMARY", "123 resources"
+	Service *ServiceFacts `json:"service,omitempty" yaml:"service,omitempty"`
+	Set     *SetFacts     `json:"set,omitempty" yaml:"set,omitempty"`
+	Members []MemberFacts `json:"members,omitempty" yaml:"members,omitempty"`
+	Checks  []CheckFacts  `json:"checks,omitempty" yaml:"checks,omitempty"`
+	Spokes  []SpokeFacts  `json:"spokes,omitempty" yaml:"spokes,omitempty"`
+	// Certificates is until when what an authority signed for other instances is good, by instance.
+	Certificates map[string]time.Time `json:"certificates,omitempty" yaml:"certificates,omitempty"`
+	Values       map[string]any       `json:"values,omitempty" yaml:"values,omitempty"` // plain values by name: resources, spokeId, tokenExpires, version
+	Notes        []string             `json:"notes,omitempty" yaml:"notes,omitempty"`   // things an operator should know: record differences, alarms, last log lines
 }
 
 // ServiceFacts is the state of one service's container.
@@ -197,9 +202,31 @@ type SetFacts struct {
 	TLS string `json:"tls,omitempty" yaml:"tls,omitempty"` // modes of TLS and of authentication among members, as the primary runs: "requireTLS, x509"
 }
 
-// CheckFacts is the last result of one declared check.
+// CheckFacts is the last result of one declared check. What was seen is told by words, counts and dates alone, never by a
+// value out of a database, an answer or a log.
 type CheckFacts struct {
-	Name   string `json:"name" yaml:"name"`
-	Passed bool   `json:"passed" yaml:"passed"`
-	Saw    string `json:"saw,omitempty" yaml:"saw,omitempty"`
+	Component string               `json:"component,omitempty" yaml:"component,omitempty"` // that declares it; the agent fills it
+	Name      string               `json:"name" yaml:"name"`
+	Severity  string               `json:"severity,omitempty" yaml:"severity,omitempty"` // what a failure is: fail or warn
+	Passed    bool                 `json:"passed" yaml:"passed"`
+	Saw       string               `json:"saw,omitempty" yaml:"saw,omitempty"`
+	Counts    map[string]int64     `json:"counts,omitempty" yaml:"counts,omitempty"`
+	Dates     map[string]time.Time `json:"dates,omitempty" yaml:"dates,omitempty"`
+	At        time.Time            `json:"at,omitzero" yaml:"at,omitempty"` // when it was made
+	Took      time.Duration        `json:"tookNs,omitempty" yaml:"took,omitempty"`
+	Next      time.Time            `json:"next,omitzero" yaml:"next,omitempty"`   // when it is made again, unless something changes; zero: with each look
+	Since     time.Time            `json:"since,omitzero" yaml:"since,omitempty"` // since when it passes, or fails; the agent fills it
+}
+
+// SpokeFacts is one record of the hub's federation service.
+type SpokeFacts struct {
+	Code        string    `json:"code" yaml:"code"`
+	Instance    string    `json:"instance,omitempty" yaml:"instance,omitempty"` // whose manifest declares it; empty: none does
+	ID          string    `json:"spokeId" yaml:"spokeId"`
+	State       string    `json:"state" yaml:"state"`                                // pending, approved, suspended, revoked
+	Since       time.Time `json:"since,omitzero" yaml:"since,omitempty"`             // its approval, or its registration
+	Alive       string    `json:"alive,omitempty" yaml:"alive,omitempty"`            // of an approved one, by its heartbeats: online, late, silent
+	Heartbeat   time.Time `json:"heartbeat,omitzero" yaml:"heartbeat,omitempty"`     // the last one
+	Token       time.Time `json:"token,omitzero" yaml:"token,omitempty"`             // until when the token is good that was handed over
+	Certificate time.Time `json:"certificate,omitzero" yaml:"certificate,omitempty"` // until when its certificate is valid
 }

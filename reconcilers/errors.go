@@ -1,6 +1,8 @@
 package reconcilers
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -83,3 +85,18 @@ func (e *RejectedError) Error() string {
 }
 
 func (e *RejectedError) Unwrap() error { return e.Err }
+
+// Settle ends an Observe that met an error: one that carries policy is put into the observation, the end of ctx goes before
+// any other, which is a failure of observing.
+func Settle(ctx context.Context, o Observed, err error) (Observed, error) {
+	var wait *WaitError
+	var blocked *BlockedError
+	if ctx.Err() == nil && (errors.As(err, &wait) || errors.As(err, &blocked)) {
+		o.Err = err
+		return o, nil
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return o, err
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -28,8 +29,8 @@ type Branches struct {
 	Prefix string
 	// Author stands in the commits; default "dive-agent".
 	Author gitremote.Person
-	// Signer signs the commits; nil leaves them unsigned.
-	Signer gitremote.Signer
+	// Signer gives what signs the next commit; nil, or one that gives nil, leaves it unsigned.
+	Signer func() (gitremote.Signer, error)
 }
 
 func (b *Branches) setDefaults() {
@@ -42,6 +43,13 @@ func (b *Branches) setDefaults() {
 	if b.Author.Email == "" {
 		b.Author.Email = "dive-agent@localhost"
 	}
+}
+
+func (b *Branches) signer() (gitremote.Signer, error) {
+	if b.Signer == nil {
+		return nil, nil
+	}
+	return b.Signer()
 }
 
 const (
@@ -84,6 +92,10 @@ func (r *Reporter) push(ctx context.Context, e state.Entry) (func(state.Tx) erro
 	if err != nil {
 		return nil, err
 	}
+	outputs := map[string][]byte{}
+	if digest, err = r.addOutputs(ctx, s.Instance, outputs, digest); err != nil {
+		return nil, err
+	}
 	if since := s.Updated.Sub(last.Time); last.Digest == digest && since >= 0 && since < sameAgain { // it is negative after the clock went back
 		return nil, nil
 	}
@@ -97,9 +109,14 @@ func (r *Reporter) push(ctx context.Context, e state.Entry) (func(state.Tx) erro
 	for name, content := range files {
 		files[name] = []byte(r.Redact(string(content)))
 	}
+	maps.Copy(files, outputs)
+	signer, err := r.Branches.signer()
+	if err != nil {
+		return nil, fmt.Errorf("sign the status of %s: %w", s.Instance, err)
+	}
 	commit, err := r.commit(ctx, gitremote.CommitRequest{
 		Ref:   plumbing.NewBranchReferenceName(r.Branches.Prefix + s.Instance),
-		Files: files, Message: r.Redact(s.Message()), Author: r.Branches.Author, When: s.Updated.UTC(), Signer: r.Branches.Signer,
+		Files: files, Message: r.Redact(s.Message()), Author: r.Branches.Author, When: s.Updated.UTC(), Signer: signer,
 	}, plumbing.NewHash(last.Commit))
 	if err != nil {
 		var rejected *gitremote.RejectedError

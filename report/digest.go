@@ -10,7 +10,7 @@ import (
 )
 
 // Digest is of the content of a status without what changes from look to look:
-// since when it is so, durations, small lags and the generation. Two statuses with one
+// since when it is so, durations, small lags, what passing checks saw, and the generation. Two statuses with one
 // digest tell the same.
 func (s *Status) Digest() (string, error) {
 	plain := *s
@@ -31,6 +31,19 @@ func (s *Status) Digest() (string, error) {
 	for i := range plain.Members {
 		m := &plain.Members[i]
 		m.Lag, m.Started, m.Trouble = lagStep(m.Lag), time.Time{}, time.Time{} // the state tells when one begins or ends
+	}
+	plain.Spokes = slices.Clone(s.Spokes)
+	for i := range plain.Spokes {
+		plain.Spokes[i].Heartbeat = time.Time{} // Alive tells when they stop
+	}
+	// Of a check it is news whether it passes, and the words of a failure.
+	plain.Checks = nil
+	for _, c := range s.Checks {
+		told := Check{Component: c.Component, Name: c.Name, Severity: c.Severity, Passed: c.Passed}
+		if !c.Passed {
+			told.Saw = c.Saw
+		}
+		plain.Checks = append(plain.Checks, told)
 	}
 	// A run is news by its being there and by its end, not by how long it took.
 	plain.Runs = nil

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,6 +17,9 @@ type GraphNode struct {
 	Took    string      `json:"took,omitempty"`
 	Needs   []GraphNeed `json:"needs,omitempty"`
 	Members []Member    `json:"members,omitempty"`
+	Reads   []Read      `json:"reads,omitempty"` // of other instances
+
+	elsewhere bool // it stands for a component of another instance
 }
 
 // GraphNeed is an edge, and why there is one where that is known.
@@ -27,7 +31,7 @@ type GraphNeed struct {
 // Graph is the status's graph.
 func (s *Status) Graph() (g Graph) {
 	for _, n := range s.Nodes {
-		drawn := GraphNode{ID: n.ID, State: n.State}
+		drawn := GraphNode{ID: n.ID, State: n.State, Reads: n.Reads}
 		if n.Duration > 0 {
 			drawn.Took = lasting(n.Duration)
 		}
@@ -85,6 +89,9 @@ func (g Graph) Text() string {
 		for _, need := range n.Needs {
 			fmt.Fprintf(&b, "    needs %s\n", strings.TrimSpace(fmt.Sprintf("%-24s %s", clean(need.On), clean(need.Why))))
 		}
+		for _, read := range n.Reads {
+			fmt.Fprintf(&b, "    reads %s\n", strings.TrimSpace(fmt.Sprintf("%-24s %s", clean(read.source()), clean(read.Output))))
+		}
 		for _, m := range n.Members {
 			fmt.Fprintf(&b, "    %s %-26s %s\n", sign(m.drawnState()), clean(m.Host), m.words())
 		}
@@ -99,26 +106,59 @@ func (s *Status) pageGraph(b *strings.Builder) {
 	fmt.Fprintf(b, "## Graph\n\n```mermaid\n%s```\n\n", s.Graph().Mermaid())
 }
 
+// source names what stands for a component of another instance in a drawing.
+func (r Read) source() string { return r.From + ": " + r.Component }
+
+// withSources is the graph with a node for each component of another instance that is read from, in front.
+func (g Graph) withSources() Graph {
+	var sources, nodes Graph
+	for _, n := range g {
+		for _, read := range n.Reads {
+			if !slices.ContainsFunc(sources, func(s GraphNode) bool { return s.ID == read.source() }) {
+				sources = append(sources, GraphNode{ID: read.source(), elsewhere: true})
+			}
+			if at := slices.IndexFunc(n.Needs, func(need GraphNeed) bool { return need.On == read.source() }); at < 0 {
+				n.Needs = append(n.Needs[:len(n.Needs):len(n.Needs)], GraphNeed{On: read.source(), Why: read.Output})
+			} else {
+				n.Needs = slices.Clone(n.Needs)
+				n.Needs[at].Why += ", " + read.Output
+			}
+		}
+		nodes = append(nodes, n)
+	}
+	return append(sources, nodes...)
+}
+
 // Mermaid is the graph as forges draw it: an arrow from what is needed to what needs it, each node with its state and
-// how long it took; members hang on their node by a dotted line.
+// how long it took; members hang on their node by a dotted line, and what another instance publishes comes in by a dotted
+// arrow with its name.
 func (g Graph) Mermaid() string {
+	g = g.withSources()
+	elsewhere := map[string]bool{}
 	var b strings.Builder
 	b.WriteString("flowchart LR\n")
 	ids := map[string]string{}
 	for i, n := range g {
-		ids[n.ID] = fmt.Sprintf("n%d", i)
+		ids[n.ID], elsewhere[n.ID] = fmt.Sprintf("n%d", i), n.elsewhere
 		label := mermaidText(n.ID)
 		if n.Took != "" {
 			label += "<br>" + n.Took
 		}
 		fmt.Fprintf(&b, "  n%d[\"%s\"]:::%s\n", i, label, stateClass(n.State))
+		if n.elsewhere {
+			fmt.Fprintf(&b, "  style n%d stroke-dasharray:5 4\n", i)
+		}
 		for j, m := range n.Members {
 			fmt.Fprintf(&b, "  n%d -.- n%dm%d([\"%s<br>%s\"]):::%s\n", i, i, j, mermaidText(m.Host), mermaidText(m.words()), stateClass(m.drawnState()))
 		}
 	}
 	for i, n := range g {
 		for _, need := range n.Needs {
-			if from, ok := ids[need.On]; ok {
+			switch from, ok := ids[need.On]; {
+			case !ok:
+			case elsewhere[need.On]:
+				fmt.Fprintf(&b, "  %s -. \"%s\" .-> n%d\n", from, mermaidText(need.Why), i)
+			default:
 				fmt.Fprintf(&b, "  %s --> n%d\n", from, i)
 			}
 		}

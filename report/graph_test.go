@@ -57,10 +57,39 @@ func TestPictureGoesFromLeftToRight(t *testing.T) {
 	require.Contains(t, string(report.Graph(nil).SVG("nothing")), "</svg>")
 }
 
+// What is read of other instances comes in from boxes of their own, by dashed lines with the names of the values.
+func TestReadsAreDrawnAsWhatComesFromElsewhere(t *testing.T) {
+	usa := report.Read{From: "usa", Component: "identity", Output: "url"}
+	g := report.Graph{
+		{ID: "identity", Reads: []report.Read{usa, {From: "usa", Component: "identity", Output: "secret"}}},
+		{ID: "backend", Needs: []report.GraphNeed{{On: "identity"}}, Reads: []report.Read{usa, {From: report.AllSpokes, Component: "kas", Output: "url"}}},
+	}
+	require.Equal(t, `identity
+    reads usa: identity            url
+    reads usa: identity            secret
+backend
+    needs identity
+    reads usa: identity            url
+    reads spokes: kas              url
+`, g.Text())
+	drawn := g.Mermaid()
+	require.Equal(t, 1, strings.Count(drawn, `["usa: identity"]`))
+	require.Contains(t, drawn, `  n0 -. "url, secret" .-> n2`)
+	require.Contains(t, drawn, `  n1 -. "url" .-> n3`)
+	require.Contains(t, drawn, "  n2 --> n3\n")
+	picture := string(g.SVG("x"))
+	require.Equal(t, 4, strings.Count(picture, `class="tip"`))
+	require.Equal(t, 1, strings.Count(picture, `class="edge"`))
+	require.Equal(t, 5, strings.Count(picture, `class="edge far"`), "three arrows, two of which pass a layer")
+	require.Equal(t, 2, strings.Count(picture, `<g class="waiting far">`))
+	require.Contains(t, picture, ">usa: identity</text>")
+	require.Len(t, g[1].Needs, 1, "drawing changes nothing")
+}
+
 func FuzzPicture(f *testing.F) {
 	f.Add("a", "b<c>", "\x1b[31m&\u202e", uint8(3))
 	f.Fuzz(func(t *testing.T, id, on, said string, members uint8) {
-		g := report.Graph{{ID: id, State: said, Needs: []report.GraphNeed{{On: on}}}, {ID: on, Took: said, Needs: []report.GraphNeed{{On: id}}}}
+		g := report.Graph{{ID: id, State: said, Reads: []report.Read{{From: said, Component: on, Output: id}}, Needs: []report.GraphNeed{{On: on}}}, {ID: on, Took: said, Needs: []report.GraphNeed{{On: id}}}}
 		for i := range members % 8 {
 			g[0].Members = append(g[0].Members, report.Member{Host: fmt.Sprint(said, i), State: said, Health: i%2 == 0})
 		}

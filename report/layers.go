@@ -13,6 +13,7 @@ type spot struct {
 	to         []*spot // in the layer after
 	x, y, w, h float64 // top left corner, and size
 	order      float64
+	dashed     bool // what comes in by it is of another instance
 }
 
 // sweeps is how often the order within the layers is bettered, forth and back; more changes nothing to the eye.
@@ -44,18 +45,18 @@ func layered(g Graph) (layers [][]*spot) {
 		return s
 	}
 	for i := range g {
-		spots[i] = put(&spot{node: i, layer: depth[i]})
+		spots[i] = put(&spot{node: i, layer: depth[i], dashed: g[i].elsewhere})
 	}
 	for i := range g {
 		for _, on := range needs[i] {
-			if depth[on] >= depth[i] || implied(needs, i, on) {
+			if depth[on] >= depth[i] || !g[on].elsewhere && implied(needs, i, on) {
 				continue
 			}
 			last := spots[on]
 			for layer := depth[on] + 1; layer <= depth[i]; layer++ {
 				next := spots[i]
 				if layer < depth[i] {
-					next = put(&spot{node: -1, layer: layer})
+					next = put(&spot{node: -1, layer: layer, dashed: g[on].elsewhere})
 				}
 				last.to, next.from = append(last.to, next), append(next.from, last)
 				last = next

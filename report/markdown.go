@@ -28,6 +28,7 @@ func (s *Status) Page() []byte {
 	s.pageComponents(&b)
 	s.pageServices(&b)
 	s.pageMembers(&b)
+	s.pageSpokes(&b)
 	s.pageChecks(&b)
 	s.pageRuns(&b)
 	s.pageGraph(&b)
@@ -147,13 +148,25 @@ func shortDigest(digest string) string {
 func (s *Status) pageChecks(b *strings.Builder) {
 	var rows [][]string
 	for _, c := range s.Checks {
-		state, word := "done", "passed"
-		if !c.Passed {
-			state, word = "failed", "failed"
+		mark, word := c.Verdict()
+		looked := ""
+		if !c.At.IsZero() {
+			looked = c.At.UTC().Format("2006-01-02 15:04:05")
 		}
-		rows = append(rows, []string{sign(state) + " " + escape(c.Name), word, escape(c.Saw)})
+		rows = append(rows, []string{mark + " " + escape(c.Name), word, escape(c.Saw), looked})
 	}
-	table(b, "Checks", []string{"Check", "Result", "Seen"}, rows)
+	table(b, "Checks", []string{"Check", "Result", "Seen", "Made at (UTC)"}, rows)
+}
+
+// Verdict is the result as a sign and as a word: passed, failed, or warning.
+func (c Check) Verdict() (mark, word string) {
+	switch {
+	case c.Passed:
+		return sign("done"), "passed"
+	case c.Warns():
+		return "!", "warning"
+	}
+	return sign("failed"), "failed"
 }
 
 // sign is what a state looks like in one character.

@@ -37,7 +37,7 @@ func samples() map[string]*report.Status {
 		Phase: report.Progressing, Since: t0, Updated: t0, Generation: 1,
 		Components: []report.Component{{Name: "stack", Kind: "ComposeStack", State: "working", Message: "starting (first start makes the schema)"}},
 	}
-	return map[string]*report.Status{"ready": ready(), "degraded": degraded(), "progressing": pending, "seven": seven()}
+	return map[string]*report.Status{"ready": ready(), "degraded": degraded(), "progressing": pending, "seven": seven(), "coalition": coalition()}
 }
 
 func TestGolden(t *testing.T) {
@@ -206,6 +206,9 @@ func TestDigestIsOfTheContent(t *testing.T) {
 			s.Sets[0].Oplog += 5 * time.Hour
 		},
 		"conditions": func(s *report.Status) { s.Conditions[0].Since = t0.Add(time.Hour) },
+		"checks": func(s *report.Status) {
+			s.Checks[0].Saw, s.Checks[0].Counts, s.Checks[0].At, s.Checks[0].Took = "otherwise", map[string]int64{"members": 3}, t0.Add(time.Hour), time.Hour
+		},
 	} {
 		require.Equal(t, base, digest(change), name)
 	}
@@ -222,6 +225,8 @@ func TestDigestIsOfTheContent(t *testing.T) {
 		"run":       func(s *report.Status) { s.Runs = s.Runs[1:] },
 		"outcome":   func(s *report.Status) { s.Runs[0].Outcome = "failed" },
 		"condition": func(s *report.Status) { s.Conditions[1].Status = false },
+		"check":     func(s *report.Status) { s.Checks[0].Passed = false },
+		"severity":  func(s *report.Status) { s.Checks[0].Severity = "warn" },
 	} {
 		require.NotEqual(t, base, digest(change), name)
 	}

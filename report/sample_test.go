@@ -36,7 +36,10 @@ func ready() *report.Status {
 			{Component: "database", Host: "mongodb-1:27017", State: "PRIMARY", Health: true, Priority: 2, Votes: 1, Version: "6.0.5", Started: t0.Add(-80 * time.Hour)},
 			{Component: "database", Host: "mongodb-2:27017", State: "SECONDARY", Health: true, Lag: 2 * time.Second, Priority: 1, Votes: 1, Version: "6.0.5", Started: t0.Add(-3 * time.Hour)},
 		},
-		Checks: []report.Check{{Name: "primary", Passed: true, Saw: "isWritablePrimary: true"}},
+		Checks: []report.Check{{
+			Component: "checks", Name: "primary", Severity: "fail", Passed: true, Saw: "PRIMARY of rs0", Counts: map[string]int64{"members": 2},
+			At: t0, Took: 12 * time.Millisecond, Since: t0.Add(-time.Hour),
+		}},
 		Nodes: []report.Node{
 			{ID: "stack/mongodb", State: "done", Duration: 1100 * time.Millisecond},
 			{ID: "database", State: "done", Duration: 600 * time.Millisecond, Needs: []string{"stack/mongodb"}},
@@ -84,7 +87,10 @@ func degraded() *report.Status {
 	s.Services = append(s.Services, report.Service{Name: "kas", State: "restarting", Image: "dive/`kas`|:2.1.0", Restarts: 5, ExitCode: 1, Since: s.Since})
 	s.Members[1].Health, s.Members[1].State, s.Members[1].Trouble = false, "(not reachable/healthy)", s.Since
 	s.Members[1].Version, s.Members[1].Started, s.Members[1].Lag = "", time.Time{}, 0
-	s.Checks = append(s.Checks, report.Check{Name: "backend-health", Saw: "503 <h1>oops</h1>"})
+	s.Checks = append(s.Checks, report.Check{Name: "backend-health", Saw: "503 <h1>oops</h1>"}, report.Check{
+		Component: "checks", Name: "certificate", Severity: "warn", Saw: "valid for 9 more days, expected 30", Counts: map[string]int64{"days": 9},
+		Dates: map[string]time.Time{"notAfter": t0.AddDate(0, 0, 9)}, At: t0.Add(-8 * time.Hour), Next: t0.Add(16 * time.Hour), Since: t0,
+	})
 	s.Nodes = append(s.Nodes, report.Node{ID: `stack/k"as]<b>`, State: "failed", Message: "restarting", Needs: []string{"identity", "unknown"}})
 	return s
 }
@@ -108,6 +114,20 @@ func seven() *report.Status {
 			m.Version, m.Started = "6.0.27", t0.Add(-time.Duration(i+1)*47*time.Hour)
 		}
 		s.Members = append(s.Members, m)
+	}
+	return s
+}
+
+// coalition is a hub with spokes in all states; a stranger has chosen a code.
+func coalition() *report.Status {
+	s := ready()
+	s.Instance, s.Host, s.Role, s.Subject = "usa", "usa-01", "hub", "Add spoke DEU"
+	s.Components[3] = report.Component{Name: "federation", Kind: "SpokeApprovals", State: "done", Summary: "2 approved, 1 pending, 1 suspended"}
+	s.Spokes = []report.Spoke{
+		{Code: "DEU", Instance: "deu", ID: "spoke-deu-08ee9cff", State: "approved", Since: t0.Add(-50 * time.Hour), Alive: "online", Heartbeat: t0.Add(-9 * time.Second), Token: t0.Add(13 * time.Hour), Certificate: t0.Add(61 * 24 * time.Hour), Revision: attempted},
+		{Code: "FRA", Instance: "fra", ID: "spoke-fra-1c0ffee1", State: "approved", Since: t0.Add(-300 * time.Hour), Alive: "silent", Heartbeat: t0.Add(-47 * time.Minute), Token: t0.Add(-time.Minute), Revision: "| not a revision"},
+		{Code: "GBR", Instance: "gbr", ID: "spoke-gbr-5ca1ab1e", State: "suspended", Since: t0.Add(-2 * time.Hour)},
+		{Code: `"|` + "`" + `\n"`, ID: `"spoke-|x"`, State: "pending", Since: t0},
 	}
 	return s
 }

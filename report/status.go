@@ -21,7 +21,8 @@ const (
 	Degraded    Phase = "Degraded"    // something failed; the agent goes on trying, or a revision was rejected
 	Blocked     Phase = "Blocked"     // a person has to do something
 	Suspended   Phase = "Suspended"   // paused by a person
-	Removing    Phase = "Removing"    // its manifest is gone
+	Removing    Phase = "Removing"    // its manifest is gone from this host, and what is to become of what runs is not done yet
+	Removed     Phase = "Removed"     // its manifest is gone, and what it said for that case is done: the last word of its status branch
 )
 
 // Failing says whether people have to know that something is wrong.
@@ -61,6 +62,7 @@ type Status struct {
 	Services   []Service   `json:"services,omitempty" yaml:"services,omitempty"`
 	Sets       []Set       `json:"replicaSets,omitempty" yaml:"replicaSets,omitempty"`
 	Members    []Member    `json:"members,omitempty" yaml:"members,omitempty"`
+	Spokes     []Spoke     `json:"spokes,omitempty" yaml:"spokes,omitempty"`
 	Checks     []Check     `json:"checks,omitempty" yaml:"checks,omitempty"`
 	Nodes      []Node      `json:"nodes,omitempty" yaml:"nodes,omitempty"`
 	// Plans are those that wait for approval, then the last ones that did.
@@ -113,12 +115,28 @@ type Service struct {
 	ExitCode int       `json:"exitCode,omitempty" yaml:"exitCode,omitempty"`
 }
 
-// Check is the last result of a declared check.
+// Check is the last result of a declared check. It tells counts and dates, never
+// a value that was seen.
 type Check struct {
-	Name   string `json:"name" yaml:"name"`
-	Passed bool   `json:"passed" yaml:"passed"`
-	Saw    string `json:"saw,omitempty" yaml:"saw,omitempty"`
+	Component string `json:"component,omitempty" yaml:"component,omitempty"`
+	Name      string `json:"name" yaml:"name"`
+	// Severity is fail, or warn: a failure is told, and fails nothing.
+	Severity string               `json:"severity,omitempty" yaml:"severity,omitempty"`
+	Passed   bool                 `json:"passed" yaml:"passed"`
+	Saw      string               `json:"saw,omitempty" yaml:"saw,omitempty"`
+	Counts   map[string]int64     `json:"counts,omitempty" yaml:"counts,omitempty"`
+	Dates    map[string]time.Time `json:"dates,omitempty" yaml:"dates,omitempty"`
+	// At is when it was made, and Took how long that took.
+	At   time.Time     `json:"at,omitzero" yaml:"at,omitempty"`
+	Took time.Duration `json:"tookNs,omitempty" yaml:"took,omitempty"`
+	// Next is when it is made again, unless something changes; zero: with each look.
+	Next time.Time `json:"next,omitzero" yaml:"next,omitempty"`
+	// Since is since when it passes, or fails.
+	Since time.Time `json:"since,omitzero" yaml:"since,omitempty"`
 }
+
+// Warns says whether a failure of the check fails nothing.
+func (c Check) Warns() bool { return c.Severity == "warn" }
 
 // Node is one piece of work of the instance's graph.
 type Node struct {
@@ -128,6 +146,17 @@ type Node struct {
 	Message  string        `json:"message,omitempty" yaml:"message,omitempty"`
 	Duration time.Duration `json:"durationNs,omitempty" yaml:"duration,omitempty"`
 	Needs    []string      `json:"needs,omitempty" yaml:"needs,omitempty"`
+	Reads    []Read        `json:"reads,omitempty" yaml:"reads,omitempty"` // of other instances
+}
+
+// AllSpokes stands in Read.From for all spokes that publish the output.
+const AllSpokes = "spokes"
+
+// Read is an output of another instance that a node uses.
+type Read struct {
+	From      string `json:"from" yaml:"from"` // the instance, or AllSpokes
+	Component string `json:"component" yaml:"component"`
+	Output    string `json:"output" yaml:"output"`
 }
 
 // Run is one recorded pass over the instance.

@@ -22,6 +22,7 @@ const (
 // SVG draws the graph, from what needs nothing on the left to what needs most on the right, under a title. It stands on a
 // light and on a dark page: each box brings its own ground, and what is between them is of a middle grey.
 func (g Graph) SVG(title string) []byte {
+	g = g.withSources()
 	layers := layered(g)
 	wide, high := g.place(layers)
 	wide = max(wide, 2*pageEdge+charWide*1.2*float64(utf8.RuneCountInString(clean(title))))
@@ -30,7 +31,7 @@ func (g Graph) SVG(title string) []byte {
 	fmt.Fprintf(&b, "<title>%s</title>\n<style>\n", xmlText(title))
 	b.WriteString("  text { font: 12px ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace; }\n")
 	b.WriteString("  .title { font-size: 14px; font-weight: bold; fill: #7a8594; }\n  .name { font-weight: bold; }\n")
-	b.WriteString("  .edge { fill: none; stroke: #8a94a3; stroke-width: 1.5; }\n  .tip { fill: #8a94a3; }\n")
+	b.WriteString("  .edge { fill: none; stroke: #8a94a3; stroke-width: 1.5; }\n  .far { stroke-dasharray: 5 4; }\n  .tip { fill: #8a94a3; }\n")
 	for _, c := range stateColours {
 		fmt.Fprintf(&b, "  .%s rect { fill: %s; stroke: %s; } .%s text { fill: %s; } .%s line { stroke: %s; } .%s circle { fill: %s; }\n",
 			c.class, c.fill, c.stroke, c.class, c.text, c.class, c.stroke, c.class, c.stroke)
@@ -109,7 +110,11 @@ func (n GraphNode) size() (w, h float64) {
 }
 
 func drawNode(b *strings.Builder, n GraphNode, s *spot) {
-	fmt.Fprintf(b, `<g class="%s"><rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="8"/>`+"\n", stateClass(n.State), s.x, s.y, s.w, s.h)
+	class := stateClass(n.State)
+	if n.elsewhere {
+		class += " far"
+	}
+	fmt.Fprintf(b, `<g class="%s"><rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="8"/>`+"\n", class, s.x, s.y, s.w, s.h)
 	y := s.y + boxPad + 10
 	mark := ""
 	if n.State != "" {
@@ -147,7 +152,11 @@ func drawEdge(b *strings.Builder, from, to *spot) {
 	if to.node < 0 {
 		path += fmt.Sprintf(" H%.1f", to.x+to.w)
 	}
-	fmt.Fprintf(b, `<path class="edge" d="%s"/>`+"\n", path)
+	class := "edge"
+	if from.dashed {
+		class += " far"
+	}
+	fmt.Fprintf(b, `<path class="%s" d="%s"/>`+"\n", class, path)
 	if to.node >= 0 {
 		fmt.Fprintf(b, `<path class="tip" d="M%.1f %.1f l-8 -4 v8 z"/>`+"\n", to.x, y2)
 	}

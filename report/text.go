@@ -46,6 +46,7 @@ func (s *Status) Text(o TextOptions) string {
 		b.WriteString(paint(strings.TrimRight(line, " "), stateColor(c.State), o.Color) + "\n")
 	}
 	s.textMembers(&b, o)
+	s.textSpokes(&b, o)
 	return b.String()
 }
 
@@ -174,7 +175,7 @@ func phaseColor(p Phase) string {
 		return green
 	case Degraded, Blocked:
 		return red
-	case Suspended, Removing:
+	case Suspended, Removing, Removed:
 		return yellow
 	}
 	return blue

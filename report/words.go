@@ -70,6 +70,9 @@ func lasting(d time.Duration) string {
 	return age(d)
 }
 
+// Age is how long something lasts, in whole units, as statuses tell it.
+func Age(d time.Duration) string { return age(d) }
+
 // age is how long something lasts, in whole units.
 func age(d time.Duration) string {
 	switch {

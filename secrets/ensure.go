@@ -77,14 +77,15 @@ func (s *Store) give(values map[string]desired.Value, spec desired.SecretSpec, v
 	if values[spec.Name] = desired.Secret(string(value)); isAuthority(spec) {
 		values[spec.Name] = desired.String(string(certificates(value)))
 	}
-	if !hasPublic(spec) {
+	name, has := spec.PublicName()
+	if !has {
 		return nil
 	}
 	public, err := publicPEM(value)
 	if err != nil {
 		return fmt.Errorf("secret %s of %s cannot be used as a key: %w", spec.Name, s.instance, err)
 	}
-	values[PublicName(spec.Name)] = desired.String(public)
+	values[name] = desired.String(public)
 	return nil
 }
 

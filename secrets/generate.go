@@ -163,10 +163,8 @@ func publicPEM(private []byte) (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
-// hasPublic says whether a spec makes a key with a public half.
-func hasPublic(spec desired.SecretSpec) bool {
-	return spec.Generate != nil && (spec.Generate.Kind == "rsa" || spec.Generate.Kind == "ed25519")
-}
-
 // PublicName is the name under which the public half of a key is a value.
-func PublicName(name string) string { return name + "_PUBLIC" }
+func PublicName(name string) string {
+	public, _ := desired.SecretSpec{Name: name}.PublicName()
+	return public
+}

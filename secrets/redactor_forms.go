@@ -26,8 +26,12 @@ func forms(v string) []string {
 	}
 	out = append(out, base64Forms(v)...)
 	// A text of several lines is logged line by line.
+	public := false
 	for line := range strings.Lines(v) {
 		line = strings.TrimPrefix(strings.TrimSpace(line), "- ") // of a YAML list
+		if public = inPublic(line, public); public {
+			continue
+		}
 		if len(line) >= 16 && !strings.HasPrefix(line, "-----") {
 			out = append(out, line)
 		}
@@ -37,6 +41,16 @@ func forms(v string) []string {
 	}
 	slices.Sort(out)
 	return slices.DeleteFunc(slices.Compact(out), func(s string) bool { return len(s) < minHidden })
+}
+
+// inPublic says whether a line is in a PEM block that everybody may see, such as the certificate beside a key: certificates of one
+// authority have lines in common. was says it of the line before.
+func inPublic(line string, was bool) bool {
+	kind, begins := strings.CutPrefix(line, "-----BEGIN ")
+	if !begins {
+		return was && !strings.HasPrefix(line, "-----END ")
+	}
+	return slices.Contains([]string{"CERTIFICATE-----", "CERTIFICATE REQUEST-----", "PUBLIC KEY-----", "X509 CRL-----"}, kind)
 }
 
 var (

@@ -207,3 +207,15 @@ func BenchmarkRedactor(b *testing.B) {
 		_ = r.String(line)
 	}
 }
+
+// TestTheCertificateBesideAKeyIsNoSecret: certificates of one authority have lines in common, and are published.
+func TestTheCertificateBesideAKeyIsNoSecret(t *testing.T) {
+	const key, common = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgc2VjcmV0LWtleS1v", "BAMTA2thczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABJaFVAWRdVuae3WitVk3"
+	pem := "-----BEGIN PRIVATE KEY-----\n" + key + "\n-----END PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----\n" + common + "\n-----END CERTIFICATE-----\n"
+	r := secrets.NewRedactor(pem)
+	require.False(t, r.Contains("-----BEGIN CERTIFICATE-----\n"+common+"\n-----END CERTIFICATE-----\n"))
+	require.True(t, r.Contains(key))
+	require.True(t, r.Contains(pem))
+	after := "-----BEGIN CERTIFICATE-----\n" + common + "\n-----END CERTIFICATE-----\na-password-of-some-length\n"
+	require.True(t, secrets.NewRedactor(after).Contains("a-password-of-some-length"))
+}

@@ -172,12 +172,14 @@ func TestOpensWhatTheRealProgramEncrypts(t *testing.T) {
 	}
 	for how, args := range ways {
 		for name, content := range plain {
-			to := []string{"--age", w.otherAgePK + "," + w.agePublic}
+			to := append([]string{"--age", w.otherAgePK + "," + w.agePublic}, args...)
 			if len(args) == 1 {
 				w.rule(args[0])
-				to, args = nil, nil
+				to = nil
+			} else {
+				_ = os.Remove(filepath.Join(w.dir, ".sops.yaml")) // the rule of another way
 			}
-			encrypted := w.encrypt(name, content, append(to, args...)...)
+			encrypted := w.encrypt(name, content, to...)
 			opened, err := open(t, name, encrypted, w.keys())
 			require.NoError(t, err, "%s, %s", name, how)
 			w.same(name, opened, how)

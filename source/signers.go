@@ -74,6 +74,60 @@ func ParseSigners(allowedSigners, keyring []byte) (*Signers, error) {
 	return s, nil
 }
 
+// HostSigners trusts SSH public keys ("type base64", a comment may follow), all in the name of a host. It is what a status
+// branch of that host is checked against; with no key nothing can be trusted, which is an error.
+func HostSigners(host string, keys []string) (*Signers, error) {
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("host %s has no signing key: on it, dive-agent enroll prints the file hosts/%s.yaml, which lists them; merge it", host, host)
+	}
+	s := &Signers{}
+	sum := sha256.New()
+	for _, text := range keys {
+		key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(text))
+		if err != nil || len(options) > 0 || len(rest) > 0 {
+			return nil, fmt.Errorf("a signing key of host %s is no SSH public key", host)
+		}
+		s.ssh = append(s.ssh, sshSigner{name: printable(host, 100), key: key})
+		_, _ = sum.Write(key.Marshal())
+	}
+	s.digest = hex.EncodeToString(sum.Sum(nil))
+	return s, nil
+}
+
+// UntrustedKeyError says that a commit is well signed, or seems to be, by an SSH key that is not among those that are trusted.
+type UntrustedKeyError struct {
+	Key string // "type base64", as the signature has it
+}
+
+func (e *UntrustedKeyError) Error() string {
+	return fmt.Sprintf("it is signed with an SSH key that is not trusted (%s)", Fingerprint(e.Key))
+}
+
+// Fingerprint is how ssh-keygen calls an SSH public key: SHA256:...
+func Fingerprint(key string) string {
+	parsed, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key))
+	if err != nil {
+		return "no key"
+	}
+	return ssh.FingerprintSHA256(parsed)
+}
+
+// Verify checks the signature of one commit, over all that the commit says, and gives the name of who signed it. Errors are for
+// people and say "it": the commit; one by an unknown SSH key is an *UntrustedKeyError.
+func (s *Signers) Verify(c *object.Commit) (by string, err error) { return s.verify(c) }
+
+// KeyOf is Verify for a commit that an SSH key must have signed; it gives that key's fingerprint.
+func (s *Signers) KeyOf(c *object.Commit) (fingerprint string, err error) {
+	if _, err := s.verify(c); err != nil {
+		return "", err
+	}
+	sig, err := sshsig.Unarmor([]byte(strings.TrimSpace(c.PGPSignature)))
+	if err != nil {
+		return "", errors.New("it is signed with OpenPGP, and an SSH key is asked for")
+	}
+	return ssh.FingerprintSHA256(sig.PublicKey), nil
+}
+
 // parseAllowedSigner reads "principals [options] type key [comment]". False: the key is for other purposes than Git.
 func parseAllowedSigner(line string) (sshSigner, bool, error) {
 	name, rest, ok := strings.Cut(line, " ")
@@ -210,7 +264,7 @@ func (s *Signers) verifySSH(payload io.Reader, signature string, at time.Time) (
 		}
 		return known.name, nil
 	}
-	return "", fmt.Errorf("it is signed with an SSH key that is not trusted (%s)", fingerprint)
+	return "", &UntrustedKeyError{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sig.PublicKey)))}
 }
 
 func (s *Signers) verifyOpenPGP(payload io.Reader, signature string, at time.Time) (string, error) {

@@ -138,6 +138,10 @@ func (r *failingReader) Pushed(instance string) (Pushed, error) {
 	return attempt(r.f, func() (Pushed, error) { return r.r.Pushed(instance) })
 }
 
+func (r *failingReader) Imports() ([]Import, error) {
+	return attempt(r.f, func() ([]Import, error) { return r.r.Imports() })
+}
+
 func (r *failingReader) Value(key string) ([]byte, error) {
 	return attempt(r.f, func() ([]byte, error) { return r.r.Value(key) })
 }
@@ -197,6 +201,10 @@ func (t *failingTx) Wake(kind, instance string, at time.Time) error {
 
 func (t *failingTx) PutPushed(v Pushed) error {
 	return try(t.f, func() error { return t.tx.PutPushed(v) })
+}
+
+func (t *failingTx) PutImport(v Import) error {
+	return try(t.f, func() error { return t.tx.PutImport(v) })
 }
 
 func (t *failingTx) PutValue(key string, value []byte) error {

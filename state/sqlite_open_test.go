@@ -106,3 +106,28 @@ func TestExplainNamesWhatIsWrong(t *testing.T) {
 	require.Equal(t, "1970-01-01T00:00:00.000000001Z", fromNanos(1).Format(time.RFC3339Nano))
 	require.True(t, fromNanos(nanos(time.Time{})).IsZero())
 }
+
+// TestAStateOfTheFirstSchemaIsBroughtUpToDate keeps what is in it.
+func TestAStateOfTheFirstSchemaIsBroughtUpToDate(t *testing.T) {
+	dir := t.TempDir()
+	steps, err := migrations(embedded)
+	require.NoError(t, err)
+	path := filepath.Join(dir, fileName)
+	require.NoError(t, upgrade(t.Context(), path, steps[:1]))
+	db, err := connect(path, "immediate", 1)
+	require.NoError(t, err)
+	_, err = db.Exec("INSERT INTO kv (key, value) VALUES ('deu/status', CAST('kept' AS BLOB))")
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+
+	s, notices, err := Open(t.Context(), Options{Dir: dir})
+	require.NoError(t, err)
+	require.Empty(t, notices)
+	require.NoError(t, s.Update(t.Context(), func(tx Tx) error { return tx.PutImport(Import{Instance: "usa", Generation: 1}) }))
+	require.NoError(t, s.View(t.Context(), func(r Reader) error {
+		kept, err := r.Value("deu/status")
+		require.Equal(t, "kept", string(kept))
+		return err
+	}))
+	require.NoError(t, s.Close())
+}

@@ -74,6 +74,9 @@ type Reader interface {
 	// Pushed returns what was last written to an instance's status branch.
 	Pushed(instance string) (Pushed, error)
 
+	// Imports returns what was taken of other instances, by their names.
+	Imports() ([]Import, error)
+
 	// Value returns the value under a key made by Key.
 	Value(key string) ([]byte, error)
 }
@@ -128,6 +131,9 @@ type Tx interface {
 
 	// PutPushed records what was written to an instance's status branch.
 	PutPushed(Pushed) error
+
+	// PutImport records what was taken of another instance.
+	PutImport(Import) error
 
 	// PutValue writes a value under a key made by Key.
 	PutValue(key string, value []byte) error

@@ -156,3 +156,19 @@ type Pushed struct {
 	Commit string
 	Time   time.Time
 }
+
+// Import is what was taken last of another instance's status branch, after it was found to be its agent's.
+type Import struct {
+	Instance string
+	// Host is whose key signed it.
+	Host   string
+	Commit string
+	// Committed is the time of the newest commit.
+	Committed time.Time
+	// Generation grows with the content, and never goes back.
+	Generation int64
+	// Content is the document in which the instance publishes outputs; nil while it has none.
+	Content []byte
+	// Revision is what the instance says to have applied.
+	Revision string
+}

@@ -193,18 +193,25 @@ func (p *PrivateEngine) Kill() {
 // Load brings an image over from the shared engine, which makes it when it is missing.
 func (p *PrivateEngine) Load(name ImageName) {
 	p.tb.Helper()
-	from := Engine(p.tb)
-	saved, err := from.ImageSave(p.tb.Context(), []string{Image(p.tb, name)})
+	if err := loadImage(p.tb.Context(), Engine(p.tb), p.Client(), Image(p.tb, name)); err != nil {
+		p.tb.Fatalf("test bed: %v", err)
+	}
+}
+
+// loadImage brings an image from one engine to another.
+func loadImage(ctx context.Context, from, to *client.Client, name string) error {
+	saved, err := from.ImageSave(ctx, []string{name})
 	if err != nil {
-		p.tb.Fatalf("test bed: take image %s: %v", name, err)
+		return fmt.Errorf("take image %s: %w", name, err)
 	}
 	defer func() { _ = saved.Close() }()
-	loaded, err := p.Client().ImageLoad(p.tb.Context(), saved)
+	loaded, err := to.ImageLoad(ctx, saved)
 	if err != nil {
-		p.tb.Fatalf("test bed: load image %s: %v", name, err)
+		return fmt.Errorf("load image %s: %w", name, err)
 	}
 	defer func() { _ = loaded.Close() }()
 	if err := readStream(loaded); err != nil {
-		p.tb.Fatalf("test bed: load image %s: %v", name, err)
+		return fmt.Errorf("load image %s: %w", name, err)
 	}
+	return nil
 }

@@ -82,6 +82,22 @@ func EnsureImages(ctx context.Context, host string, say Progress, names ...Image
 	return g.Wait()
 }
 
+// PinnedImage makes the image unless it is there, and gives it under a name that another checkout, which makes it otherwise,
+// does not move.
+func PinnedImage(ctx context.Context, host string, say Progress, name ImageName) (string, error) {
+	cli, err := Connect(host)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = cli.Close() }()
+	b := &builder{cli: cli, say: say, done: map[ImageName]func() (string, error){}}
+	digest, err := b.ensure(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	return withDigest(name, digest), nil
+}
+
 // ensure makes the image unless it is there, and returns the digest of its recipe.
 func (b *builder) ensure(ctx context.Context, name ImageName) (string, error) {
 	b.mu.Lock()

@@ -34,7 +34,9 @@ func Address(c container.Summary) string {
 		return ""
 	}
 	for _, n := range c.NetworkSettings.Networks {
-		return n.IPAddress.String()
+		if n.IPAddress.IsValid() { // it is not while the container starts
+			return n.IPAddress.String()
+		}
 	}
 	return ""
 }

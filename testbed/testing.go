@@ -55,6 +55,19 @@ func Image(tb testing.TB, name ImageName) string {
 	return string(name)
 }
 
+// Pinned is Image for a test that looks at one image for long: see PinnedImage.
+func Pinned(tb testing.TB, name ImageName) string {
+	tb.Helper()
+	host := Host(tb)
+	ctx, cancel := context.WithTimeout(tb.Context(), imageLimit)
+	defer cancel()
+	image, err := PinnedImage(ctx, host, logProgress(tb), name)
+	if err != nil {
+		tb.Fatalf("test bed: %v", err)
+	}
+	return image
+}
+
 // Prefix returns a name that no other test has, fit for containers, networks, volumes, Compose projects and realms: the
 // start of the test's name, in lower case, and eight random digits.
 func Prefix(tb testing.TB) string {

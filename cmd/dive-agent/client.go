@@ -57,12 +57,15 @@ func (c *socketClient) do(ctx context.Context, method, path string, query url.Va
 	return nil, errors.New(body.Error)
 }
 
+// errNoAgent is that no agent runs on this host.
+var errNoAgent = errors.New("no agent answers")
+
 func (c *socketClient) explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("cannot open the agent's socket %s: permission denied. Run as root or as a member of group dive-agent", c.socket)
 	case errors.Is(err, os.ErrNotExist), isRefused(err):
-		return fmt.Errorf("no agent answers at %s. Start it with: systemctl restart dive-agent (or dive-agent run); why it ended: journalctl -u dive-agent -e", c.socket)
+		return fmt.Errorf("%w at %s. Start it with: systemctl restart dive-agent (or dive-agent run); why it ended: journalctl -u dive-agent -e", errNoAgent, c.socket)
 	}
 	return fmt.Errorf("cannot ask the agent at %s: %w", c.socket, err)
 }

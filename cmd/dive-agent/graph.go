@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dive-agent/agent"
 	"dive-agent/desired"
 	"dive-agent/reconcilers/all"
 	"dive-agent/report"
@@ -62,6 +63,7 @@ func readGraph(cmd *cobra.Command, g *globals, dir, name string) (graph report.G
 		for _, edge := range node.Needs {
 			told.Needs = append(told.Needs, report.GraphNeed{On: edge.On, Why: edge.Why})
 		}
+		told.Reads = agent.ReadsOf(instance.ImportsOf(node.ID))
 		graph = append(graph, told)
 	}
 	return graph, name, nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -38,7 +39,8 @@ type host struct {
 	agent    *agent.Agent
 	reporter *report.Reporter
 	closers  []func() error
-	taking   sync.Mutex // held while a revision is taken or refused
+	statuses chan struct{} // holds one while the status branches of other instances are to be read
+	taking   sync.Mutex    // held while a revision is taken or refused
 }
 
 // hostOptions say what a command needs of the host.
@@ -57,7 +59,7 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 	if err != nil {
 		return nil, err
 	}
-	h := &host{config: c, redactor: secrets.NewRedactor()}
+	h := &host{config: c, redactor: secrets.NewRedactor(), statuses: make(chan struct{}, 1)}
 	h.log = newLogger(g.streams, c.LogLevel, h.redactor)
 	defer func() {
 		if err != nil {
@@ -94,8 +96,15 @@ func openHost(ctx context.Context, g *globals, o hostOptions) (_ *host, err erro
 		Redactor: h.redactor, Clock: reconcilers.SystemClock{}, Random: rand.Reader, Log: h.log,
 		Resync: time.Duration(c.Resync), Failpoint: o.failpoint,
 	}
+	options.HostKeys = keysFolder(c) // no key is made before a revision is taken
 	if !o.readOnly {
+		if options.SigningKey, err = signingKey(c.Report); err != nil {
+			return nil, err
+		}
 		if options.Reporter, err = h.openReports(); err != nil {
+			return nil, err
+		}
+		if options.Statuses, err = h.openStatuses(); err != nil {
 			return nil, err
 		}
 	}
@@ -213,6 +222,9 @@ func (h *host) close() {
 	}
 	h.closers = nil
 }
+
+// keysFolder is where the host's own keys are.
+func keysFolder(c *config.Config) string { return filepath.Join(c.StateDir, "host") }
 
 // machineID is the identity instances are bound to.
 func machineID(c *config.Config) string {

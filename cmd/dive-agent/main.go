@@ -116,8 +116,8 @@ func newRoot(out streams) *cobra.Command {
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "text", "text or json; markdown for plan, svg for graph")
 	root.AddCommand(
 		newRun(g), newOnce(g), newPlan(g), newValidate(g), newGraph(g),
-		newStatus(g), newHistory(g), newEvents(g), newSync(g), newRestore(g), newAdopt(g), newRollback(g), newSuspend(g), newResume(g),
-		newInit(g), newNew(g), newEnroll(g), newDoctor(g), newSchema(g), newSecrets(g), newVersion(g),
+		newStatus(g), newHistory(g), newEvents(g), newSync(g), newVerify(g), newRestore(g), newAdopt(g), newRollback(g), newSuspend(g), newResume(g),
+		newInit(g), newNew(g), newEnroll(g), newVerifyStatus(g), newDoctor(g), newSchema(g), newSecrets(g), newVersion(g),
 	)
 	root.InitDefaultCompletionCmd()
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err.Error()) })

@@ -49,7 +49,9 @@ func runOnce(ctx context.Context, g *globals) error {
 	if refused != nil || !changed {
 		h.takeCurrent()
 	}
+	stop := h.keepReadingStatuses(ctx)
 	unsettled := h.settle(ctx, g)
+	stop()
 	if unsettled != nil {
 		stopAtOnce(h)
 	}

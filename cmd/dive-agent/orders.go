@@ -63,7 +63,7 @@ func (g *globals) tellSynced(ctx context.Context, c *socketClient, name string) 
 	switch {
 	case err != nil:
 		return err
-	case status.Phase == report.Suspended || status.Phase == report.Removing:
+	case status.Phase == report.Suspended || status.Phase == report.Removing || status.Phase == report.Removed:
 		g.printf("%s is not looked at: %s\n%s\n", name, status.News, strings.Join(status.Next, "\n"))
 	default:
 		g.printf("%s is looked at now. See: dive-agent status %[1]s\n", name)
@@ -117,7 +117,7 @@ func (c *socketClient) lastSeq(ctx context.Context) (last int64, err error) {
 // phaseExit is the exit code that tells an instance's phase.
 func phaseExit(phase report.Phase) error {
 	switch phase {
-	case report.Ready, report.Suspended, report.Removing: // nothing failed
+	case report.Ready, report.Suspended, report.Removing, report.Removed: // nothing failed
 		return nil
 	case report.Blocked:
 		return &exitError{code: exitBlocked}

@@ -50,6 +50,9 @@ func planComment(previews []agent.Preview, none string, d detail) string {
 			if n.Approve != "" {
 				fmt.Fprintf(&b, "\n> **`%s` waits for approval%s.** To let exactly this plan through, merge into the instance's manifest: `%s`\n", n.ID, report.Escape(asked(n)), n.Approve)
 			}
+			if waitsWithPlan(n) {
+				fmt.Fprintf(&b, "\n> **`%s` %s.**\n", n.ID, report.Escape(n.Waits))
+			}
 			if n.Held != "" {
 				fmt.Fprintf(&b, "\n> **`%s`: %s.** %s\n", n.ID, report.Escape(n.Held), report.Code(n.Do))
 			}

@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"dive-agent/agent"
+	"dive-agent/reconcilers"
 )
 
 // A forge's CI has no host, no engine and perhaps no Terraform.
@@ -95,4 +98,15 @@ func TestPlanOfflineHandsOnTheToolsConfiguration(t *testing.T) {
 			require.Equal(t, program+" "+filepath.Join(bin, "mirror.rc"), line)
 		}
 	}
+}
+
+// What a node would change is shown beside what it waits for of another instance.
+func TestAPlanShowsWhatIsAwaitedOfAnotherInstance(t *testing.T) {
+	const waits = "waits for instances.usa.identity.realm_url: usa has not published it yet"
+	previews := []agent.Preview{{Instance: "deu", Host: "deu-01", Nodes: []agent.PreviewNode{{
+		ID: "identity", Component: "identity", Waits: waits,
+		Changes: []agent.PreviewChange{{Change: reconcilers.Change{Action: reconcilers.Update, Address: "keycloak_realm.this", Reason: "hub (known after apply)"}}},
+	}}}}
+	require.Contains(t, planText(previews, ""), "\n    ! "+waits+"\n")
+	require.Contains(t, planMarkdown(previews, ""), "\n> **`identity` waits for instances.usa.identity.realm\\_url: usa has not published it yet.**\n")
 }

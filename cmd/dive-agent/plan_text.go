@@ -85,12 +85,20 @@ func writeNodePlan(b *strings.Builder, n agent.PreviewNode) {
 	if n.Error != "" {
 		fmt.Fprintf(b, "    ! %s\n", n.Error)
 	}
+	if waitsWithPlan(n) {
+		fmt.Fprintf(b, "    ! %s\n", n.Waits)
+	}
 	if n.Approve != "" {
 		fmt.Fprintf(b, "    ! waits for approval%s. To let exactly this plan through, merge into the instance's manifest:\n        %s\n", asked(n), n.Approve)
 	}
 	if n.Held != "" {
 		fmt.Fprintf(b, "    ! %s\n%s\n", n.Held, indent(n.Do, "        "))
 	}
+}
+
+// waitsWithPlan says whether a node cannot be changed as planned yet: it waits for what another instance publishes.
+func waitsWithPlan(n agent.PreviewNode) bool {
+	return n.Waits != "" && len(n.Changes) > 0 && n.Note == ""
 }
 
 // asked is why a plan as a whole waits for approval.

@@ -10,6 +10,7 @@ import (
 	"dive-agent/agent"
 	"dive-agent/config"
 	"dive-agent/gitremote"
+	"dive-agent/hostkeys"
 	"dive-agent/reconcilers"
 	"dive-agent/report"
 )
@@ -26,14 +27,12 @@ func (h *host) openReports() (agent.Reporter, error) {
 		h.closers = append(h.closers, func() error { remote.Close(); return nil })
 		branches.Remote = remote
 	}
-	if c.SigningKey != "" {
-		pem, err := os.ReadFile(c.SigningKey)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read report.signingKey: %w", err)
+	branches.Signer = func() (gitremote.Signer, error) {
+		pem := h.agent.StatusKey()
+		if pem == nil {
+			return nil, nil
 		}
-		if branches.Signer, err = gitremote.NewSSHSigner(pem); err != nil {
-			return nil, err
-		}
+		return gitremote.NewSSHSigner(pem)
 	}
 	options := report.Options{
 		Host: h.config.Host, Store: h.store, Clock: reconcilers.SystemClock{}, Random: rand.Reader, Log: h.log, Branches: branches,
@@ -50,6 +49,21 @@ func (h *host) openReports() (agent.Reporter, error) {
 	reporter, err := report.New(options)
 	h.reporter = reporter
 	return reporter, err
+}
+
+// signingKey reads the key that signs status commits in place of the host's own; nil when none is configured.
+func signingKey(c config.Report) ([]byte, error) {
+	if c.SigningKey == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(c.SigningKey)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read report.signingKey: %w", err)
+	}
+	if _, err := hostkeys.PublicOf(pem); err != nil {
+		return nil, fmt.Errorf("report.signingKey %s: %w", c.SigningKey, err)
+	}
+	return pem, nil
 }
 
 func openWebhook(index int, w config.Webhook) (report.Webhook, error) {

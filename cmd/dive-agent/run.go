@@ -64,8 +64,11 @@ func runDaemon(ctx context.Context, g *globals) error {
 	follow, unfollow := context.WithCancel(lifetime)
 	defer unfollow()
 	go func() { d.follow(follow, schedule); close(following) }()
+	reading := make(chan struct{})
+	go func() { h.followStatuses(follow); close(reading) }()
 	reporting := make(chan struct{})
 	go func() { h.deliver(lifetime); close(reporting) }()
+	go h.keepSmall(lifetime)
 	d.tell(daemon.SdNotifyReady)
 	d.work(ctx, lifetime)
 
@@ -74,6 +77,7 @@ func runDaemon(ctx context.Context, g *globals) error {
 	stopAtOnce(h)
 	unfollow()
 	<-following
+	<-reading
 	err = h.drain()
 	endOfLife()
 	<-reporting
@@ -244,6 +248,7 @@ func (h *host) handle(ctx context.Context, o source.Outcome) (err error) {
 	if h.reporter != nil {
 		h.note("tell the reports that Git answers", h.reporter.GitAnswers(ctx, health.Err == ""))
 	}
+	h.readStatuses()
 	if o.Err != nil {
 		return o.Err
 	}

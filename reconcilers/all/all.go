@@ -4,6 +4,7 @@ package all
 
 import (
 	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/certificates"
 	"dive-agent/reconcilers/compose"
 	"dive-agent/reconcilers/keycloak"
 	"dive-agent/reconcilers/mongo"
@@ -18,5 +19,7 @@ var Registry = reconcilers.Registry{
 	keycloak.Registration,
 	registration.SpokeRegistration,
 	registration.SpokeApprovals,
+	certificates.Holder,
+	certificates.Authority,
 	verify.Registration,
 }

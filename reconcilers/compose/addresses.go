@@ -114,7 +114,8 @@ func (r *Reconciler) pickAddresses(ctx context.Context, st *serviceState) (map[s
 		if !ok {
 			continue
 		}
-		list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("network", st.networks[name])})
+		// By its ID the engine would leave out those that were never started.
+		list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("network", name)})
 		if err != nil {
 			return nil, fmt.Errorf("list the containers on network %s: %w", name, err)
 		}
@@ -165,17 +166,36 @@ func (st *serviceState) asDeclared(c *container.InspectResponse) {
 
 // expose gives a container the names of its service, on each network where it lacks them.
 func (r *Reconciler) expose(ctx context.Context, st *serviceState, id string) error {
+	names := map[string][]string{}
+	for key := range st.service.Networks {
+		names[st.model.project.Networks[key].Name] = st.aliases(key)
+	}
+	return r.exposeAs(ctx, st, id, names)
+}
+
+// exposeBack gives the container of a version that is put back its names again, on the networks of that version.
+func (r *Reconciler) exposeBack(ctx context.Context, st *serviceState, g *good, id string) error {
+	names := map[string][]string{}
+	for name, endpoint := range g.Networks {
+		if slices.Contains(endpoint.Aliases, st.name) {
+			names[name] = endpoint.Aliases
+		}
+	}
+	return r.exposeAs(ctx, st, id, names)
+}
+
+// exposeAs connects a container to each of the networks, by their names, where it is not known by the service's name.
+func (r *Reconciler) exposeAs(ctx context.Context, st *serviceState, id string, names map[string][]string) error {
 	result, err := r.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		return fmt.Errorf("inspect container %s: %w", st.wantName, err)
 	}
-	for _, key := range sortedKeys(st.service.Networks) {
-		name := st.model.project.Networks[key].Name
+	for _, name := range sortedKeys(names) {
 		endpoint := result.Container.NetworkSettings.Networks[name]
 		if endpoint != nil && slices.Contains(endpoint.Aliases, st.name) {
 			continue
 		}
-		if err := r.reconnect(ctx, id, name, endpoint, st.aliases(key)); err != nil {
+		if err := r.reconnect(ctx, id, name, endpoint, names[name]); err != nil {
 			return fmt.Errorf("give the container of service %s its names on network %s: %w", st.name, name, err)
 		}
 	}
@@ -217,6 +237,8 @@ func (r *Reconciler) reconnect(ctx context.Context, id, name string, before *net
 	if before != nil {
 		after.Links, after.DriverOpts, after.MacAddress, after.GwPriority = before.Links, before.DriverOpts, before.MacAddress, before.GwPriority
 		after.IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: before.IPAddress}
+		r.addresses.Lock() // nobody is to choose it meanwhile
+		defer r.addresses.Unlock()
 		_, err := r.engine.NetworkDisconnect(ctx, name, client.NetworkDisconnectOptions{Container: id, Force: true})
 		if err != nil && !errdefs.IsNotFound(err) {
 			return err

@@ -130,11 +130,18 @@ func (r *Reconciler) change(ctx context.Context, st *serviceState, change reconc
 	if st.container != nil {
 		progress.Say("replacing: %s", change.Reason)
 	}
-	id, err := r.make(ctx, st)
+	o, err := r.make(ctx, st)
 	if err != nil {
 		return nil, err
 	}
-	return r.start(ctx, st, id)
+	w, err := r.start(ctx, st, o.made)
+	if !o.aside {
+		return w, err
+	}
+	if bad := r.remove(ctx, o.replace); bad != nil {
+		err = errors.Join(err, fmt.Errorf("remove the old container of service %s, which has ended: %w", st.name, bad))
+	}
+	return w, err
 }
 
 // begin notes a change of which it is not known yet whether it is good.
@@ -146,6 +153,21 @@ func (st *serviceState) begin(now time.Time, reason string) error {
 	if st.container != nil && st.lead != "" {
 		st.record.Pending.Replaces = st.container.ID
 	}
+	return st.record.write(st.recordPath(st.name))
+}
+
+// noteMade notes how a container looks that was made for a pending change, before its first start: what somebody does to it before
+// the change is found good is seen by that.
+func (st *serviceState) noteMade(c *container.InspectResponse) error {
+	p := st.record.Pending
+	if p == nil || p.Made == c.ID || c.State.Status != container.StateCreated {
+		return nil
+	}
+	live, err := st.record.live(c)
+	if err != nil {
+		return fmt.Errorf("digest container %s: %w", st.wantName, err)
+	}
+	p.Made, p.Wanted, p.Live = c.ID, st.wanted(), live
 	return st.record.write(st.recordPath(st.name))
 }
 
@@ -169,13 +191,15 @@ func (r *Reconciler) gone(ctx context.Context, id string) error {
 	}
 }
 
-// known says whether what is wanted is what was good before, so that nothing new is tried.
+// known says whether what is wanted is what was good before, so that nothing new is tried: be it that a tag now leads to an image that
+// was tried and did not work.
 func (st *serviceState) known() bool {
 	good := st.record.Good
 	if good == nil && st.first != nil { // one more of what there is
 		good = st.first.record.Good
 	}
-	return good != nil && good.Hash == st.hash && good.Content == st.content && good.ImageID == st.imageID
+	return good != nil && good.Hash == st.hash && good.Content == st.content &&
+		(good.ImageID == st.imageID || st.imageID != "" && st.record.Refused == st.imageID)
 }
 
 // removeExtras removes leftovers of a change that was cut off. Volumes stay.
@@ -205,37 +229,37 @@ func (r *Reconciler) remove(ctx context.Context, id string) error {
 
 // make lets the Compose SDK create the container, in place of the one that is there, and finds it. A container that is
 // only gone, and was good, is made again as it was, which takes fewer questions to the engine.
-func (r *Reconciler) make(ctx context.Context, st *serviceState) (string, error) {
+func (r *Reconciler) make(ctx context.Context, st *serviceState) (*one, error) {
+	o := &one{service: st.name, number: st.number, name: st.wantName}
 	if err := r.lacksVolume(ctx, st); err != nil {
-		return "", err
+		return nil, err
 	}
 	if st.container == nil && st.known() {
 		if g, err := st.readGood(); err == nil && g != nil && g.Name == st.wantName {
-			if id, err := r.recreate(ctx, g); err == nil {
-				return id, nil
+			if o.made, err = r.recreate(ctx, g); err == nil || g.ImageID != st.imageID {
+				return o, err
 			}
 		}
 	}
 	if st.container != nil {
 		if err := r.preStop(ctx, st.container.ID); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
-	o := &one{service: st.name, number: st.number, name: st.wantName}
 	if st.container != nil {
 		o.replace = st.container.ID
 	}
 	if err := r.makeOne(ctx, st, o); err != nil {
-		return "", err
+		return nil, err
 	}
 	c, err := r.engine.ContainerInspect(ctx, o.made, client.ContainerInspectOptions{})
 	if err == nil && c.Container.Name != "/"+st.wantName {
 		_, err = r.engine.ContainerRename(ctx, o.made, client.ContainerRenameOptions{NewName: st.wantName})
 	}
 	if err != nil {
-		return "", fmt.Errorf("find the container that was made for service %s: %w", st.name, err)
+		return nil, fmt.Errorf("find the container that was made for service %s: %w", st.name, err)
 	}
-	return o.made, nil
+	return o, nil
 }
 
 // makeOne has the Compose SDK create one container of the service.
@@ -259,6 +283,9 @@ func (r *Reconciler) makeOne(ctx context.Context, st *serviceState, o *one) erro
 
 // createError sorts what the SDK says: a definition that the engine refuses is a fault, all else is tried again.
 func (r *Reconciler) createError(st *serviceState, err error) error {
+	if errdefs.IsConflict(err) && strings.Contains(err.Error(), "is already in use by") { // since we looked
+		return st.nameTaken()
+	}
 	message := fmt.Sprintf("create the container of service %s", st.name)
 	err = r.redacted(err)
 	if errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsConflict(err) || errdefs.IsNotImplemented(err) {
@@ -292,7 +319,7 @@ func (r *Reconciler) start(ctx context.Context, st *serviceState, id string) (*w
 		}
 	case st.completed() && st.container.ID == id: // and not only the one before it
 	default:
-		if err = errors.Join(st.starts(id), r.inject(ctx, id, st.injections())); err == nil {
+		if err = errors.Join(st.noteMade(&c.Container), st.starts(id), r.inject(ctx, id, st.injections())); err == nil {
 			_, err = r.engine.ContainerStart(ctx, id, client.ContainerStartOptions{})
 		}
 	}
@@ -331,12 +358,23 @@ func (r *Reconciler) commit(ctx context.Context, st *serviceState, id string) er
 	}
 	c := &result.Container
 	st.asDeclared(c)
-	if err := st.keepGood(c); err != nil {
-		return err
+	if !st.isGood(c) {
+		if err := st.keepGood(c); err != nil {
+			return err
+		}
 	}
-	st.record.Pending, st.record.Refused = nil, ""
+	st.record.Pending = nil
+	if c.Image == st.imageID {
+		st.record.Refused = ""
+	}
 	st.container, st.differs, st.extras = c, nil, nil
 	return st.note(c)
+}
+
+// isGood says whether the container is the good one already, and was not made by this change: it was started, unpaused or renamed.
+func (st *serviceState) isGood(c *container.InspectResponse) bool {
+	good := st.record.Good
+	return st.isNoted(c) && good != nil && good.Container == c.ID && st.known() && good.Written == st.written()
 }
 
 // untouched says whether the container of before still runs, and no other one: the engine refused to make a new one.

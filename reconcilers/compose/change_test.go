@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
+	"github.com/zclconf/go-cty/cty"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
@@ -103,7 +104,6 @@ func TestAVolumeWithoutANameOutlivesItsContainers(t *testing.T) {
 	require.Equal(t, volume, w.inspect("web").Mounts[0].Name)
 }
 
-// A tag that leads to an image that does not work is not tried again and again.
 // TestWhatIsReadyIsNotedHoweverLongItTook: a wait for health may outlast both the call and the limit of its changes.
 func TestWhatIsReadyIsNotedHoweverLongItTook(t *testing.T) {
 	t.Parallel()
@@ -119,6 +119,7 @@ func TestWhatIsReadyIsNotedHoweverLongItTook(t *testing.T) {
 	w.inSync("web")
 }
 
+// A tag that leads to an image that does not work is not tried again and again, whatever somebody does to the container.
 func TestMovedTagThatDoesNotWork(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `services: {web: {image: "${WEB_IMAGE}", init: true, restart: unless-stopped}}`)
@@ -134,6 +135,24 @@ func TestMovedTagThatDoesNotWork(t *testing.T) {
 	require.Equal(t, before, w.inspect("web").Image)
 	w.inSync("web")
 	require.Len(t, w.observe("web").Facts.Notes, 1)
+	for _, end := range []func(id string) error{
+		func(id string) error {
+			_, err := w.engine.ContainerStop(t.Context(), id, client.ContainerStopOptions{})
+			return err
+		},
+		func(id string) error {
+			_, err := w.engine.ContainerRemove(t.Context(), id, client.ContainerRemoveOptions{Force: true})
+			return err
+		},
+	} {
+		require.NoError(t, end(w.inspect("web").ID))
+		w.up("web")
+		require.Equal(t, before, w.inspect("web").Image)
+		require.Len(t, w.observe("web").Facts.Notes, 1)
+	}
+	w.commit("1", `CMD ["bash","-c","trap 'exit 0' TERM; while :; do sleep 0.3 & wait $!; done"]`)
+	w.up("web")
+	require.NotEqual(t, before, w.inspect("web").Image)
 }
 
 func TestBadFirstVersionIsRejectedAndLeftForInspection(t *testing.T) {
@@ -218,7 +237,8 @@ func TestLeftoversOfAnInterruptedRecreate(t *testing.T) {
 		name      string
 		removeOld bool
 		stopOld   bool
-	}{{"new one created", false, false}, {"old one stopped", false, true}, {"old one removed", true, true}} {
+		aside     bool
+	}{{"new one created", false, false, false}, {"old one stopped", false, true, false}, {"old one put aside", false, true, true}, {"old one removed", true, true, false}} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, oneService)
 			w.up("web")
@@ -236,13 +256,18 @@ func TestLeftoversOfAnInterruptedRecreate(t *testing.T) {
 			require.NoError(t, st.record.write(s.recordPath("web")))
 			require.NoError(t, w.r.remove(t.Context(), old.ID))
 			st.container = nil
-			made, err := w.r.make(t.Context(), st)
+			one, err := w.r.make(t.Context(), st)
 			require.NoError(t, err)
+			made := one.made
 			_, err = w.engine.ContainerRename(t.Context(), made, client.ContainerRenameOptions{NewName: old.ID[:12] + "_" + st.wantName})
 			require.NoError(t, err)
 			if !c.removeOld {
 				again, err := w.r.recreate(t.Context(), g)
 				require.NoError(t, err)
+				if c.aside {
+					_, err = w.engine.ContainerRename(t.Context(), again, client.ContainerRenameOptions{NewName: st.wantName + "-replaced-" + again[:12]})
+					require.NoError(t, err)
+				}
 				if !c.stopOld {
 					_, err = w.engine.ContainerStart(t.Context(), again, client.ContainerStartOptions{})
 					require.NoError(t, err)
@@ -252,7 +277,7 @@ func TestLeftoversOfAnInterruptedRecreate(t *testing.T) {
 			require.NoError(t, w.try("web"))
 			w.inSync("web")
 			now := w.inspect("web")
-			require.Equal(t, made, now.ID, "the new container is kept")
+			require.NotContains(t, []string{made, old.ID}, now.ID, "one that was never started, and of which nothing is noted, is made again")
 			require.Equal(t, "/"+st.wantName, now.Name)
 			require.Equal(t, container.StateRunning, now.State.Status)
 		})
@@ -335,6 +360,41 @@ services:
 	require.Equal(t, "environment TOKEN changed", w.change("web").Reason)
 	w.outputs["uri"] = desired.Secret("good")
 	w.inSync("web")
+}
+
+// What another instance publishes comes in as an output does: awaited by its name, followed when it changes, and a value that
+// does not work is put back without blame for the revision, though it is no secret.
+func TestAServiceFollowsWhatAnotherInstancePublishes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `
+services:
+  web: {image: "${IMAGE}", init: true, command: [bash, -c, "test $$HUB != wrong || { echo no such hub; exit 9; }; ${RUN}"], environment: ["HUB"]}
+`)
+	w.spec.Environment["HUB"] = w.expr("${instances.usa.identity.url}")
+	publish := func(v desired.Value) {
+		w.foreign = map[string]cty.Value{"usa": cty.ObjectVal(map[string]cty.Value{"identity": cty.ObjectVal(map[string]cty.Value{"url": v.Cty()})})}
+	}
+	publish(desired.Unknown())
+	require.NoError(t, w.try(SharedPart))
+	p := w.plan("web")
+	require.Equal(t, []string{"instances.usa.identity.url"}, p.Unknown)
+	require.Contains(t, p.Changes[0].Reason, "HUB known after apply")
+	_, err := w.r.Apply(t.Context(), w.target("web"), p, &heard{t: t})
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, err, &wait)
+
+	publish(desired.String("one"))
+	w.up("web")
+	publish(desired.String("two"))
+	require.Equal(t, "environment HUB changed", w.change("web").Reason)
+	w.up("web")
+	require.Contains(t, w.inspect("web").Config.Env, "HUB=two")
+	publish(desired.String("wrong"))
+	err = w.try("web")
+	require.ErrorContains(t, err, `put back to what ran before; its last words: "no such hub"`)
+	var r *reconcilers.RejectedError
+	require.False(t, errors.As(err, &r))
+	require.Contains(t, w.inspect("web").Config.Env, "HUB=two")
 }
 
 // A service that shares a namespace with another, or asks for it, follows when that one is made anew.

@@ -8,9 +8,9 @@
 //
 // What one service goes through:
 //
-//	files placed -> record "pending" -> created (old one stopped and removed) -> started -> healthy -> record "good"
-//	                                                                               |
-//	                                                                               +-> not in time -> put back
+//	files placed -> record "pending" -> created (old one stopped, put aside) -> started, old one removed -> healthy -> record "good"
+//	                                                                                                          |
+//	                                                                                                          +-> not in time -> put back
 //
 // A record that is still pending when the service is observed is finished by the next apply, wherever it stopped.
 package compose

@@ -39,7 +39,10 @@ type drifted struct {
 // compareLive sees what was changed on the container itself since it was made, or that it was replaced by one that
 // only looks the same by its labels.
 func (st *serviceState) compareLive(c *container.InspectResponse, found *comparison) error {
-	if len(st.record.Live) == 0 || st.record.Pending != nil {
+	if st.record.Pending != nil {
+		return st.comparePending(c, found)
+	}
+	if len(st.record.Live) == 0 {
 		return nil
 	}
 	now, err := st.record.live(c)
@@ -63,6 +66,48 @@ func (st *serviceState) compareLive(c *container.InspectResponse, found *compari
 	found.replaced = st.record.Container != c.ID
 	found.byHand = st.telling(found.byHand)
 	return nil
+}
+
+// comparePending sees what was changed by hand on a container whose change is still pending, because the agent was cut off. Its
+// names on networks change with the update; that it has all of them is seen to before it is good.
+func (st *serviceState) comparePending(c *container.InspectResponse, found *comparison) error {
+	p := st.record.Pending
+	if p.Made == "" || p.Wanted != st.wanted() {
+		return nil
+	}
+	now, err := st.record.live(c)
+	if err != nil {
+		return fmt.Errorf("digest container %s: %w", st.wantName, err)
+	}
+	added, removed, changed := difference(p.Live, now)
+	for _, name := range added {
+		if network, ok := strings.CutPrefix(name, "network "); !ok || !st.isOn(network) {
+			found.byHand = append(found.byHand, st.deviation(name, "added", now[name], ""))
+		}
+	}
+	for _, name := range removed {
+		if !strings.HasPrefix(name, "network ") {
+			found.byHand = append(found.byHand, st.deviation(name, "removed", "", p.Live[name]))
+		}
+	}
+	for _, name := range changed {
+		if !strings.HasPrefix(name, "network ") {
+			found.byHand = append(found.byHand, st.deviation(name, "changed", now[name], p.Live[name]))
+		}
+	}
+	found.replaced = p.Made != c.ID
+	found.byHand = st.telling(found.byHand)
+	return nil
+}
+
+// isOn says whether the service is to be on a network, by the network's name.
+func (st *serviceState) isOn(network string) bool {
+	for key := range st.service.Networks {
+		if st.model.project.Networks[key].Name == network {
+			return true
+		}
+	}
+	return false
 }
 
 // deviation words one field that differs.

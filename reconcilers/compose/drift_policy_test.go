@@ -205,14 +205,14 @@ func TestWatchScans(t *testing.T) {
 			t.Error("nobody scans")
 		}
 	}
-	pass()
-	pass() // the first scan is over
-	require.Empty(t, woken)
+	w.scanned(1)
 	_, err := w.engine.ContainerUpdate(t.Context(), w.inspect("web").ID, client.ContainerUpdateOptions{Resources: &container.Resources{CPUShares: 100}})
 	require.NoError(t, err)
 	hear(t, woken, "web") // by the event
 	pass()
 	hear(t, woken, "web") // and by the scan
+	pass()
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
+	require.Empty(t, woken, "what is as it was wakes nobody")
 }

@@ -162,12 +162,13 @@ func (st *sharedState) networkByHand(key, address string, have network.Summary) 
 }
 
 // tellReplacedVolume notes that a volume is another one than before, and not by the agent. It is left so: it may hold data.
-// Whose definition it has tells that, and not when it was made: before Engine 23 that is when a file at its top last came or went.
+// The agent's mark and whose definition it has tell that, and not when it was made: before Engine 23 that is when a file at its top
+// last came or went. A record without a mark is one that an older agent wrote.
 func tellReplacedVolume(before, now keptVolume, at time.Time) keptVolume {
 	now.Before, now.Seen = before.Before, before.Seen
 	switch {
 	case before.Created == "":
-	case before.Hash == now.Hash:
+	case before.Hash == now.Hash && (before.Mark == "" || before.Mark == now.Mark):
 		now.Created = before.Created
 	default:
 		now.Before, now.Seen = before.Created, at.UTC().Truncate(time.Second)

@@ -138,6 +138,22 @@ func TestDriftOfVolumes(t *testing.T) {
 	w.up("web")
 }
 
+// `docker compose down -v; up` leaves one of the same definition.
+func TestVolumeMadeAnewByCompose(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, driftingNetworks)
+	w.up("web")
+	_, err := w.engine.ContainerRemove(t.Context(), w.inspect("web").ID, client.ContainerRemoveOptions{Force: true})
+	require.NoError(t, err)
+	_, err = w.engine.VolumeRemove(t.Context(), w.project+"_data", client.VolumeRemoveOptions{})
+	require.NoError(t, err)
+	w.upByHand(t)
+	w.restart()
+	w.inSync(SharedPart)
+	require.Contains(t, strings.Join(w.observe(SharedPart).Facts.Notes, "\n"), "volume "+w.project+"_data was removed and made anew, and not by the agent")
+	w.up("web")
+}
+
 // An engine that says of a volume that it was made when something at its top last changed does not make it another one.
 func TestAVolumeInUseIsNoOtherOne(t *testing.T) {
 	t.Parallel()

@@ -299,4 +299,21 @@ func TestDriftByReplacement(t *testing.T) {
 		require.NoError(t, w.try("web"), "the name is free again, and the service is back")
 		w.inSync("web")
 	})
+	t.Run("by one of nobody's, and renamed", func(t *testing.T) {
+		c := w.inspect("web")
+		_, err := w.engine.ContainerRename(t.Context(), c.ID, client.ContainerRenameOptions{NewName: w.project + "-other"})
+		require.NoError(t, err)
+		made, err := w.engine.ContainerCreate(t.Context(), client.ContainerCreateOptions{Name: w.project + "-web-1", Config: &container.Config{Image: w.image}})
+		require.NoError(t, err)
+		w.set("RUN", serve+" # newer")
+		var blocked *reconcilers.BlockedError
+		require.ErrorAs(t, w.observe("web").Err, &blocked)
+		require.Equal(t, "ContainerNameTaken", blocked.Reason)
+		require.Empty(t, w.plan("web").Changes, "a new container could not have the name either")
+		_, err = w.engine.ContainerRemove(t.Context(), made.ID, client.ContainerRemoveOptions{Force: true})
+		require.NoError(t, err)
+		require.NoError(t, w.try("web"))
+		w.inSync("web")
+		require.Equal(t, "/"+w.project+"-web-1", w.inspect("web").Name)
+	})
 }

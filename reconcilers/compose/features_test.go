@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
 
+	"dive-agent/desired"
 	"dive-agent/reconcilers"
 	"dive-agent/testbed"
 )
@@ -73,7 +74,7 @@ networks: {inside: {}, outside: {external: true, name: "${NAME}-outside"}}
 	require.Len(t, c.NetworkSettings.Networks, 2)
 	require.True(t, c.HostConfig.ReadonlyRootfs)
 
-	w.spec.Profiles = []string{"debug"}
+	w.spec.Profiles = []desired.Expr{desired.Literal("debug"), desired.Literal("")}
 	w.up("web", "debug")
 	require.Equal(t, c.ID, w.inspect("web").ID)
 	w.spec.Profiles = nil

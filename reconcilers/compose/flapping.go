@@ -114,6 +114,8 @@ func (r *Reconciler) count(ctx context.Context, st *serviceState, f *flapping) e
 		code, oom := c.State.ExitCode, c.State.OOMKilled
 		if runs {
 			code, oom, _ = r.lastEnd(ctx, c.ID, c.State.StartedAt)
+		} else if !oom { // the engine may hear of it after the end
+			_, oom, _ = r.lastEnd(ctx, c.ID, c.State.FinishedAt)
 		}
 		f.end(min(c.RestartCount-f.Restarts, endsAtOnce), now, code, oom)
 		f.Restarts = c.RestartCount
@@ -258,20 +260,20 @@ func (r *Reconciler) lastEnd(ctx context.Context, id, before string) (code int, 
 		Since: at(until.Add(-eventsAsked)), Until: at(until),
 		Filters: make(client.Filters).Add("type", string(events.ContainerEventType)).Add("container", id).Add("event", "start", "die", "oom", "kill"),
 	})
-	killed, told := false, false // since its last start
+	killed, told, ended := false, false, false // since its last start
 	for {
 		select {
 		case message := <-result.Messages:
 			switch message.Action {
 			case events.ActionStart:
-				killed, told = false, false
+				killed, told, ended = false, false, false
 			case events.ActionOOM:
-				killed = true
+				killed, oom = true, oom || ended
 			case events.ActionKill:
 				told = true
 			case events.ActionDie:
 				code, _ = strconv.Atoi(message.Actor.Attributes["exitCode"])
-				oom, byHand = killed, told
+				oom, byHand, ended = killed, told, true
 			}
 		case err := <-result.Err:
 			if err != nil && !errors.Is(err, io.EOF) {

@@ -131,10 +131,10 @@ func (r *Reconciler) look(ctx context.Context, st *serviceState, id string, stab
 		return verdict{ready: stable && state.Running && !state.Restarting, waitsFor: "runs", lacks: "running steadily"}, nil
 	case isHealthy(c):
 		return verdict{ready: true}, nil
-	case state.Health.Status == container.Unhealthy && c.RestartCount > 0 && st.record.Good != nil && !st.known():
+	case isUnhealthy(c) && c.RestartCount > 0 && st.record.Good != nil && !st.known():
 		// Nobody was there to answer its check.
 		return verdict{}, &fault{message: fmt.Sprintf("service %s keeps restarting%s", st.name, outOfMemory(state)), ends: true}
-	case state.Health.Status == container.Unhealthy && st.record.Good != nil && !st.known():
+	case isUnhealthy(c) && st.record.Good != nil && !st.known():
 		// With an earlier version at hand the engine's word is enough; on a first start the whole time is given.
 		return verdict{}, &fault{message: fmt.Sprintf("service %s is unhealthy%s", st.name, r.lastProbe(c))}
 	}
@@ -155,6 +155,16 @@ func hasHealthCheck(c *container.InspectResponse) bool {
 
 func isHealthy(c *container.InspectResponse) bool {
 	return hasHealthCheck(c) && c.State.Health.Status == container.Healthy
+}
+
+// isUnhealthy says whether the container's last check found it so. The engine calls one unhealthy too that was paused, until the
+// first check after that (moby, container/health.go, CloseMonitorChannel).
+func isUnhealthy(c *container.InspectResponse) bool {
+	if !hasHealthCheck(c) || c.State.Health.Status != container.Unhealthy {
+		return false
+	}
+	checks := c.State.Health.Log
+	return len(checks) > 0 && checks[len(checks)-1].ExitCode != 0
 }
 
 // lastProbe gives what the last health check printed, redacted, in one line.
@@ -195,7 +205,7 @@ func (r *Reconciler) monitor(ctx context.Context, st *serviceState, w *watched) 
 			return nil
 		case !c.State.Running || c.State.Restarting || c.State.StartedAt != started:
 			return &fault{message: fmt.Sprintf("service %s exited with %d%s%s", st.name, c.State.ExitCode, outOfMemory(c.State), said)}
-		case hasHealthCheck(c) && c.State.Health.Status == container.Unhealthy:
+		case isUnhealthy(c):
 			return &fault{message: fmt.Sprintf("service %s got unhealthy%s%s", st.name, said, r.lastProbe(c))}
 		}
 		select {

@@ -134,7 +134,7 @@ func (r *Reconciler) lookAtImages(ctx context.Context, st *sharedState) error {
 
 // lookAtImage finds out whether an image is to be pulled, and gives the ID of the one that the host has, if any.
 func (r *Reconciler) lookAtImage(ctx context.Context, st *sharedState, rec sharedRecord, image stackImage) (id string, err error) {
-	have, err := r.engine.ImageInspect(ctx, image.name)
+	have, err := r.inspectImage(ctx, image.name)
 	switch {
 	case errdefs.IsNotFound(err):
 		st.pulls = append(st.pulls, order{stackImage: image, reason: "not on this host"})

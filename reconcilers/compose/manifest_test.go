@@ -17,7 +17,35 @@ type otherKind struct{}
 
 func (*otherKind) Outputs() []desired.Output { return []desired.Output{{Name: "uri", Secret: true}} }
 
-var kinds = []desired.Kind{Kind, {Name: "Other", Doc: "Another.", New: func() any { return &otherKind{} }}}
+// talkingKind stands for one that talks to the one container of a service.
+type talkingKind struct {
+	Service string `yaml:"service"`
+	At      desired.Position
+}
+
+func (k *talkingKind) Needs(*desired.Check) []desired.Need {
+	return []desired.Need{{Part: k.Service, Single: true, Position: k.At, Why: "the data is in it"}}
+}
+
+var kinds = []desired.Kind{
+	Kind, {Name: "Other", Doc: "Another.", New: func() any { return &otherKind{} }}, {Name: "Talking", Doc: "A third.", New: func() any { return &talkingKind{} }},
+}
+
+// A service with replicas is none to a component that means one container.
+func TestReplicasOfWhatIsSingle(t *testing.T) {
+	for scale, want := range map[string]string{
+		"scale: 1": "", "deploy: {replicas: 2}": `blueprints/spoke/blueprint.yaml:13:14: service "db" has 2 replicas, and the data is in it: it may have one`,
+		"scale: 3": `blueprints/spoke/blueprint.yaml:13:14: service "db" has 3 replicas, and the data is in it: it may have one`,
+	} {
+		_, problems := repository(t, "      files: [compose.yaml]\n    talking: {kind: Talking, service: db}\n", "services: {db: {image: \"db:1\", "+scale+"}}\n", nil)
+		if want == "" {
+			require.Empty(t, problems)
+			continue
+		}
+		require.Len(t, problems, 1)
+		require.Equal(t, want, problems.Error())
+	}
+}
 
 // repository writes a fleet with one instance of a blueprint and loads it.
 func repository(t *testing.T, component, composeFile string, more map[string]string) (*desired.Fleet, desired.Problems) {
@@ -89,6 +117,24 @@ configs: {c: {content: "at ${URI}"}}
 	require.ElementsMatch(t, []string{"stack/@resources", "stack/db"}, needs["stack/init"])
 	require.ElementsMatch(t, []string{"stack/@resources", "stack/init", "stack/db started", "database.uri"}, needs["stack/back"])
 	require.Subset(t, needs["stack/front"], []string{"stack/@resources", "database.uri"})
+}
+
+// A value of another instance is awaited by the services that use it, and by what pulls images where a name is made of it.
+func TestServicesThatUseValuesOfOtherInstances(t *testing.T) {
+	usa := "apiVersion: dive/v1alpha1\nkind: Instance\nmetadata: {name: usa}\nspec: {role: hub, host: one, components: {database: {kind: Other, publish: [uri]}}}\n"
+	fleet, problems := repository(t, `      environment: {HUB: "at ${instances.usa.database.uri}", TAG: "${instances.usa.database.uri}", REST: "${[for s in fleet.spokes : s.name]}", NOBODY: "${instances.usa.database.uri}"}
+`, `
+services:
+  front: {image: "front:1", environment: [HUB]}
+  back: {image: "back:${TAG}"}
+  db: {image: "db:1"}
+`, map[string]string{"instances/usa.yaml": usa})
+	require.Empty(t, problems)
+	imports := fleet.Instances["deu"].Imports()
+	require.Len(t, imports, 1)
+	require.Equal(t, "instances.usa.database.uri", imports[0].String())
+	require.ElementsMatch(t, []string{"stack/@resources", "stack/back", "stack/front"}, imports[0].Nodes)
+	require.True(t, imports[0].Secret)
 }
 
 func TestClaims(t *testing.T) {
@@ -271,4 +317,28 @@ func TestMaxRestartsIsChecked(t *testing.T) {
 	require.Len(t, problems, 2)
 	require.Contains(t, problems[0].String(), "blueprint.yaml:12:20: maxRestarts: it counts from 1; 0: a service is never given up")
 	require.Contains(t, problems[1].String(), "blueprint.yaml:13:37: maxRestarts: it counts from 1; 0: service web is never given up")
+}
+
+// A profile is chosen by values: what it turns off is no node, and waits for nothing.
+func TestProfilesByValues(t *testing.T) {
+	const file = "services:\n  web: {image: \"web:1\"}\n  debug: {image: \"debug:1\", profiles: [debug], environment: [\"URI\"]}\n"
+	nodes := func(component string) (ids []string) {
+		fleet, problems := repository(t, component, file, nil)
+		require.Empty(t, problems)
+		for _, node := range fleet.Instances["deu"].Graph.Nodes {
+			ids = append(ids, node.ID)
+		}
+		return ids
+	}
+	const uses = "      environment: {URI: \"${database.uri}\"}\n"
+	require.NotContains(t, nodes(uses+"      profiles: ['${offset == 0 ? \"debug\" : \"\"}']\n"), "stack/debug")
+	require.Contains(t, nodes(uses+"      profiles: ['${offset == 11 ? \"debug\" : \"\"}']\n"), "stack/debug")
+	for profile, want := range map[string]string{
+		"${database.uri}": `12:17: profiles: the profile "${database.uri}" must be known from the start and no secret`,
+		"${PASSWORD}":     `12:17: profiles: the profile "${PASSWORD}" must be known from the start and no secret`,
+	} {
+		_, problems := repository(t, "      profiles: [\""+profile+"\"]\n", file, nil)
+		require.NotEmpty(t, problems)
+		require.Contains(t, problems.Error(), want)
+	}
 }

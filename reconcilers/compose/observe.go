@@ -38,7 +38,7 @@ type serviceState struct {
 	lead      string                      // what all of differs has in common, such as "changed by hand: "
 	left      []deviation                 // what somebody changed on it and what is left so
 	extras    []container.InspectResponse // leftovers of the same service
-	foreign   string                      // a container of another owner that has our name
+	foreign   string                      // a container of another owner that has our name, so that ours cannot have it
 
 	hash     string
 	image    *client.ImageInspectResult
@@ -100,7 +100,7 @@ func (r *Reconciler) observeService(ctx context.Context, s *stack) (reconcilers.
 
 // lookAround gathers what the wanted container depends on: image, networks, secret files, containers it is tied to.
 func (r *Reconciler) lookAround(ctx context.Context, st *serviceState) error {
-	image, err := r.engine.ImageInspect(ctx, st.service.Image)
+	image, err := r.inspectImage(ctx, st.service.Image)
 	switch {
 	case err == nil:
 		st.imageID, st.image = image.ID, &image
@@ -123,13 +123,13 @@ func (r *Reconciler) lookAround(ctx context.Context, st *serviceState) error {
 // networkIDs gives all networks of the host by name, and the addresses in reserve of those that have some; of several with one
 // name, the one made first.
 func (r *Reconciler) networkIDs(ctx context.Context) (ids map[string]string, reserved map[string]netip.Prefix, err error) {
-	list, err := r.engine.NetworkList(ctx, client.NetworkListOptions{})
+	list, err := r.allNetworks(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("list networks: %w", err)
+		return nil, nil, err
 	}
 	ids, reserved = map[string]string{}, map[string]netip.Prefix{}
 	made := map[string]time.Time{}
-	for _, network := range list.Items {
+	for _, network := range list {
 		if first, ok := made[network.Name]; !ok || network.Created.Before(first) {
 			ids[network.Name], made[network.Name] = network.ID, network.Created
 			delete(reserved, network.Name)
@@ -158,14 +158,13 @@ func (r *Reconciler) resolveParents(ctx context.Context, st *serviceState) error
 		st.parents[ref.service] = ""
 	}
 	for name := range st.parents {
-		list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{
-			All: true, Filters: projectFilter(st.project, api.ServiceLabel+"="+name, api.OneoffLabel+"=False"),
-		})
+		list, err := r.serviceContainers(ctx, st.project, name)
 		if err != nil {
-			return fmt.Errorf("list containers of service %s: %w", name, err)
+			return err
 		}
-		if len(list.Items) > 0 {
-			st.parents[name] = firstOf(list.Items).ID
+		list = slices.DeleteFunc(list, func(c container.Summary) bool { return c.Labels[api.OneoffLabel] != "False" })
+		if len(list) > 0 {
+			st.parents[name] = firstOf(list).ID
 		}
 	}
 	if len(refs) == 0 {
@@ -215,11 +214,12 @@ func (r *Reconciler) lookAtContainers(ctx context.Context, st *serviceState) err
 		if err := replica.choose(own[i]); err != nil {
 			return err
 		}
-		if replica.container != nil {
+		replica.recoverRecord()
+		if c := replica.container; c != nil && (c.Name == "/"+replica.wantName || replica.leaves()) {
 			continue
 		}
 		taken, err := r.engine.ContainerInspect(ctx, replica.wantName, client.ContainerInspectOptions{})
-		if err == nil && taken.Container.Name == "/"+replica.wantName && !isOneOf(taken.Container.ID, st.surplus) {
+		if err == nil && taken.Container.Name == "/"+replica.wantName && !isOneOf(taken.Container.ID, found) {
 			replica.foreign = taken.Container.ID
 		} else if err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("look for a container named %s: %w", replica.wantName, err)
@@ -231,26 +231,27 @@ func (r *Reconciler) lookAtContainers(ctx context.Context, st *serviceState) err
 // containersOf inspects all containers of the service. Inspect, not the list, tells their state: right after a container
 // died the list still says that it runs, while inspect answers when the state is settled.
 func (r *Reconciler) containersOf(ctx context.Context, st *serviceState) ([]container.InspectResponse, error) {
-	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{
-		All: true, Filters: projectFilter(st.project, api.ServiceLabel+"="+st.name),
-	})
+	list, err := r.serviceContainers(ctx, st.project, st.name)
 	if err != nil {
-		return nil, fmt.Errorf("list containers of service %s: %w", st.name, err)
+		return nil, err
 	}
 	var found []container.InspectResponse
-	for _, item := range list.Items {
+	for _, item := range list {
 		if item.Labels[api.OneoffLabel] == "True" || item.Labels[api.HookLabel] != "" {
 			continue
 		}
-		c, err := r.engine.ContainerInspect(ctx, item.ID, client.ContainerInspectOptions{})
+		c, err := r.inspect(ctx, item)
 		if errdefs.IsNotFound(err) {
+			if reconcilers.InSurvey(ctx) { // the list is from a moment ago: there may be another one
+				return r.containersOf(reconcilers.Alone(ctx), st)
+			}
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("inspect container %s: %w", item.ID[:12], err)
 		}
-		st.asDeclared(&c.Container)
-		found = append(found, c.Container)
+		st.asDeclared(c)
+		found = append(found, *c)
 	}
 	return found, nil
 }
@@ -325,11 +326,20 @@ func (st *serviceState) ready(now time.Time) bool {
 	return st.completed() || err == nil && now.Sub(at) > stableTime
 }
 
-// note writes a record of the container as it is now.
+// isNoted says whether the record is of this container.
+func (st *serviceState) isNoted(c *container.InspectResponse) bool {
+	return st.record.Container == c.ID && len(st.record.Live) > 0
+}
+
+// note writes a record of the container as it is now. What is known of one that was there before stays: somebody may have
+// changed it since it was looked at, and that is for the next look to find.
 func (st *serviceState) note(c *container.InspectResponse) error {
-	live, err := st.record.live(c)
-	if err != nil {
-		return fmt.Errorf("digest container %s: %w", st.wantName, err)
+	live := st.record.Live
+	if !st.isNoted(c) {
+		var err error
+		if live, err = st.record.live(c); err != nil {
+			return fmt.Errorf("digest container %s: %w", st.wantName, err)
+		}
 	}
 	definition, err := st.record.definition(st.service)
 	if err != nil {

@@ -221,7 +221,7 @@ func (r *Reconciler) retreat(ctx context.Context, st *serviceState, g *good, id 
 			return err
 		}
 	}
-	if err := r.expose(safe, st, id); err != nil {
+	if err := r.exposeBack(safe, st, g, id); err != nil {
 		return err
 	}
 	all, err := r.containersOf(safe, st)

@@ -2,12 +2,14 @@ package compose
 
 import (
 	"context"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
 
@@ -157,6 +159,53 @@ func TestStartFirstThatDoesNotWork(t *testing.T) {
 	}
 }
 
+// TestBackToTheNetworksOfBefore: the old container goes back to its names on the networks of its own version, and to no other one.
+func TestBackToTheNetworksOfBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, overlappingStack)
+	w.up("web")
+	picture := w.picture(t)
+	more := strings.NewReplacer("back: {}}\n    health", "more: {}}\n    health", "networks: {back: {}}", "networks: {more: {}}").Replace(overlappingStack)
+	w.write(map[string]string{"compose.yaml": more})
+	w.set("CHECK", "false")
+	require.NoError(t, w.try(SharedPart))
+	require.Equal(t, "put back to "+w.image, rejected(t, w.try("web")).PutBack)
+	require.Equal(t, picture+"\nnetwork project_more false", w.picture(t))
+	w.write(map[string]string{"compose.yaml": overlappingStack})
+	w.set("CHECK", "true")
+	w.up("web")
+	require.Equal(t, picture, w.picture(t))
+}
+
+// TestPickAddresses: an address that a container is to have once it is started is not free.
+func TestPickAddresses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, overlappingStack)
+	require.NoError(t, w.try(SharedPart))
+	st := w.observe("web").State.(*serviceState)
+	name := w.project + "_back"
+	base := st.reserved[name].Addr()
+	st.reserved = map[string]netip.Prefix{name: netip.PrefixFrom(base, 30)} // of four, the last one is for broadcasts
+	for _, free := range []netip.Addr{base, base.Next(), base.Next().Next()} {
+		for range 5 {
+			picked, err := w.r.pickAddresses(t.Context(), st)
+			require.NoError(t, err)
+			require.Contains(t, []netip.Addr{base, base.Next(), base.Next().Next()}, picked[name])
+			require.False(t, picked[name].Less(free), "%s is to be another one's", picked[name])
+		}
+		_, err := w.engine.ContainerCreate(t.Context(), client.ContainerCreateOptions{
+			Config:     &container.Config{Image: w.image, Labels: map[string]string{"com.docker.compose.project": w.project}},
+			HostConfig: &container.HostConfig{NetworkMode: container.NetworkMode(name)},
+			NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
+				name: {IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: free}},
+			}},
+		})
+		require.NoError(t, err)
+	}
+	_, err := w.r.pickAddresses(t.Context(), st)
+	require.ErrorContains(t, err, "no address of "+base.String()+"/30 is free on network "+name)
+}
+
 func duration(d time.Duration) *desired.Duration {
 	out := desired.Duration(d)
 	return &out
@@ -185,11 +234,11 @@ volumes: {data: {}}
 	w.up("web")
 	actions := []string{}
 	for _, e := range heard() {
-		if e.Action == events.ActionStart || e.Action == events.ActionDestroy {
+		if e.Action == events.ActionStart || e.Action == events.ActionDie || e.Action == events.ActionDestroy {
 			actions = append(actions, string(e.Action))
 		}
 	}
-	require.Equal(t, []string{"destroy", "start"}, actions)
+	require.Equal(t, []string{"die", "start", "destroy"}, actions, "the old one has ended before the new one starts, and goes after that")
 	require.Equal(t, container.StateRunning, w.inspect("web").State.Status)
 }
 

@@ -40,6 +40,10 @@ func (s *Spec) checkRequest(c *desired.Check, unset []string) (r request, err er
 	if err != nil {
 		return r, err
 	}
+	profiles, err := s.profiles(c.Scope)
+	if err != nil {
+		return r, err
+	}
 	env := map[string]string{secretsVariable: "/secrets"}
 	unknown := slices.Clone(unset)
 	for _, name := range unset {
@@ -55,7 +59,7 @@ func (s *Spec) checkRequest(c *desired.Check, unset []string) (r request, err er
 	}
 	return request{
 		sourceDir: c.SourceDir, projectDir: "/project", secretsDir: "/secrets", project: project,
-		files: s.files(), profiles: s.Profiles, env: env, unknown: unknown, shallow: true,
+		files: s.files(), profiles: profiles, env: env, unknown: unknown, shallow: true,
 	}, nil
 }
 
@@ -68,24 +72,25 @@ func (s *Spec) Parts(c *desired.Check) []desired.Part {
 	if err != nil {
 		return nil // Validate reports it
 	}
-	parts := []desired.Part{{Name: SharedPart, Title: "images, networks, volumes", Needs: s.sharedNeeds(c, m)}}
+	parts := []desired.Part{{Name: SharedPart, Title: "images, networks, volumes", Needs: s.sharedNeeds(m)}}
 	for _, name := range sortedKeys(m.project.Services) {
 		needs := []desired.Need{{Component: c.Component.Name, Part: SharedPart, Why: "images, networks and volumes come first"}}
 		needs = append(needs, dependencies(c, m, name)...)
-		needs = append(needs, s.outputs(c, name, m.uses[name])...)
+		needs = append(needs, s.outputs(name, m.uses[name])...)
 		for _, component := range s.After[name] {
 			needs = append(needs, desired.Need{Component: component, Why: "after", Position: c.At("after", name)})
 		}
-		parts = append(parts, desired.Part{Name: name, Needs: needs, Minor: isMinor(m.project.Services[name])})
+		service := m.project.Services[name]
+		parts = append(parts, desired.Part{Name: name, Needs: needs, Minor: isMinor(service), Replicas: service.GetScale()})
 	}
 	return parts
 }
 
 // sharedNeeds are the outputs that names of images are made of: they are needed before an image can be found.
-func (s *Spec) sharedNeeds(c *desired.Check, m *model) []desired.Need {
-	needs := s.registryNeeds(c)
+func (s *Spec) sharedNeeds(m *model) []desired.Need {
+	needs := s.registryNeeds()
 	for _, name := range sortedKeys(m.imageUses) {
-		needs = append(needs, s.outputs(c, name, m.imageUses[name])...)
+		needs = append(needs, s.outputs(name, m.imageUses[name])...)
 	}
 	return needs
 }
@@ -106,29 +111,11 @@ func dependencies(c *desired.Check, m *model, name string) []desired.Need {
 	return needs
 }
 
-// outputs gives the outputs of other components, and the secrets, that come in by the variables.
-func (s *Spec) outputs(c *desired.Check, service string, variables []string) []desired.Need {
+// outputs gives the outputs of other components and of other instances, and the secrets, that come in by the variables.
+func (s *Spec) outputs(service string, variables []string) []desired.Need {
 	var needs []desired.Need
 	for _, variable := range variables {
-		expr, ok := s.Environment[variable]
-		if !ok {
-			continue
-		}
-		for _, ref := range expr.References() {
-			if len(ref.Path) == 1 {
-				needs = append(needs, desired.Need{
-					Secret: ref.Path[0], Position: ref.Position, Why: fmt.Sprintf("%s of service %s uses ${%s}", variable, service, ref),
-				})
-				continue
-			}
-			if !isComponent(c.Instance, ref.Path[0]) {
-				continue
-			}
-			needs = append(needs, desired.Need{
-				Component: ref.Path[0], Output: ref.Path[1], Position: ref.Position,
-				Why: fmt.Sprintf("%s of service %s uses ${%s}", variable, service, ref),
-			})
-		}
+		needs = append(needs, s.Environment[variable].Needs(fmt.Sprintf("%s of service %s uses", variable, service))...)
 	}
 	return needs
 }

@@ -29,6 +29,8 @@ func (st *serviceState) compare(c *container.InspectResponse) (comparison, error
 	found.changed = withoutFollowing(found.changed)
 	if p := st.record.Pending; p != nil && p.Replaces == c.ID && len(found.changed) == 0 {
 		found.changed = append(found.changed, p.Reason) // an interruption does not make it what was declared
+	} else if p != nil && p.Made != c.ID && c.State.Status == container.StateCreated && len(found.changed) == 0 {
+		found.changed = append(found.changed, "a change was cut off while it was made: "+p.Reason) // what was done to it since cannot be known
 	}
 	if len(found.changed) == 0 {
 		err = st.compareLive(c, &found)
@@ -163,7 +165,7 @@ func (st *serviceState) plan() reconcilers.Plan {
 	change := reconcilers.Change{Address: st.address()}
 	c := st.container
 	switch {
-	case c == nil && st.foreign != "", st.stoppedByHand() != "":
+	case st.foreign != "", st.stoppedByHand() != "":
 		return p
 	case c == nil:
 		change.Action, change.Reason = reconcilers.Create, "image "+st.service.Image

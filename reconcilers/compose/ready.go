@@ -21,13 +21,10 @@ func (r *Reconciler) notReady(ctx context.Context, st *serviceState) error {
 	if err := cmp.Or(st.leftStopped(), st.flappingErr()); err != nil {
 		return err
 	}
+	if st.foreign != "" {
+		return st.nameTaken()
+	}
 	if c == nil {
-		if st.foreign != "" {
-			return &reconcilers.BlockedError{
-				Reason: "ContainerNameTaken", Message: fmt.Sprintf("container %s exists and belongs to nobody's Compose project", st.wantName),
-				Do: "Rename or remove it, or give the service another container_name",
-			}
-		}
 		return nil
 	}
 	switch {
@@ -44,13 +41,21 @@ func (r *Reconciler) notReady(ctx context.Context, st *serviceState) error {
 	case c.State.Health == nil:
 		return nil
 	}
-	switch c.State.Health.Status {
-	case container.Starting:
-		return &reconcilers.WaitError{For: "service " + st.name + " to become healthy", Again: 2 * time.Second}
-	case container.Unhealthy:
+	switch {
+	case isUnhealthy(c):
 		return fmt.Errorf("service %s is unhealthy%s", st.name, r.lastProbe(c))
+	case c.State.Health.Status == container.Starting, c.State.Health.Status == container.Unhealthy:
+		return &reconcilers.WaitError{For: "service " + st.name + " to become healthy", Again: 2 * time.Second}
 	}
 	return nil
+}
+
+// nameTaken tells of a container of another owner that has the name of ours.
+func (st *serviceState) nameTaken() error {
+	return &reconcilers.BlockedError{
+		Reason: "ContainerNameTaken", Message: fmt.Sprintf("container %s exists and belongs to nobody's Compose project", st.wantName),
+		Do: "Rename or remove it, or give the service another container_name",
+	}
 }
 
 // facts tells what runs, and of the image what the container has; the wanted one only where there is no container.

@@ -30,6 +30,8 @@ type Reconciler struct {
 	models *cache
 	sdk    sdkHolder
 
+	stream   stream
+	witness  witness
 	flapping sync.Map  // path of a service's record -> whether it flaps: Watch looks at it again
 	allow    allowance // what this host allows
 
@@ -61,6 +63,7 @@ func New(deps reconcilers.Deps) reconcilers.Reconciler {
 		engine: deps.Engine, clock: deps.Clock, log: deps.Log, redact: deps.Redact, models: newCache(modelsKept),
 		dockerConfig: deps.DockerConfig, certificates: engineCertificates, quietLimit: quietLimit, allow: deps.Compose.Allow,
 	}
+	r.stream.Reconciler = r
 	if r.clock == nil {
 		r.clock = reconcilers.SystemClock{}
 	}
@@ -104,9 +107,13 @@ func (r *Reconciler) stack(ctx context.Context, t reconcilers.Target) (*stack, e
 	if err != nil {
 		return nil, err
 	}
+	profiles, err := spec.profiles(t.Scope)
+	if err != nil {
+		return nil, err
+	}
 	s.request = request{
 		sourceDir: t.SourceDir, projectDir: t.ProjectDir, secretsDir: t.SecretsDir, project: s.project,
-		files: spec.files(), profiles: spec.Profiles, env: env, unknown: sortedKeys(s.unknown),
+		files: spec.files(), profiles: profiles, env: env, unknown: sortedKeys(s.unknown),
 	}
 	if s.model, err = r.models.load(ctx, s.request); err != nil {
 		return nil, &reconcilers.BlockedError{

@@ -41,6 +41,10 @@ type pending struct {
 	Since    time.Time `json:"since"`
 	Reason   string    `json:"reason"`
 	Replaces string    `json:"replaces,omitempty"` // ID of a container that differs in what somebody did to it and in nothing else
+
+	Made   string            `json:"made,omitempty"`   // ID of the container that was made for it, from before its start
+	Wanted string            `json:"wanted,omitempty"` // digest of what that was made of
+	Live   map[string]string `json:"fields,omitempty"` // what inspect said of it then
 }
 
 // goodMark tells what the last good version is; the version itself is in a file of its own.

@@ -200,6 +200,7 @@ func TestWhatFollowsOnAFailure(t *testing.T) {
 		w.up("web")
 		was := w.holds("web", "COLOUR=red", "web-1", "web-2", "web-3")
 		w.set("RUN", bad)
+		w.set("CHECK", "sleep 20") // it ends before anything is said of its health, however slow the machine is
 		err := w.try("web")
 		var blocked *reconcilers.BlockedError
 		require.ErrorAs(t, err, &blocked)
@@ -212,6 +213,7 @@ func TestWhatFollowsOnAFailure(t *testing.T) {
 		require.Equal(t, was["web-2"], all["web-2"].ID)
 		require.Equal(t, was["web-3"], all["web-3"].ID)
 		w.set("RUN", serve+" # mended")
+		w.set("CHECK", "true")
 		w.set("COLOUR", "green")
 		w.up("web")
 		w.holds("web", "COLOUR=green", "web-1", "web-2", "web-3")
@@ -221,6 +223,7 @@ func TestWhatFollowsOnAFailure(t *testing.T) {
 		w := newWorld(t, strings.Replace(replicatedStack, "deploy: {replicas: 3}", "deploy: {replicas: 3, update_config: {failure_action: continue, parallelism: 0}}", 1))
 		w.up("web")
 		w.set("RUN", bad)
+		w.set("CHECK", "sleep 20")
 		w.set("COLOUR", "blue")
 		err := w.try("web")
 		require.ErrorContains(t, err, "replica 3: service web exited with 6; it is kept (onFailure: continue)")
@@ -231,6 +234,7 @@ func TestWhatFollowsOnAFailure(t *testing.T) {
 		}
 		require.Len(t, w.all("web"), 3)
 		w.set("RUN", serve)
+		w.set("CHECK", "true")
 		w.up("web")
 		w.holds("web", "COLOUR=blue", "web-1", "web-2", "web-3")
 	})

@@ -1,14 +1,9 @@
 package compose
 
 import (
-	"context"
-	"io"
 	"regexp"
-	"strconv"
 	"testing"
-	"time"
 
-	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/testbed"
@@ -32,24 +27,6 @@ services:
     stop_grace_period: 30s
 `
 
-// ends stops the client and gives what it counted.
-func (w *world) ends(ctx context.Context) (sent, lost int, said string) {
-	w.t.Helper()
-	c := w.inspect("client")
-	_, err := w.engine.ContainerStop(ctx, c.ID, client.ContainerStopOptions{})
-	require.NoError(w.t, err)
-	log, err := w.r.Services(w.target("")).Logs(ctx, "client", time.Time{}, 0)
-	require.NoError(w.t, err)
-	text, err := io.ReadAll(log)
-	require.NoError(w.t, err)
-	require.NoError(w.t, log.Close())
-	found := regexp.MustCompile(`sent=(\d+) lost=(\d+) .*`).FindStringSubmatch(string(text))
-	require.NotNil(w.t, found, "%s", text)
-	sent, _ = strconv.Atoi(found[1])
-	lost, _ = strconv.Atoi(found[2])
-	return sent, lost, found[0]
-}
-
 // TestNoRequestIsLost: a client that asks for the address each time and tries once loses nothing while a server that dies
 // when it is told to, and answers 503 before it is ready, is changed twice, or put back.
 func TestNoRequestIsLost(t *testing.T) {
@@ -68,10 +45,11 @@ func TestNoRequestIsLost(t *testing.T) {
 			w.write(map[string]string{"compose.yaml": servingStack})
 			w.set("COLOUR", "green")
 			require.NoError(t, w.try("web"))
-			sent, lost, said := w.ends(t.Context())
-			t.Log(said)
-			require.Greater(t, sent, 1000)
-			require.Zero(t, lost, said)
+			counted, err := testbed.CountRequests(t.Context(), w.engine, w.inspect("client").ID)
+			require.NoError(t, err)
+			t.Log(counted.Said)
+			require.Greater(t, counted.Sent, 1000)
+			require.Zero(t, counted.Lost, counted.Said)
 		})
 	}
 }

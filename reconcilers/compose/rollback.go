@@ -64,6 +64,9 @@ func (st *serviceState) written() string {
 }
 
 func (st *serviceState) fromOutputs(expr desired.Expr) bool {
+	if expr.CrossesHosts() {
+		return true
+	}
 	for _, ref := range expr.References() {
 		if len(ref.Path) > 1 && isComponent(st.target.Instance, ref.Path[0]) {
 			return true
@@ -163,6 +166,36 @@ func (st *serviceState) readGood() (*good, error) {
 		return nil, err
 	}
 	return &g, nil
+}
+
+// recoverRecord finds what a lost record said by the last good version, which lies in a file of its own: what there is to go back
+// to, and that another version was being tried.
+func (st *serviceState) recoverRecord() {
+	if st.record.Container != "" || st.record.Good != nil || st.record.Pending != nil {
+		return
+	}
+	g, err := st.readGood()
+	if err != nil || g == nil || g.Config == nil { // there was none, or it is lost as well
+		return
+	}
+	st.record.Good = &goodMark{Hash: g.Config.Labels[api.ConfigHashLabel], Content: g.Config.Labels[contentLabel], ImageID: g.ImageID}
+	if st.container == nil {
+		return
+	}
+	for _, c := range append([]container.InspectResponse{*st.container}, st.extras...) {
+		if g.isOf(&c) {
+			st.record.Good.Container = c.ID
+		}
+	}
+	if len(st.differs) == 0 && !g.isOf(st.container) {
+		st.record.Pending = &pending{Since: st.now, Reason: "what was noted of it is lost"}
+	}
+}
+
+// isOf says whether a container was made as this version is.
+func (g *good) isOf(c *container.InspectResponse) bool {
+	was, is := g.Config.Labels, c.Config.Labels
+	return was[api.ConfigHashLabel] == is[api.ConfigHashLabel] && was[contentLabel] == is[contentLabel] && g.ImageID == c.Image
 }
 
 // noteEnd remembers how the version that was good fails now.
@@ -278,13 +311,14 @@ func (r *Reconciler) recreate(ctx context.Context, g *good) (string, error) {
 		}
 		config.Image = g.ImageID
 	}
-	first := string(g.Host.NetworkMode)
+	host := g.asAsked()
+	first := string(host.NetworkMode)
 	networking := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}
 	if endpoint, ok := g.Networks[first]; ok {
 		networking.EndpointsConfig[first] = endpoint
 	}
 	made, err := r.engine.ContainerCreate(ctx, client.ContainerCreateOptions{
-		Name: g.Name, Config: &config, HostConfig: g.Host, NetworkingConfig: networking,
+		Name: g.Name, Config: &config, HostConfig: host, NetworkingConfig: networking,
 	})
 	if err != nil {
 		return "", fmt.Errorf("make container %s again: %w", g.Name, r.redacted(err))
@@ -300,4 +334,22 @@ func (r *Reconciler) recreate(ctx context.Context, g *good) (string, error) {
 		}
 	}
 	return made.ID, nil
+}
+
+// asAsked is how the container is asked for, where that is not as it was told: Podman takes a limit nofile and tells it as
+// RLIMIT_NOFILE, and tells of each network of a project's own that it is a bridge.
+func (g *good) asAsked() *container.HostConfig {
+	host := *g.Host
+	host.Ulimits = nil
+	for _, limit := range g.Host.Ulimits {
+		asked := *limit
+		if name, ok := strings.CutPrefix(limit.Name, "RLIMIT_"); ok {
+			asked.Name = strings.ToLower(name)
+		}
+		host.Ulimits = append(host.Ulimits, &asked)
+	}
+	if _, ok := g.Networks[string(host.NetworkMode)]; !ok && host.NetworkMode.IsBridge() && len(g.Networks) > 0 {
+		host.NetworkMode = container.NetworkMode(sortedKeys(g.Networks)[0])
+	}
+	return &host
 }

@@ -25,7 +25,8 @@ type one struct {
 	// hidden are the networks on which the container has no names yet, with the address that it is to keep on each.
 	hidden map[string]netip.Addr
 
-	made string // ID of what was made
+	made  string // ID of what was made
+	aside bool   // what is replaced has ended and has another name: it is to be removed
 }
 
 type oneKey struct{}
@@ -73,6 +74,18 @@ func (n narrowing) NetworkConnect(ctx context.Context, name string, options clie
 		o.names(name, options.EndpointConfig)
 	}
 	return n.APIClient.NetworkConnect(ctx, name, options)
+}
+
+// ContainerRemove puts what is replaced aside, which takes a tenth of the time: the new one can start meanwhile. What cannot be put
+// aside is removed.
+func (n narrowing) ContainerRemove(ctx context.Context, id string, options client.ContainerRemoveOptions) (client.ContainerRemoveResult, error) {
+	if o, ok := ctx.Value(oneKey{}).(*one); ok && id == o.replace {
+		if _, err := n.ContainerRename(ctx, id, client.ContainerRenameOptions{NewName: o.name + "-replaced-" + id[:12]}); err == nil {
+			o.aside = true
+			return client.ContainerRemoveResult{}, nil
+		}
+	}
+	return n.APIClient.ContainerRemove(ctx, id, options)
 }
 
 // names gives a new container its names on a network. The SDK puts that of the container first.

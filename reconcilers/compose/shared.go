@@ -62,13 +62,13 @@ func (r *Reconciler) observeShared(ctx context.Context, s *stack) (reconcilers.O
 // lookAtNetworks finds each network by its name, of which the engine allows several, oldest first, and who is attached to
 // those that may be removed. An external one that is missing is waited for, unless the manifest says that it is made.
 func (r *Reconciler) lookAtNetworks(ctx context.Context, st *sharedState) error {
-	list, err := r.engine.NetworkList(ctx, client.NetworkListOptions{})
+	list, err := r.allNetworks(ctx)
 	if err != nil {
-		return fmt.Errorf("list networks: %w", err)
+		return err
 	}
 	for _, key := range sortedKeys(st.model.project.Networks) {
 		want := st.model.project.Networks[key]
-		for _, have := range list.Items {
+		for _, have := range list {
 			if have.Name == want.Name || bool(want.External) && have.ID == want.Name {
 				st.networks[key] = append(st.networks[key], have)
 			}
@@ -99,7 +99,7 @@ func (r *Reconciler) lookAtNetworks(ctx context.Context, st *sharedState) error 
 		}
 		sort.SliceStable(st.networks[key], func(i, j int) bool { return st.networks[key][i].Created.Before(st.networks[key][j].Created) })
 	}
-	if err := r.lookForFormerNetworks(ctx, st, list.Items); err != nil {
+	if err := r.lookForFormerNetworks(ctx, st, list); err != nil {
 		return err
 	}
 	if err := st.keepNetworks(); err != nil { // a full disk, as with volumes
@@ -111,11 +111,11 @@ func (r *Reconciler) lookAtNetworks(ctx context.Context, st *sharedState) error 
 // lookForOrphans finds containers of the project whose service is not in the file any more. Services that only their
 // profile turns off are left alone.
 func (r *Reconciler) lookForOrphans(ctx context.Context, st *sharedState) error {
-	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: projectFilter(st.project)})
+	list, err := r.projectContainers(ctx, st.project)
 	if err != nil {
-		return fmt.Errorf("list the project's containers: %w", err)
+		return err
 	}
-	for _, c := range list.Items {
+	for _, c := range list {
 		name := c.Labels[api.ServiceLabel]
 		_, active := st.model.project.Services[name]
 		_, off := st.model.project.DisabledServices[name]

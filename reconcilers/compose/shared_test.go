@@ -173,6 +173,20 @@ func TestLostVolume(t *testing.T) {
 	w.up("a", "b")
 }
 
+// A volume that goes before anybody looked at it again is a lost one as well.
+func TestAVolumeIsKnownFromItsMaking(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sharingStack)
+	_, err := w.r.Apply(t.Context(), w.target(SharedPart), w.plan(SharedPart), &heard{t: t})
+	require.NoError(t, err)
+	_, err = w.engine.VolumeRemove(t.Context(), w.project+"_data", client.VolumeRemoveOptions{})
+	require.NoError(t, err)
+	w.restart()
+	change := w.change(SharedPart)
+	require.True(t, change.Destroys)
+	require.Contains(t, change.Reason, "put it back, or approve to begin empty")
+}
+
 // up2 brings services to their desired state and leaves the shared part alone.
 func (w *world) up2(services ...string) {
 	for _, service := range services {

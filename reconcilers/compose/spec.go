@@ -20,7 +20,7 @@ type Spec struct {
 	Project       desired.Expr            `yaml:"project" doc:"Compose project name; default dive-<instance>. Containers, networks and volumes carry it, so it must not change."`
 	Files         []string                `yaml:"files" doc:"Compose files relative to the source folder, later ones override earlier ones; default compose.yaml."`
 	Environment   map[string]desired.Expr `yaml:"environment" doc:"Variables for the interpolation of the Compose files. A service whose definition uses one waits for the outputs it is made of. SECRETS_DIR, the folder of the secret files, is always set."`
-	Profiles      []string                `yaml:"profiles" doc:"Active Compose profiles."`
+	Profiles      []desired.Expr          `yaml:"profiles" doc:"Active Compose profiles; may use values, as ${policyRepo == \"\" ? \"\" : \"policy\"}. An empty text is none."`
 	After         map[string][]string     `yaml:"after" doc:"Service -> components it waits for, where the data does not say so already."`
 	HealthTimeout desired.Duration        `yaml:"healthTimeout" default:"3m" doc:"How long a new container may take to become healthy before the last good version is put back."`
 	Pull          string                  `yaml:"pull" default:"missing" enum:"missing,always,never" doc:"When images are pulled: those the host lacks, all at each new revision, or none. What a service says itself (pull_policy) comes first."`
@@ -69,6 +69,23 @@ func (s *Spec) healthTimeout() time.Duration {
 		return 3 * time.Minute
 	}
 	return s.HealthTimeout.Std()
+}
+
+// profiles evaluates the active profiles. They never depend on an output: they say what the stack consists of.
+func (s *Spec) profiles(scope *desired.Scope) (names []string, err error) {
+	for _, profile := range s.Profiles {
+		value, err := profile.Eval(scope)
+		if err != nil {
+			return nil, fmt.Errorf("evaluate a profile: %w", err)
+		}
+		if !value.Known() || value.Secret() {
+			return nil, fmt.Errorf("the profile %q must be known from the start and no secret", profile.Source())
+		}
+		if name := value.Text(); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // projectName evaluates the project's name. It never depends on an output: the name finds what already runs.

@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
+	"github.com/zclconf/go-cty/cty"
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
@@ -32,6 +33,7 @@ type world struct {
 	instance *desired.Instance
 	dirs     string
 	outputs  map[string]desired.Value // of component "database"
+	foreign  map[string]cty.Value     // what other instances publish
 	secrets  map[string]string
 	r        *Reconciler
 	revision int
@@ -100,6 +102,7 @@ func (w *world) target(part string) reconcilers.Target {
 	component := &desired.Component{Name: "stack", Kind: Kind.Name, Spec: w.spec}
 	w.instance.Components = []*desired.Component{component}
 	scope := desired.NewScope(secrets).WithObject("database", w.outputs)
+	scope = scope.With(map[string]desired.Value{"instances": desired.ValueOf(cty.ObjectVal(w.foreign))})
 	return reconcilers.Target{
 		Instance: w.instance, Component: component, Part: part, Fleet: &desired.Fleet{}, Scope: scope,
 		SourceDir: w.source(), ProjectDir: filepath.Join(w.dirs, "project"), SecretsDir: filepath.Join(w.dirs, "secrets"),
@@ -208,7 +211,7 @@ func (w *world) commit(tag string, changes ...string) string {
 	})
 	require.NoError(w.t, err)
 	name := w.project + ":" + tag
-	_, err = w.engine.ContainerCommit(w.t.Context(), made.ID, client.ContainerCommitOptions{Reference: name, Changes: changes})
+	image, err := w.engine.ContainerCommit(w.t.Context(), made.ID, client.ContainerCommitOptions{Reference: name, Changes: changes})
 	require.NoError(w.t, err)
 	_, err = w.engine.ContainerRemove(w.t.Context(), made.ID, client.ContainerRemoveOptions{Force: true})
 	require.NoError(w.t, err)
@@ -217,6 +220,7 @@ func (w *world) commit(tag string, changes ...string) string {
 		defer cancel()
 		w.clean()
 		_, _ = w.engine.ImageRemove(ctx, name, client.ImageRemoveOptions{Force: true})
+		_, _ = w.engine.ImageRemove(ctx, image.ID, client.ImageRemoveOptions{Force: true}) // the tag may have moved
 	})
 	return name
 }

@@ -17,6 +17,10 @@ func (s *Spec) Validate(c *desired.Check) {
 		c.Errorf(s.Project.Position(), "project: %v", err)
 		return
 	}
+	if _, err := s.profiles(c.Scope); err != nil {
+		c.Errorf(c.At("profiles"), "profiles: %v", err)
+		return
+	}
 	s.checkRegistries(c)
 	s.checkPolicies(c)
 	missing := false

@@ -59,22 +59,11 @@ func (s *Spec) checkRegistries(c *desired.Check) {
 }
 
 // registryNeeds are the secrets and outputs that registries are signed in to with: they are needed before an image is pulled.
-func (s *Spec) registryNeeds(c *desired.Check) []desired.Need {
+func (s *Spec) registryNeeds() []desired.Need {
 	var needs []desired.Need
 	for _, host := range sortedKeys(s.Registries) {
 		for _, expr := range []desired.Expr{s.Registries[host].Username, s.Registries[host].Password} {
-			for _, ref := range expr.References() {
-				need := desired.Need{Position: ref.Position, Why: fmt.Sprintf("registry %s is signed in to with ${%s}", host, ref)}
-				switch {
-				case len(ref.Path) == 1:
-					need.Secret = ref.Path[0]
-				case isComponent(c.Instance, ref.Path[0]):
-					need.Component, need.Output = ref.Path[0], ref.Path[1]
-				default:
-					continue
-				}
-				needs = append(needs, need)
-			}
+			needs = append(needs, expr.Needs(fmt.Sprintf("registry %s is signed in to with", host))...)
 		}
 	}
 	return needs

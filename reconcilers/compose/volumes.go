@@ -2,8 +2,10 @@ package compose
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -15,11 +17,15 @@ import (
 	"dive-agent/reconcilers"
 )
 
+// markLabel is the label by which a volume that the agent made is told from one of the same definition that somebody put in its place.
+const markLabel = "dive.mark"
+
 // keptVolume is what is remembered of a volume that was seen, so that one that goes missing is not made anew, empty,
 // without a word.
 type keptVolume struct {
 	Created string `json:"created"` // by the engine, when it was first seen; some engines let this go on with what is written
 	Hash    string `json:"hash"`    // of the definition that it was made of; empty for one that Compose did not make
+	Mark    string `json:"mark"`    // that the agent gave it; empty for one that it did not make
 
 	Before string    `json:"before,omitempty"` // when the one in whose place somebody put it was made
 	Seen   time.Time `json:"seen,omitzero"`    // when that was seen
@@ -30,18 +36,18 @@ func (k keptVolume) binds() string {
 	if k == (keptVolume{}) {
 		return ""
 	}
-	return "lost " + k.Created + " " + k.Hash
+	return strings.TrimSpace("lost " + k.Created + " " + k.Hash + " " + k.Mark)
 }
 
 func (r *Reconciler) lookAtVolumes(ctx context.Context, st *sharedState) error {
 	for _, key := range sortedKeys(st.model.project.Volumes) {
 		want := st.model.project.Volumes[key]
-		have, err := r.engine.VolumeInspect(ctx, want.Name, client.VolumeInspectOptions{})
-		if err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("inspect volume %s: %w", want.Name, err)
+		have, there, err := r.lookAtVolume(ctx, want.Name)
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			st.volumes[key] = &have.Volume
+		if there {
+			st.volumes[key] = &have
 		} else if bool(want.External) && !st.spec.makes(key) {
 			st.wait(fmt.Sprintf("external volume %s", want.Name))
 		}
@@ -60,7 +66,7 @@ func (st *sharedState) keepVolumes(now time.Time) error {
 	st.kept = readShared(st.stack).Volumes
 	seen := map[string]keptVolume{}
 	for key, have := range st.volumes {
-		kept := keptVolume{Created: have.CreatedAt, Hash: have.Labels[api.ConfigHashLabel]}
+		kept := keptVolume{Created: have.CreatedAt, Hash: have.Labels[api.ConfigHashLabel], Mark: have.Labels[markLabel]}
 		if bool(st.model.project.Volumes[key].External) && !st.spec.makes(key) {
 			continue
 		}
@@ -82,6 +88,20 @@ func (st *sharedState) keepVolumes(now time.Time) error {
 	})
 }
 
+// keepMade remembers a volume as soon as it is made: it may go before it is looked at again.
+func (r *Reconciler) keepMade(ctx context.Context, st *sharedState, name string) error {
+	have, there, err := r.lookAtVolume(ctx, name)
+	if err != nil || !there {
+		return err
+	}
+	return changeShared(st.stack, func(rec *sharedRecord) {
+		if rec.Volumes == nil {
+			rec.Volumes = map[string]keptVolume{}
+		}
+		rec.Volumes[name] = keptVolume{Created: have.CreatedAt, Hash: have.Labels[api.ConfigHashLabel], Mark: have.Labels[markLabel]}
+	})
+}
+
 func (st *sharedState) volumeSteps(key string) []step {
 	want, have := st.model.project.Volumes[key], st.volumes[key]
 	if want.External {
@@ -93,7 +113,14 @@ func (st *sharedState) volumeSteps(key string) []step {
 		if err := changeShared(st.stack, forget); err != nil {
 			return err
 		}
-		return r.create(ctx, st.model.onlyVolume(key), false)
+		project := st.model.onlyVolume(key)
+		marked := project.Volumes[key]
+		marked.CustomLabels = maps.Clone(marked.CustomLabels).Add(markLabel, rand.Text())
+		project.Volumes[key] = marked
+		if err := r.create(ctx, project, false); err != nil {
+			return err
+		}
+		return r.keepMade(ctx, st, want.Name)
 	}
 	if have == nil {
 		change := reconcilers.Change{Action: reconcilers.Create, Address: address, Reason: "not on this host"}

@@ -53,7 +53,9 @@ type walk struct {
 	targets sync.Mutex
 	amid    func() // ends the agent, perhaps, at the points where it may be ended
 	dead    func() bool
-	moved   int // how often tags of images did
+	moved   int            // how often tags of images did
+	held    map[int]string // image whose tag leads to what does not work -> ID of the one before, which stays in use
+	ending  string         // service that ends by itself
 }
 
 // life is one run of a service's container.
@@ -97,7 +99,7 @@ func newWalk(t *testing.T) *walk {
 	s := &walk{
 		world: w, random: rand.New(rand.NewPCG(0, 0)), images: []string{w.image, w.commit("1", "ENV TAG=1"), w.commit("2", "ENV TAG=2")},
 		touched: map[string]bool{}, remade: map[string]bool{}, lost: map[string]bool{}, made: map[string]bool{},
-		written: map[string]string{}, done: map[string]int{},
+		written: map[string]string{}, done: map[string]int{}, held: map[int]string{},
 	}
 	s.spec.Pull = "never"
 	first := walkStack{
@@ -129,7 +131,7 @@ func (s *walk) declare(next walkStack) {
 			s.remade[key] = true
 		}
 	}
-	s.declared = next.clone()
+	s.declared, s.calmed = next.clone(), false
 	text, err := next.render(s.project, s.images)
 	require.NoError(s.t, err)
 	files := next.files()
@@ -263,6 +265,7 @@ func (s *walk) judge(before map[string][]life, all map[string]*outcome, cutOff b
 			continue
 		}
 		s.mayFail(part, out, cutOff)
+		rejected = rejected || !cutOff && s.mergeBack(part, out.err)
 	}
 	for name, ran := range before {
 		if out := all[name]; out != nil && len(out.begun) == 0 {
@@ -279,7 +282,11 @@ func (s *walk) judge(before map[string][]life, all map[string]*outcome, cutOff b
 // bad says what is wrong with a declared part; the shared part looks for the images of all.
 func (s *walk) bad(part string) string {
 	if part != SharedPart {
-		return s.declared.Services[part].Bad
+		service := s.declared.Services[part]
+		if service.Bad == "" && s.held[service.Image] != "" {
+			return "its tag moved to what does not work"
+		}
+		return service.Bad
 	}
 	for _, service := range s.declared.Services {
 		if service.Bad == badImage {
@@ -287,6 +294,14 @@ func (s *walk) bad(part string) string {
 		}
 	}
 	return ""
+}
+
+// mergeBack says whether somebody merges the revision before: a service that does not work is not put back by the agent itself.
+func (s *walk) mergeBack(part string, err error) bool {
+	var wait *reconcilers.WaitError
+	service, ok := s.declared.Services[part]
+	return ok && err != nil && service.Bad != "" && !errors.As(err, &wait) &&
+		(service.OnFailure == onFailurePause || service.OnFailure == onFailureContinue)
 }
 
 // mayFail tells failures that have a cause from others.
@@ -297,9 +312,12 @@ func (s *walk) mayFail(part string, out *outcome, cutOff bool) {
 	switch {
 	case out.err == nil, cutOff, errors.As(out.err, &wait):
 	case errors.As(out.err, &blocked):
-		require.Equal(s.t, "ContainerNameTaken", blocked.Reason)
-		require.Equal(s.t, s.taken, part)
-	case s.touched[part] && strings.Contains(out.err.Error(), "is unhealthy: its check exits with 0"): // it was paused, until its next check
+		service := map[string]string{"ContainerNameTaken": s.taken, "KeepsRestarting": s.ending}[blocked.Reason]
+		if blocked.Reason == "UpdatePaused" && s.bad(part) != "" && s.declared.Services[part].OnFailure == onFailurePause {
+			service = part
+		}
+		require.Equal(s.t, service, part, "%v", blocked)
+	case s.ending == part:
 	case s.bad(part) != "": // it may be the same container that failed before, after an interruption
 	default:
 		require.NoError(s.t, out.err, part)

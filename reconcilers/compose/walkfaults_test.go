@@ -2,11 +2,13 @@ package compose
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -14,6 +16,8 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
+
+	"dive-agent/testbed"
 )
 
 // faults are what others do to the stack.
@@ -182,31 +186,39 @@ func (s *walk) freeName() {
 		return
 	}
 	s.taken, s.calmed = "", false
+	s.removeNobodys(s.t.Context())
+}
+
+// removeNobodys removes what has taken a name.
+func (s *walk) removeNobodys(ctx context.Context) {
+	s.t.Helper()
 	filters := make(client.Filters).Add("label", "walk="+s.project)
-	list, err := s.engine.ContainerList(s.t.Context(), client.ContainerListOptions{All: true, Filters: filters})
+	list, err := s.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
 	require.NoError(s.t, err)
 	for _, c := range list.Items {
-		_, err := s.engine.ContainerRemove(s.t.Context(), c.ID, client.ContainerRemoveOptions{Force: true})
+		_, err := s.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true})
 		require.NoError(s.t, err)
 	}
 }
 
-// removeNetworkByHand takes all off a network and removes it.
+// removeNetworkByHand takes all off a network and removes it. A container that was just started comes back to it meanwhile.
 func (s *walk) removeNetworkByHand() {
 	s.t.Helper()
 	ctx, key := s.t.Context(), s.anyOf(slices.Sorted(maps.Keys(s.declared.Networks)))
 	s.breakNetwork(key)
-	found, err := s.engine.NetworkInspect(ctx, s.project+"_"+key, client.NetworkInspectOptions{})
-	if errdefs.IsNotFound(err) {
-		return
-	}
-	require.NoError(s.t, err)
-	for id := range found.Network.Containers {
-		_, err := s.engine.NetworkDisconnect(ctx, found.Network.ID, client.NetworkDisconnectOptions{Container: id, Force: true})
-		require.True(s.t, err == nil || errdefs.IsNotFound(err), "%v", err)
-	}
-	_, err = s.engine.NetworkRemove(ctx, found.Network.ID, client.NetworkRemoveOptions{})
-	require.NoError(s.t, err)
+	testbed.Eventually(s.t, 10*time.Second, "network "+key+" is gone", func() error {
+		found, err := s.engine.NetworkInspect(ctx, s.project+"_"+key, client.NetworkInspectOptions{})
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		require.NoError(s.t, err)
+		for id := range found.Network.Containers {
+			_, err := s.engine.NetworkDisconnect(ctx, found.Network.ID, client.NetworkDisconnectOptions{Container: id, Force: true})
+			require.True(s.t, err == nil || errdefs.IsNotFound(err), "%v", err)
+		}
+		_, err = s.engine.NetworkRemove(ctx, found.Network.ID, client.NetworkRemoveOptions{})
+		return err
+	})
 }
 
 func (s *walk) breakNetwork(key string) {
@@ -257,6 +269,12 @@ func (s *walk) cutRecord() {
 		return
 	}
 	name := s.anyOf(slices.Sorted(maps.Keys(all)))
+	service := strings.TrimSuffix(strings.TrimSuffix(name, ".json"), ".good")
+	for _, other := range []string{service + ".json", service + ".good.json"} {
+		if text, ok := all[other]; ok && other != name && !json.Valid(text) { // without both nothing tells that a version is being tried
+			return
+		}
+	}
 	length := s.random.IntN(len(all[name]) + 1)
 	s.t.Logf("  %s, %d of %d bytes", name, length, len(all[name]))
 	require.NoError(s.t, os.Truncate(filepath.Join(s.dirs, "state", name), int64(length)))
@@ -295,10 +313,10 @@ func (s *walk) newBystander() bystander {
 	})
 	require.NoError(s.t, err)
 	s.t.Cleanup(func() {
-		s.freeName()
-		s.clean() // what is on its network
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.t.Context()), time.Minute)
 		defer cancel()
+		s.removeNobodys(ctx)
+		s.clean() // what is on its network
 		_, err1 := s.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true})
 		_, err2 := s.engine.NetworkRemove(ctx, made.ID, client.NetworkRemoveOptions{})
 		_, err3 := s.engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{})

@@ -77,9 +77,13 @@ func (s *walk) serviceAsDeclared(name string, c *container.InspectResponse) {
 	} else {
 		require.Equal(s.t, container.StateRunning, c.State.Status, name)
 	}
-	image, err := s.engine.ImageInspect(s.t.Context(), s.images[want.Image])
-	require.NoError(s.t, err)
-	require.Equal(s.t, image.ID, c.Image, "image of %s", name)
+	image := s.held[want.Image]
+	if image == "" {
+		result, err := s.engine.ImageInspect(s.t.Context(), s.images[want.Image])
+		require.NoError(s.t, err)
+		image = result.ID
+	}
+	require.Equal(s.t, image, c.Image, "image of %s", name)
 	require.Equal(s.t, want.command(name), c.Config.Cmd, name)
 	require.Contains(s.t, c.Config.Env, fmt.Sprintf("GENERATION=%d", want.Env), name)
 	require.NotContains(s.t, c.Config.Env, "BY=hand", name)

@@ -20,12 +20,12 @@ import (
 )
 
 // killedPass is a pass in which the agent ends: asked to, at one of its safe points or at any time; or by SIGKILL at a request
-// that changes something. The next one remembers nothing.
+// that changes something. Or it goes through, and each stream of events breaks meanwhile. The next one remembers nothing.
 func (s *walk) killedPass() {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.t.Context())
 	defer cancel()
-	switch s.random.IntN(3) {
+	switch s.random.IntN(4) {
 	case 0:
 		after := time.Duration(20+s.random.IntN(1500)) * time.Millisecond
 		s.t.Logf("  the agent is asked to end after %s", after)
@@ -42,6 +42,9 @@ func (s *walk) killedPass() {
 				cancel()
 			}
 		}
+	case 2:
+		s.brokenStreams()
+		return
 	default:
 		s.kill(s.random)
 		return
@@ -84,15 +87,7 @@ func (s *walk) kill(random *rand.Rand) {
 	s.t.Helper()
 	d := &dying{left: random.IntN(12), after: random.IntN(2) == 0, open: map[net.Conn]bool{}, last: s.readState}
 	s.t.Logf("  the agent is killed at change %d, after it was sent: %t", d.left, d.after)
-	address, ok := strings.CutPrefix(testbed.Host(s.t), "unix://")
-	network := "unix"
-	if !ok {
-		network, address = "tcp", strings.TrimPrefix(testbed.Host(s.t), "tcp://")
-	}
-	cli, err := client.New(client.WithHost(testbed.Host(s.t)), client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return d.dial(ctx, network, address)
-	}))
-	require.NoError(s.t, err)
+	cli := s.engineBy(d.dial)
 	s.restart()
 	s.r.engine = cli
 	s.dead = d.isDead
@@ -103,6 +98,69 @@ func (s *walk) kill(random *rand.Rand) {
 		s.writeState(d.state)
 	}
 	s.restart()
+}
+
+type dialer func(context.Context) (net.Conn, error)
+
+// engineBy gives a client of the engine whose connections are made by a function.
+func (s *walk) engineBy(dial func(context.Context, dialer) (net.Conn, error)) *client.Client {
+	s.t.Helper()
+	address, ok := strings.CutPrefix(testbed.Host(s.t), "unix://")
+	network := "unix"
+	if !ok {
+		network, address = "tcp", strings.TrimPrefix(testbed.Host(s.t), "tcp://")
+	}
+	plain := func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, network, address) }
+	cli, err := client.New(client.WithHost(testbed.Host(s.t)), client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dial(ctx, plain)
+	}))
+	require.NoError(s.t, err)
+	return cli
+}
+
+// brokenStreams is a pass in which each stream of the engine's events breaks a while after it was opened.
+func (s *walk) brokenStreams() {
+	s.t.Helper()
+	after := time.Duration(s.random.IntN(800)) * time.Millisecond
+	s.t.Logf("  streams of events break after %s", after)
+	cli := s.engineBy(func(ctx context.Context, dialEngine dialer) (net.Conn, error) {
+		conn, err := dialEngine(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &breaking{Conn: conn, after: after}, nil
+	})
+	s.restart()
+	s.r.engine = cli
+	s.pass(s.t.Context())
+	require.NoError(s.t, cli.Close())
+	s.restart()
+}
+
+// breaking is a connection that breaks when events come by it.
+type breaking struct {
+	net.Conn
+	after  time.Duration
+	breaks *time.Timer
+}
+
+func (b *breaking) Write(p []byte) (int, error) {
+	if b.breaks != nil {
+		b.breaks.Stop() // those events came to their end, and the connection is used for something else
+	}
+	line, _, _ := bytes.Cut(p, []byte("\r\n"))
+	if bytes.HasPrefix(line, []byte("GET ")) && bytes.Contains(line, []byte("/events?")) {
+		b.breaks = time.AfterFunc(b.after, func() { _ = b.Close() })
+	}
+	return b.Conn.Write(p)
+}
+
+// CloseWrite is for what is attached to a container.
+func (b *breaking) CloseWrite() error {
+	if half, ok := b.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
 }
 
 // dying are the connections of an agent to the engine, which break for good at one of its changes.
@@ -124,13 +182,13 @@ func (d *dying) isDead() bool {
 	return d.dead
 }
 
-func (d *dying) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (d *dying) dial(ctx context.Context, dialEngine dialer) (net.Conn, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.dead {
 		return nil, errKilled
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	conn, err := dialEngine(ctx)
 	if err != nil {
 		return nil, err
 	}

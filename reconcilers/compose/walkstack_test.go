@@ -17,25 +17,29 @@ type walkStack struct {
 }
 
 type walkService struct {
-	Job      bool // ends by itself, once
-	Data     bool // has a volume of its own
-	Scale    int  // replicas beyond the first
-	Order    string
-	AtATime  int
-	Bad      string
-	Image    int
-	Command  int
-	Env      int
-	Label    int
-	Restart  string
-	Check    bool
-	Memory   int // MiB; 0: no limit
-	Grace    int // seconds
-	Named    bool
-	Networks []string
-	Volumes  []string          // beside the one that all have
-	Uses     []string          // files: "config", "secret", "bound"
-	Depends  map[string]string // service -> condition, or "restart"
+	Job       bool // ends by itself, once
+	Extra     bool // has a profile
+	Off       bool // and it is not active
+	Data      bool // has a volume of its own
+	Scale     int  // replicas beyond the first
+	Order     string
+	AtATime   int
+	Monitor   int    // seconds for which a new container is watched
+	OnFailure string // what follows on one that does not work
+	Bad       string
+	Image     int
+	Command   int
+	Env       int
+	Label     int
+	Restart   string
+	Check     bool
+	Memory    int // MiB; 0: no limit
+	Grace     int // seconds
+	Named     bool
+	Networks  []string
+	Volumes   []string          // beside the one that all have
+	Uses      []string          // files: "config", "secret", "bound"
+	Depends   map[string]string // service -> condition, or "restart"
 }
 
 // Ways in which a new version does not work.
@@ -44,6 +48,7 @@ const (
 	badUnhealthy = "never healthy"
 	badProgram   = "no such program"
 	badImage     = "no such image"
+	badLater     = "ends while it is watched"
 )
 
 func (s walkStack) clone() (c walkStack) {
@@ -106,12 +111,18 @@ func (s walkService) command(name string) []string {
 		return []string{"bash", "-c", "exit 3"}
 	case badProgram:
 		return []string{"/no/such/program"}
+	case badLater:
+		return []string{"bash", "-c", "sleep 4; exit 3"}
 	}
 	note := fmt.Sprintf("mkdir -p /data; echo %s %d $HOSTNAME $RANDOM >> /data/log", name, s.Command)
 	if s.Job {
 		return []string{"bash", "-c", note}
 	}
-	return []string{"bash", "-c", "trap 'exit 0' TERM; " + note + "; while :; do sleep 1 & wait $!; done"}
+	told := 0
+	if s.Restart == "no" { // with 0 it would be done, also when somebody stopped it
+		told = 143
+	}
+	return []string{"bash", "-c", fmt.Sprintf("trap 'exit %d' TERM; %s; while :; do sleep 1 & wait $!; done", told, note)}
 }
 
 func (s walkService) render(name, project string, images []string) map[string]any {
@@ -138,9 +149,12 @@ func (s walkService) render(name, project string, images []string) map[string]an
 	if s.Memory > 0 {
 		out["mem_limit"] = fmt.Sprintf("%dm", s.Memory)
 	}
-	update := map[string]any{"parallelism": s.AtATime}
+	update := map[string]any{"parallelism": s.AtATime, "monitor": fmt.Sprintf("%ds", s.Monitor)}
 	if s.Order != "" {
 		update["order"] = s.Order
+	}
+	if s.OnFailure != "" {
+		update["failure_action"] = s.OnFailure
 	}
 	out["deploy"] = map[string]any{"replicas": 1 + s.Scale, "update_config": update}
 	if s.Named {
@@ -160,6 +174,9 @@ func (s walkService) render(name, project string, images []string) map[string]an
 		depends[other] = map[string]any{"condition": condition}
 	}
 	out["depends_on"] = depends
+	if s.Extra {
+		out["profiles"] = []string{"extra"}
+	}
 	return out
 }
 
@@ -204,7 +221,8 @@ func (s walkStack) digest(name string) string {
 	if !ok {
 		return ""
 	}
-	service.Depends, service.Order, service.AtATime = nil, "", 0
+	service.Depends, service.Order, service.AtATime, service.Monitor, service.OnFailure = nil, "", 0, 0, ""
+	service.Extra, service.Off = false, false
 	parts := []any{service}
 	for _, use := range service.Uses {
 		parts = append(parts, s.Files[walkFile(name, use)])
@@ -219,5 +237,7 @@ func (s walkStack) digest(name string) string {
 	return string(text)
 }
 
-// order gives the services so that each comes after those that it depends on: those have names before its own.
-func (s walkStack) order() []string { return slices.Sorted(maps.Keys(s.Services)) }
+// order gives the active services so that each comes after those that it depends on: those have names before its own.
+func (s walkStack) order() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(s.Services)), func(name string) bool { return s.Services[name].Off })
+}

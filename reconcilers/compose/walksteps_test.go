@@ -18,10 +18,14 @@ func (s *walk) anyStep() (name string, do func()) {
 			s.declare(next)
 		}
 	case at < 55:
-		bad := []string{badExits, badUnhealthy, badProgram, badImage}[s.random.IntN(4)]
+		bad := []string{badExits, badUnhealthy, badProgram, badImage, badLater}[s.random.IntN(5)]
 		return "a new version, " + bad, func() { s.badVersion(bad) }
 	case at < 58:
 		return "an image's tag moves", s.moveTag
+	case at < 63:
+		cases := s.cases()
+		key := slices.Sorted(maps.Keys(cases))[s.random.IntN(len(cases))]
+		return key, cases[key]
 	}
 	faults := s.faults()
 	key := slices.Sorted(maps.Keys(faults))[s.random.IntN(len(faults))]
@@ -69,7 +73,11 @@ func (s *walk) edits() map[string]func(*walkStack) {
 		"order of updates": s.edit(func(v *walkService) {
 			v.Order, v.AtATime = s.anyOf([]string{orderStartFirst, orderStopFirst}), s.random.IntN(3)
 		}),
-		"volumes": s.edit(func(v *walkService) { v.Volumes = s.someOf([]string{"more"}, 0) }),
+		"what follows on a failure": s.edit(func(v *walkService) {
+			v.OnFailure = s.anyOf([]string{onFailureRollback, onFailurePause, onFailureContinue})
+		}),
+		"time to watch": s.edit(func(v *walkService) { v.Monitor = s.random.IntN(3) }),
+		"volumes":       s.edit(func(v *walkService) { v.Volumes = s.someOf([]string{"more"}, 0) }),
 		"networks of it": func(next *walkStack) {
 			s.edit(func(v *walkService) { v.Networks = s.someOf(slices.Sorted(maps.Keys(next.Networks)), 1) })(next)
 		},
@@ -162,18 +170,15 @@ func (s *walk) badVersion(how string) {
 	name := s.anyOf(long)
 	service := next.Services[name]
 	service.Bad = how
+	if how == badLater {
+		service.Monitor = 6
+	}
 	next.Services[name] = service
 	s.declare(next)
 }
 
 // moveTag gives a tag another image, which works as well.
 func (s *walk) moveTag() {
-	at := 1 + s.random.IntN(len(s.images)-1)
 	s.moved++
-	s.commit(fmt.Sprint(at), fmt.Sprintf("ENV TAG=moved%d", s.moved))
-	for name, service := range s.declared.Services {
-		if service.Image == at {
-			s.touched[name] = true
-		}
-	}
+	s.tagged(1+s.random.IntN(len(s.images)-1), fmt.Sprintf("ENV TAG=moved%d", s.moved))
 }

@@ -2,8 +2,9 @@ package compose
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
 	"fmt"
+	"hash"
 	"maps"
 	"slices"
 	"strconv"
@@ -11,10 +12,7 @@ import (
 	"time"
 
 	"github.com/docker/compose/v5/pkg/api"
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/volume"
-	"github.com/moby/moby/client"
 
 	"dive-agent/reconcilers"
 )
@@ -30,16 +28,15 @@ func (r *Reconciler) Watch(ctx context.Context, t reconcilers.Target, wake func(
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream := r.engine.Events(ctx, client.EventsListOptions{
-		Filters: make(client.Filters).
-			Add("type", string(events.ContainerEventType), string(events.NetworkEventType), string(events.VolumeEventType)).
-			Add("event", "create", "die", "destroy", "oom", "pause", "unpause", "rename", "start", "update", "health_status", "connect", "disconnect"),
+	names := s.containerNames()
+	l, leave := r.stream.join(func(message events.Message) {
+		if part, ok := s.partOf(message, names); ok {
+			wake(part)
+		}
 	})
+	defer leave()
 	wake("")
 	var before map[string]string
-	next := r.clock.After(0)
 	turn := r.turns(s.spec)
 	for {
 		select {
@@ -48,18 +45,10 @@ func (r *Reconciler) Watch(ctx context.Context, t reconcilers.Target, wake func(
 			turn = r.turns(s.spec)
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-stream.Err:
-			if err == nil {
-				err = errors.New("it ended")
-			}
-			return fmt.Errorf("the engine's event stream broke: %w", err)
-		case message := <-stream.Messages:
-			if part, ok := r.partOf(ctx, s, message); ok {
-				wake(part)
-			}
-		case <-next:
-			next = r.clock.After(scanEvery)
-			now, err := r.scan(ctx, s)
+		case err := <-l.broken:
+			return err
+		case survey := <-l.due:
+			now, err := r.stream.scan(survey.In(ctx), s)
 			if err != nil { // the stream tells when the engine is away
 				r.log.Debug("the stack could not be scanned", "project", s.project, "error", err)
 				continue
@@ -74,51 +63,71 @@ func (r *Reconciler) Watch(ctx context.Context, t reconcilers.Target, wake func(
 
 // scan digests each part of the stack as it is now, by one list of containers and a look at each.
 func (r *Reconciler) scan(ctx context.Context, s *stack) (map[string]string, error) {
-	parts := map[string]string{}
-	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: projectFilter(s.project, api.OneoffLabel+"=False")})
-	if err != nil {
-		return nil, fmt.Errorf("list the project's containers: %w", err)
+	parts := map[string]hash.Hash{}
+	add := func(part string, about ...any) {
+		if parts[part] == nil {
+			parts[part] = sha256.New()
+		}
+		_, _ = fmt.Fprint(parts[part], about...) // a hash takes all
 	}
-	slices.SortFunc(list.Items, func(a, b container.Summary) int { return strings.Compare(a.ID, b.ID) })
-	for _, item := range list.Items {
-		c, err := r.engine.ContainerInspect(ctx, item.ID, client.ContainerInspectOptions{})
+	list, err := r.allContainers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range list {
+		if item.Labels[api.ProjectLabel] != s.project || item.Labels[api.OneoffLabel] != "False" {
+			continue
+		}
+		c, err := r.inspectAnew(ctx, item)
 		if err != nil {
 			continue // gone meanwhile: the next scan sees it
 		}
-		live, err := record{}.live(&c.Container)
+		live, err := r.witness.digest(c)
 		if err != nil {
 			return nil, err
 		}
 		part := s.part(item.Labels[api.ServiceLabel])
-		state := c.Container.State
+		state := c.State
 		replica := serviceState{stack: s, name: part, number: max(1, numberOf(item.Labels))}
 		if flaps, _ := r.flapping.Load(replica.recordPath(part)); flaps == true {
-			parts[part] += r.clock.Now().String() // it may be well again, or to be started
+			add(part, r.clock.Now().String()) // it may be well again, or to be started
 		}
-		parts[part] += fmt.Sprint(item.ID, c.Container.Name, state.Status, state.StartedAt, live)
-		for name, endpoint := range c.Container.NetworkSettings.Networks {
-			parts[part+" "+name] = endpoint.NetworkID
+		add(part, item.ID, c.Name, state.Status, state.StartedAt, live)
+		for name, endpoint := range c.NetworkSettings.Networks {
+			add(part+" "+name, endpoint.NetworkID)
 		}
 	}
+	if err := r.scanShared(ctx, s, add); err != nil {
+		return nil, err
+	}
+	digests := map[string]string{}
+	for part, sum := range parts {
+		digests[part] = string(sum.Sum(nil))
+	}
+	return digests, nil
+}
+
+// scanShared digests networks and volumes.
+func (r *Reconciler) scanShared(ctx context.Context, s *stack, add func(part string, about ...any)) error {
 	networks, _, err := r.networkIDs(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, key := range sortedKeys(s.model.project.Networks) {
 		name := s.model.project.Networks[key].Name
-		parts[SharedPart] += name + networks[name]
+		add(SharedPart, name, networks[name])
 	}
-	volumes, err := r.engine.VolumeList(ctx, client.VolumeListOptions{})
+	volumes, err := r.allVolumes(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list volumes: %w", err)
+		return err
 	}
-	slices.SortFunc(volumes.Items, func(a, b volume.Volume) int { return strings.Compare(a.Name, b.Name) })
-	for _, v := range volumes.Items {
-		if s.ownsVolume(v.Name) {
-			parts[SharedPart] += v.Name + v.Labels[api.ConfigHashLabel] // when it was made goes on with its files before Engine 23
+	for _, key := range sortedKeys(s.model.project.Volumes) {
+		name := s.model.project.Volumes[key].Name
+		if v, ok := volumes[name]; ok {
+			add(SharedPart, name, v.Labels[api.ConfigHashLabel], v.Labels[markLabel]) // when it was made goes on with its files before Engine 23
 		}
 	}
-	return parts, nil
+	return nil
 }
 
 // changedParts are the parts that differ between two scans; none of the first one.
@@ -138,8 +147,8 @@ func changedParts(before, now map[string]string) []string {
 	return slices.Sorted(maps.Keys(changed))
 }
 
-// partOf tells which part an event is about.
-func (r *Reconciler) partOf(ctx context.Context, s *stack, message events.Message) (string, bool) {
+// partOf tells which part an event is about. names are those that containers of the stack should have.
+func (s *stack) partOf(message events.Message, names map[string]string) (string, bool) {
 	attributes := message.Actor.Attributes
 	switch message.Type {
 	case events.ContainerEventType:
@@ -147,32 +156,19 @@ func (r *Reconciler) partOf(ctx context.Context, s *stack, message events.Messag
 			return "", false
 		}
 		if attributes[api.ProjectLabel] != s.project || attributes[api.OneoffLabel] == "True" {
-			return s.named(attributes["name"])
+			service, ok := names[attributes["name"]]
+			return service, ok
 		}
 		return s.part(attributes[api.ServiceLabel]), true
 	case events.NetworkEventType:
 		if message.Action == events.ActionDestroy || message.Action == events.ActionCreate {
 			return SharedPart, s.ownsNetwork(attributes["name"])
 		}
-		return r.partOfContainer(ctx, s, attributes["container"])
+		return s.part(attributes[api.ServiceLabel]), attributes[api.ProjectLabel] == s.project
 	case events.VolumeEventType:
 		return SharedPart, s.ownsVolume(message.Actor.ID)
 	}
 	return "", false
-}
-
-// partOfContainer finds the part that a container belongs to, by a list: to inspect one waits until it has started.
-func (r *Reconciler) partOfContainer(ctx context.Context, s *stack, id string) (string, bool) {
-	if id == "" {
-		return "", false
-	}
-	list, err := r.engine.ContainerList(ctx, client.ContainerListOptions{
-		All: true, Filters: projectFilter(s.project, api.OneoffLabel+"=False").Add("id", id),
-	})
-	if err != nil || len(list.Items) == 0 {
-		return "", false // gone: its own events tell
-	}
-	return s.part(list.Items[0].Labels[api.ServiceLabel]), true
 }
 
 // part gives the part of a service, or all of them when the Compose file did not have it when Watch was called.
@@ -183,17 +179,15 @@ func (s *stack) part(service string) string {
 	return ""
 }
 
-// named finds the service one of whose containers should have the name, of a container that is not of the project.
-func (s *stack) named(name string) (string, bool) {
-	for _, key := range sortedKeys(s.model.project.Services) {
-		service := s.model.project.Services[key]
+// containerNames gives the service of each name that a container of the stack should have: another one's may have it.
+func (s *stack) containerNames() map[string]string {
+	names := map[string]string{}
+	for key, service := range s.model.project.Services {
 		for number := 1; number <= service.GetScale(); number++ {
-			if name == s.containerName(key, number) {
-				return key, true
-			}
+			names[s.containerName(key, number)] = key
 		}
 	}
-	return "", false
+	return names
 }
 
 // containerName is what Compose calls the container of a replica.

@@ -30,13 +30,37 @@ func (b *bed) postgres(t *testing.T, schema string) *Backend {
 	t.Helper()
 	c, err := b.lab.Find(t.Context(), "states")
 	require.NoError(t, err)
-	return backendOf(t, fmt.Sprintf("{kind: pg, address: 'postgres://%s:5432/terraform?sslmode=disable', schema: %s, user: terraform, password: '${STATE_PASSWORD}'}", c.Addr(), schema))
+	return b.postgresAt(t, c.Addr().String()+":5432", schema)
 }
 
-// sql asks the database for states.
+// postgresAt is such a place by the way of an address.
+func (b *bed) postgresAt(t *testing.T, address, schema string) *Backend {
+	t.Helper()
+	return backendOf(t, fmt.Sprintf("{kind: pg, address: 'postgres://%s/%s?sslmode=disable', schema: %s, user: terraform, password: '${STATE_PASSWORD}'}", address, b.database(t), schema))
+}
+
+// database is a test's own one: Terraform locks the whole database while it makes the first state of a schema.
+func (b *bed) database(t *testing.T) string {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.databases[t.Name()] == "" {
+		name := strings.ReplaceAll(testbed.Prefix(t), "-", "_")
+		b.psql(t, "terraform", "CREATE DATABASE "+name)
+		b.databases[t.Name()] = name
+	}
+	return b.databases[t.Name()]
+}
+
+// sql asks the test's database for states.
 func (b *bed) sql(t *testing.T, query string) string {
 	t.Helper()
-	out, code, err := b.lab.Exec(t.Context(), "states", []string{"psql", "-At", "-h", "127.0.0.1", "-U", "terraform", "-d", "terraform", "-c", query}, []string{"PGPASSWORD=" + statePassword}, nil)
+	return b.psql(t, b.database(t), query)
+}
+
+func (b *bed) psql(t *testing.T, database, query string) string {
+	t.Helper()
+	out, code, err := b.lab.Exec(t.Context(), "states", []string{"psql", "-At", "-h", "127.0.0.1", "-U", "terraform", "-d", database, "-c", query}, []string{"PGPASSWORD=" + statePassword}, nil)
 	require.NoError(t, err)
 	require.Zero(t, code, "%s: %s", query, out)
 	return strings.TrimSpace(string(out))

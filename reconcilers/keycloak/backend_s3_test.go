@@ -71,7 +71,8 @@ func newSite(t *testing.T, backend string, values map[string]desired.Value) *sit
 	require.NoError(t, err)
 	l := &look{Reconciler: New(reconcilers.Deps{Clock: w.clock}), target: target, spec: w.spec, record: &record{}, in: &inputs{backend: r}}
 	l.work = &workspace{
-		dir: dir, module: filepath.Join(dir, "module"), run: filepath.Join(dir, "run"), copies: filepath.Join(dir, "copies"),
+		memory: &memory{},
+		dir:    dir, module: filepath.Join(dir, "module"), run: filepath.Join(dir, "run"), copies: filepath.Join(dir, "copies"),
 		tool: reconcilers.Terraform{Path: toolPath(t), CLIConfig: config}, toolName: testedTool(),
 	}
 	for _, folder := range []string{l.work.module, l.work.run} {

@@ -57,12 +57,15 @@ type bed struct {
 	lab    *lab.Lab
 	mirror testbed.Mirror
 	url    string
+
+	mu        sync.Mutex
+	databases map[string]string // for states, by the test
 }
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
 	keycloak, postgres := testbed.Image(t, testbed.Keycloak), testbed.Image(t, testbed.Postgres15)
-	b := &bed{lab: lab.New(t), mirror: testbed.ProviderMirror(t)}
+	b := &bed{lab: lab.New(t), mirror: testbed.ProviderMirror(t), databases: map[string]string{}}
 	b.lab.Run("postgres", lab.Service{Image: postgres, Env: []string{"POSTGRES_PASSWORD=pg-Secret-1", "POSTGRES_USER=keycloak", "POSTGRES_DB=keycloak"}})
 	b.lab.Run("states", lab.Service{Image: postgres, Env: []string{"POSTGRES_PASSWORD=" + statePassword, "POSTGRES_USER=terraform", "POSTGRES_DB=terraform"}})
 	b.lab.Run("keycloak", lab.Service{
@@ -135,6 +138,9 @@ type world struct {
 	said   *bytes.Buffer
 	before []string // notes of the observations that waited, before the last one that did not
 	values map[string]desired.Value
+
+	agent   *Reconciler // that looks and drives, as one does that goes on running
+	agentOf string      // its tool
 }
 
 // newWorld takes the small module of testdata.
@@ -229,7 +235,7 @@ func (w *world) commands() []string {
 // look observes and plans.
 func (w *world) look() (reconcilers.Observed, reconcilers.Plan) {
 	w.t.Helper()
-	r := w.reconciler()
+	r := w.lasting()
 	w.before = nil
 	var observed reconcilers.Observed
 	testbed.Eventually(w.t, time.Minute, "an observation without waiting", func() error {
@@ -268,7 +274,7 @@ func (w *world) drive() []string {
 			return made
 		}
 		heard := &steps{}
-		_, err := w.reconciler().Apply(w.t.Context(), w.target, plan, heard)
+		_, err := w.lasting().Apply(w.t.Context(), w.target, plan, heard)
 		w.hear(err)
 		var wait *reconcilers.WaitError
 		if errors.As(err, &wait) { // for the lock of the state, and then nothing was made

@@ -199,6 +199,7 @@ func passwordUnderAccount(t *testing.T, b *bed) {
 // TestTheFirstAdministratorGoesForGood on a server of its own: it does not come back when the server is started again with the same
 // environment, and where nobody is left the command that is told lets people in again.
 func TestTheFirstAdministratorGoesForGood(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	w := newWorld(t, b, "adminPassword: ${ADMIN_PASSWORD}\nserviceAccount: {secret: \"${AGENT_SECRET}\", removeBootstrapAdmin: true}\n")
 	delete(w.spec.Variables, passwordVariable)

@@ -38,8 +38,8 @@ variables:
   idp_url: https://localhost:8411
 `
 	for name, more := range map[string]string{
-		"spoke": "  hub_url: https://hub.example:8443\n  hub_client_secret: ${CLIENT_SECRET}\n",
-		"hub":   "  partners: {FRA: {url: 'https://fra.example:8443'}}\n  partner_client_secrets: {FRA: '${CLIENT_SECRET}'}\n",
+		"spoke": "  hub_url: https://hub.example:8443\n  hub_client_secret: ${CLIENT_SECRET}\n  partner_client_secret: ${CLIENT_SECRET}\n",
+		"hub":   "  partners: {FRA: {url: 'https://fra.example:8443'}}\n  partner_client_secrets: {FRA: '${CLIENT_SECRET}'}\n  client_secrets: {FRA: '${CLIENT_SECRET}'}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, b, "")

@@ -18,7 +18,7 @@ func (l *look) findState(ctx context.Context) error {
 	if err := l.reach(ctx); err != nil {
 		return err
 	}
-	state, err := readState(l.work.state)
+	state, err := l.memory.readState(l.work.state)
 	reason := lost(state, err, l.record)
 	if reason == nil {
 		reason = l.work.newer(state)
@@ -146,7 +146,7 @@ func (l *look) mustRead() bool {
 	if info, err := os.Stat(l.work.errored()); err == nil && info.Size() > 0 {
 		return true
 	}
-	state, err := readState(l.work.state)
+	state, err := l.memory.readState(l.work.state)
 	if err != nil {
 		return true
 	}

@@ -16,10 +16,11 @@ import (
 	"dive-agent/reconcilers"
 )
 
-// Reconciler runs Terraform for components of kind Keycloak. It keeps nothing in memory but open connections.
+// Reconciler runs Terraform for components of kind Keycloak. What it keeps in memory only saves time.
 type Reconciler struct {
 	deps   reconcilers.Deps
 	probes probes
+	memory memory
 }
 
 var _ reconcilers.Reconciler = (*Reconciler)(nil)
@@ -92,7 +93,7 @@ func (r *Reconciler) open(t reconcilers.Target) (*look, error) {
 		return nil, err
 	}
 	l := &look{Reconciler: r, target: t, spec: spec, module: source.module}
-	if l.work, err = openWorkspace(t, spec, r.deps, source); err != nil {
+	if l.work, err = openWorkspace(t, spec, r.deps, source, &r.memory); err != nil {
 		return nil, err
 	}
 	if l.record, err = l.work.record(); err != nil {
@@ -182,6 +183,8 @@ func (l *look) facts() reconcilers.Facts {
 
 // run does the steps of an observation, each of which may end it.
 func (l *look) run(ctx context.Context, seen *observation) error {
+	ahead := l.askAhead(ctx)
+	defer ahead.end()
 	if l.leftTraces() {
 		if err := l.underWay(); err != nil {
 			return err
@@ -211,7 +214,7 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 	if err := l.connect(ctx); err != nil {
 		return err
 	}
-	gone, err := l.realmsGone(ctx)
+	gone, err := l.realmsGone(ctx, ahead)
 	if err != nil {
 		return err
 	}
@@ -219,7 +222,7 @@ func (l *look) run(ctx context.Context, seen *observation) error {
 		if err := l.findState(ctx); err != nil { // before that is believed, the state is read anew
 			return err
 		}
-		if gone, err = l.realmsGone(ctx); err != nil {
+		if gone, err = l.realmsGone(ctx, nil); err != nil {
 			return err
 		}
 		l.gone = len(gone) > 0
@@ -260,6 +263,9 @@ func (l *look) planRealm(ctx context.Context, seen *observation) error {
 		l.work.trusts = false
 		p, err = l.plan(ctx)
 	}
+	if err == nil {
+		err = l.work.sameVersion(ctx, p.stream.version)
+	}
 	if err != nil {
 		return err
 	}
@@ -290,6 +296,7 @@ func (l *look) connect(ctx context.Context) (err error) {
 	}
 	if l.server, err = newServer(l.in.url, l.in.ca); err == nil {
 		l.server.health, l.server.probe = l.in.health, l.probes.of(l.server, l.in.ca)
+		l.memory.doors.put(l.work.dir, door{l.in.url, l.in.ca})
 	}
 	return err
 }
@@ -350,12 +357,15 @@ func (l *look) underWay() error {
 }
 
 // realmsGone lists the realms of the state that the server does not have.
-func (l *look) realmsGone(ctx context.Context) ([]string, error) {
+func (l *look) realmsGone(ctx context.Context, asked *ahead) ([]string, error) {
 	if l.state == nil || len(l.state.realms()) == 0 {
 		return nil, l.server.ready(ctx)
 	}
 	var gone []string
 	for _, name := range l.state.realms() {
+		if asked.saw(l.server, name) {
+			continue
+		}
 		there, err := l.server.realm(ctx, name)
 		if err != nil {
 			return nil, err

@@ -65,7 +65,7 @@ func (r *Reconciler) Outline(ctx context.Context, t reconcilers.Target) (reconci
 
 // plannedItems asks Terraform.
 func (r *Reconciler) plannedItems(ctx context.Context, t reconcilers.Target, spec *Spec, source *source, in *inputs) ([]reconcilers.Item, error) {
-	w, err := openWorkspace(t, spec, r.deps, source)
+	w, err := openWorkspace(t, spec, r.deps, source, &r.memory)
 	if err != nil {
 		return nil, err
 	}

@@ -19,26 +19,38 @@ type process struct {
 // processesIn lists the processes whose working directory is dir, this one left out.
 func processesIn(dir string) []process {
 	var found []process
-	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
-	for _, link := range links {
-		at, err := os.Readlink(link)
-		if err != nil || at != dir {
+	for _, pid := range running() {
+		about := "/proc/" + strconv.Itoa(pid)
+		at, err := os.Readlink(about + "/cwd")
+		if err != nil || at != dir || pid == os.Getpid() {
 			continue
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link)))
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		executable, err := os.Readlink(filepath.Join(filepath.Dir(link), "exe"))
+		executable, err := os.Readlink(about + "/exe")
 		if err != nil {
 			continue
 		}
-		line, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline"))
+		line, _ := os.ReadFile(about + "/cmdline")
 		_, arguments, _ := strings.Cut(string(line), "\x00")
 		command, _, _ := strings.Cut(arguments, "\x00")
 		found = append(found, process{pid: pid, executable: filepath.Base(executable), command: command})
 	}
 	return found
+}
+
+// running lists all processes. Of a file for each of them nothing is asked: there are hundreds.
+func running() (pids []int) {
+	all, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = all.Close() }()
+	names, _ := all.Readdirnames(-1)
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // changes says whether a process may change what lies in its folder, state or providers.

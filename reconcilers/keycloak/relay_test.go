@@ -1,7 +1,6 @@
 package keycloak
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -10,8 +9,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"dive-agent/testbed"
 )
 
 // relay hands connections on to a server, until they are cut.
@@ -46,20 +43,20 @@ func newRelay(t *testing.T, server string) *relay {
 
 func (r *relay) serve(conn net.Conn, server string) {
 	defer func() { _ = conn.Close() }()
-	r.mu.Lock()
-	away := r.away
-	r.mu.Unlock()
-	if away {
-		return
-	}
 	up, err := net.Dial("tcp", server)
 	if err != nil {
 		return
 	}
 	defer func() { _ = up.Close() }()
 	r.mu.Lock()
-	r.open[conn], r.open[up] = true, true
+	away := r.away
+	if !away {
+		r.open[conn], r.open[up] = true, true
+	}
 	r.mu.Unlock()
+	if away {
+		return
+	}
 	go func() {
 		_, _ = io.Copy(up, conn)
 		_ = up.Close()
@@ -107,7 +104,7 @@ func newStates(t *testing.T, b *bed) *states {
 
 func (s *states) backend(t *testing.T) *Backend {
 	t.Helper()
-	return backendOf(t, fmt.Sprintf("{kind: pg, address: 'postgres://%s/terraform?sslmode=disable', schema: %s, user: terraform, password: '${STATE_PASSWORD}'}", s.f.address, strings.ReplaceAll(testbed.Prefix(t), "-", "_")))
+	return s.b.postgresAt(t, s.f.address, "realm")
 }
 
 func (s *states) away() { s.f.cut(true) }

@@ -82,11 +82,11 @@ func looksSecret(name string) bool {
 }
 
 // Needs names the service that runs the server.
-func (s *Spec) Needs(*desired.Check) []desired.Need {
+func (s *Spec) Needs(c *desired.Check) []desired.Need {
 	if s.Service == "" {
 		return nil
 	}
-	return []desired.Need{{Part: s.Service, Why: "the realm is in service " + s.Service, Position: s.Position}}
+	return []desired.Need{{Part: s.Service, Single: true, Why: "the realm is in service " + s.Service, Position: c.At("service")}}
 }
 
 // Validate checks the spec against the module's own files: its variables and its outputs.

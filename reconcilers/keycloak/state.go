@@ -39,10 +39,29 @@ type tfState struct {
 		Name      string `json:"name"`
 		Provider  string `json:"provider"`
 		Instances []struct {
-			IndexKey   any            `json:"index_key"`
-			Attributes map[string]any `json:"attributes"`
+			IndexKey   any             `json:"index_key"`
+			Attributes stateAttributes `json:"attributes"`
 		} `json:"instances"`
 	} `json:"resources"`
+}
+
+// stateAttributes are those of a resource that are read.
+type stateAttributes struct {
+	ID    plainName `json:"id"`
+	Realm plainName `json:"realm"`
+}
+
+// plainName is a text; whatever else stands there reads as none.
+type plainName string
+
+// UnmarshalJSON is json.Unmarshaler.
+func (n *plainName) UnmarshalJSON(data []byte) error {
+	var text string
+	if json.Unmarshal(data, &text) != nil {
+		text = ""
+	}
+	*n = plainName(text)
+	return nil
 }
 
 type tfOutput struct {
@@ -133,7 +152,7 @@ func (s *tfState) ids() map[string]string {
 			case float64:
 				address += fmt.Sprintf("[%d]", int(key))
 			}
-			all[address], _ = instance.Attributes["id"].(string)
+			all[address] = string(instance.Attributes.ID)
 		}
 	}
 	return all
@@ -163,7 +182,7 @@ func (s *tfState) realms() []string {
 			continue
 		}
 		for _, instance := range r.Instances {
-			if name, ok := instance.Attributes["realm"].(string); ok && name != "" {
+			if name := string(instance.Attributes.Realm); name != "" {
 				realms = append(realms, name)
 			}
 		}

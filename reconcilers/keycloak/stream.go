@@ -2,6 +2,7 @@ package keycloak
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -13,6 +14,8 @@ import (
 // message is what is read of a line of Terraform's JSON output. Values of outputs and of resources are not read.
 type message struct {
 	Type       string     `json:"type"`
+	Terraform  string     `json:"terraform"` // its version, in the first message
+	Tofu       string     `json:"tofu"`      // OpenTofu's
 	Time       time.Time  `json:"@timestamp"`
 	Hook       hook       `json:"hook"`
 	Diagnostic diagnostic `json:"diagnostic"`
@@ -83,6 +86,8 @@ type stream struct {
 	rest   []byte
 	errors []diagnostic
 	drift  map[string]string // address -> action, of what was changed outside
+
+	version string // of the program, by its own word
 }
 
 func (s *stream) Write(p []byte) (int, error) {
@@ -107,6 +112,8 @@ func (s *stream) line(line []byte) {
 	switch {
 	case m.Type == "diagnostic" && m.Diagnostic.Severity == "error":
 		s.errors = append(s.errors, m.Diagnostic)
+	case m.Type == "version":
+		s.version = cmp.Or(m.Terraform, m.Tofu)
 	case m.Type == "resource_drift":
 		if s.drift == nil {
 			s.drift = map[string]string{}

@@ -114,14 +114,39 @@ func stamp(path string) string {
 }
 
 // askVersion lets the library learn the program's version, which it does once for each of its values, and compares it
-// with the manifest's. A version before its release counts as the release.
+// with the manifest's. What was learned at an earlier look refuses nothing: it is asked again.
 func (w *workspace) askVersion(ctx context.Context, tf *tfexec.Terraform) error {
 	ctx, cancel := context.WithTimeout(ctx, showLimit)
 	defer cancel()
 	is, _, err := tf.Version(ctx, false)
+	if err == nil && w.accept(is) != nil {
+		is, _, err = tf.Version(ctx, true)
+	}
 	if err != nil {
 		return fmt.Errorf("%s version: %s", w.toolName, brief(err))
 	}
+	return w.accept(is)
+}
+
+// sameVersion compares the version that a run told of itself with the one that the library knows: a program that chooses another one
+// by itself, as version managers do, may be as it was and run what the manifest does not want.
+func (w *workspace) sameVersion(ctx context.Context, told string) error {
+	is, err := version.NewVersion(told)
+	if err != nil {
+		return nil // it told none
+	}
+	known, _, err := w.tf.Version(ctx, false)
+	if err != nil || known.Equal(is) {
+		return err
+	}
+	if _, _, err := w.tf.Version(ctx, true); err != nil {
+		return fmt.Errorf("%s version: %s", w.toolName, brief(err))
+	}
+	return w.accept(is)
+}
+
+// accept compares a version with the manifest's. A version before its release counts as the release.
+func (w *workspace) accept(is *version.Version) error {
 	if w.toolVersion == "" {
 		return nil
 	}

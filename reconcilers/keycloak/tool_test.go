@@ -2,6 +2,7 @@ package keycloak
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +30,21 @@ func ofOneTool(t *testing.T, b *bed) {
 	w.spec.ToolVersion = ">= 1.0, < 2"
 	require.NotEmpty(t, w.drive())
 
+	// A version manager stands at the same path, as it was, and runs another version from one day to the next.
+	w.manageVersions()
+	w.spec.ToolVersion, w.spec.Variables["title"] = ">= 99, < 100", tree(t, "Another title")
+	require.NoError(t, os.WriteFile(w.tool+".version", []byte("99.1.2"), 0o600))
+	observed, plan = w.look()
+	require.ErrorAs(t, observed.Err, &blocked)
+	require.Equal(t, "ToolVersion", blocked.Reason)
+	require.Contains(t, blocked.Message, "the manifest wants >= 99, < 100", "the version that a plan tells is compared, too")
+	require.Empty(t, plan.Changes)
+	w.spec.ToolVersion = ">= 1.0, < 2"
+	observed, _ = w.look()
+	require.ErrorAs(t, observed.Err, &blocked, "it says that it is 99.1.2")
+	require.NoError(t, os.Remove(w.tool+".version"))
+	require.Len(t, w.drive(), 2, "what was known of the version refuses nothing")
+
 	before := w.processes()
 	made := w.spec.tool()
 	w.spec.Tool = map[string]string{terraform: opentofu, opentofu: terraform}[made]
@@ -50,6 +66,21 @@ func ofOneTool(t *testing.T, b *bed) {
 	for _, line := range w.drive() {
 		require.True(t, strings.HasPrefix(line, "update ") || strings.HasPrefix(line, "create output."), line)
 	}
+}
+
+// manageVersions puts a version manager in the tool's place, which tells the version in the file beside it, if there is one.
+func (w *world) manageVersions() {
+	w.t.Helper()
+	script, err := os.ReadFile(w.tool)
+	require.NoError(w.t, err)
+	lines := strings.SplitN(string(script), "\n", 2)
+	lines[0] += fmt.Sprintf(`
+if [ "$1" = version ] && [ -e '%[1]s.version' ]; then
+	echo "$1" >>'%[2]s'
+	echo "{\"terraform_version\": \"$(cat '%[1]s.version')\"}"
+	exit
+fi`, w.tool, w.calls)
+	require.NoError(w.t, os.WriteFile(w.tool, []byte(strings.Join(lines, "\n")), 0o755))
 }
 
 func TestToolIsFoundInPathOrAtItsPath(t *testing.T) {

@@ -94,6 +94,8 @@ func TestHandMadeSetIsRenamed(t *testing.T) {
 func TestMemberIsRenamedWhenItAnswersAgain(t *testing.T) {
 	t.Parallel()
 	s := plainSet(t, three...).run(three...)
+	never := 0.0
+	s.spec.Members[2].Priority = &never // it is another one that is primary when it answers again
 	r := reconciler(t)
 	s.settle(r)
 	c, err := s.lab.Find(t.Context(), three[2])

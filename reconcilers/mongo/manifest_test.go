@@ -19,7 +19,7 @@ type stack struct {
 func (s *stack) Parts(*desired.Check) []desired.Part {
 	var parts []desired.Part
 	for _, name := range s.Services {
-		parts = append(parts, desired.Part{Name: name})
+		parts = append(parts, desired.Part{Name: name, Replicas: map[string]int{"trio": 3}[name]})
 	}
 	return parts
 }
@@ -47,7 +47,7 @@ spec:
   role: spoke
   secrets: {PASSWORD: {generate: {length: 24}}}
   components:
-    stack: {kind: Stack, services: [mongodb, mongodb-2]}
+    stack: {kind: Stack, services: [mongodb, mongodb-2, trio]}
     database:
       kind: MongoReplicaSet
       root: {username: admin, password: "${PASSWORD}"}
@@ -77,6 +77,7 @@ func TestMistakesInManifest(t *testing.T) {
 	const members = "      members: [{service: mongodb}]\n"
 	for name, c := range map[string]struct{ text, want string }{
 		"unknown service":  {"      members: [{service: mongo}]\n", `blueprints/b/blueprint.yaml:12:17: no service "mongo"`},
+		"replicas":         {"      members: [{service: trio}]\n", `blueprints/b/blueprint.yaml:12:17: service "trio" has 3 replicas, and runs a member of rs0: it may have one`},
 		"no members":       {"      members: []\n", "needs at least one member"},
 		"no candidate":     {"      members: [{service: mongodb, priority: 0}]\n", "no member may become primary"},
 		"hidden candidate": {"      members: [{service: mongodb}, {service: mongodb-2, hidden: true, priority: 1}]\n", "its priority must be 0"},

@@ -179,7 +179,7 @@ func (s *Spec) Needs(c *desired.Check) []desired.Need {
 		}
 		seen[m.Service] = true
 		needs = append(needs, desired.Need{
-			Part: m.Service, Started: true, Position: m.Position,
+			Part: m.Service, Started: true, Single: true, Position: m.Position,
 			Why: "runs a member of " + s.setName(),
 		})
 	}

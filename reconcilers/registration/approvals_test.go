@@ -14,6 +14,7 @@ import (
 
 	"dive-agent/desired"
 	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/registration"
 	"dive-agent/testbed"
 	"dive-agent/testbed/hub"
 	"dive-agent/testbed/hub/hubtest"
@@ -48,6 +49,14 @@ func TestApprovals(t *testing.T) {
 		"a manifest that cannot be compared leaves it pending": cannotCompare,
 		"a record that changes before its approval is judged":  changesBeforeApproval,
 		"watch wakes when a spoke registers":                   approvalsWatch,
+		"suspended by its manifest, and released":              suspendedByManifest,
+		"revoked by its manifest, then approved again":         revokedByManifest,
+		"other URLs: revoked with approval, registered anew":   otherURLs,
+		"a manifest that goes revokes, several wait":           manifestGone,
+		"a stranger's record is revoked by name":               strangerRevoked,
+		"nobody waits for an approval about another spoke":     approvalOfOneAlone,
+		"what the hub's operator does by hand":                 operatorByHand,
+		"root of a spoke's host grants itself nothing":         rootOfASpoke,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, mongod) })
 	}
@@ -313,18 +322,40 @@ func approvalsWatch(t *testing.T, mongod *hubtest.Mongo) {
 	awaitWake(t, woken, "the hub's coming back")
 }
 
-// TestApproveTakesMinutes: the hub goes on for longer than the call's limit, while the record is changed at once.
+// TestADeclaredSpokeIsLookedOutFor: the hub is asked often after a merge that declares a spoke, however seldom otherwise.
+func TestADeclaredSpokeIsLookedOutFor(t *testing.T) {
+	t.Parallel()
+	mongod := hubtest.StartMongo(t, true)
+	w := newWorld(t, mongod, hub.Config{})
+	h := w.approvals("")
+	h.target.Component.Spec.(*registration.ApprovalsSpec).Poll = desired.Duration(time.Hour)
+	s := w.spoke("deu", "Germany")
+	h.observe()
+	woken := watch(t, h)
+	waitPolls(t, w, "GET /api/federation/spokes")
+	s.waits("approval by the hub")
+	awaitWake(t, woken, "the registration that was awaited")
+}
+
+// TestApproveTakesMinutes: the hub goes on for longer than the call's limit, while the record is changed at once. Spokes do not
+// wait for each other's call.
 func TestApproveTakesMinutes(t *testing.T) {
 	t.Parallel()
 	mongod := hubtest.StartMongo(t, true)
 	w := newWorld(t, mongod, hub.Config{CascadeDelay: time.Minute})
-	s, h := w.spoke("deu", "Germany"), w.approvals("")
-	s.waits("approval by the hub")
+	h := w.approvals("")
+	spokes := map[string]*subject{}
+	for code, country := range map[string]string{"DEU": "Germany", "FRA": "France", "GBR": "Great Britain", "ITA": "Italy"} {
+		spokes[code] = w.spoke(strings.ToLower(code), country)
+		spokes[code].waits("approval by the hub")
+	}
 	began := time.Now()
 	h.ready()
-	require.Less(t, time.Since(began), 20*time.Second)
-	require.Equal(t, 1, w.hub.Calls("POST /api/federation/spokes/"+w.record("DEU").SpokeID+"/approve"), "never approved again blindly")
-	s.ready()
+	require.Less(t, time.Since(began), 30*time.Second, "10 s each, one after the other, are 40")
+	for code, s := range spokes {
+		require.Equal(t, 1, w.hub.Calls("POST /api/federation/spokes/"+w.record(code).SpokeID+"/approve"), "never approved again blindly")
+		s.ready()
+	}
 	_, err := os.Stat(filepath.Join(h.target.Dir, "grants.json"))
 	require.NoError(t, err)
 }

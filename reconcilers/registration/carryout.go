@@ -2,16 +2,13 @@ package registration
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
-	"dive-agent/atomicfile"
 	"dive-agent/reconcilers"
+	"dive-agent/reconcilers/internal/jsonfile"
 )
 
 // A heartbeat that was on its way writes back the whole record as it was, and so can undo a suspension or a revocation.
@@ -30,41 +27,57 @@ type given map[string]grantGiven
 type grantGiven struct {
 	Grant    grant `json:"grant"`
 	Changing bool  `json:"changing,omitempty"` // suspended by this agent, on the way to another grant
+
+	Instance string `json:"instance,omitempty"` // whose manifest it was granted to
+	Standing string `json:"standing,omitempty"` // suspended: by this agent, since the manifest said so
+	Ended    bool   `json:"ended,omitempty"`    // revoked by this agent, since merged manifests said so
 }
 
 func readGiven(dir string) (given, error) {
-	file := filepath.Join(dir, givenFile)
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return given{}, nil
+	g, err := jsonfile.Read[given](filepath.Join(dir, givenFile), "read what was granted")
+	if g == nil {
+		g = given{}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read what was granted: %w", err)
-	}
-	g := given{}
-	if json.Unmarshal(data, &g) == nil {
-		return g, nil
-	}
-	if err := os.Rename(file, file+".corrupt"); err != nil {
-		return nil, fmt.Errorf("put %s aside, which is no JSON: %w", file, err)
-	}
-	return given{}, nil
+	return g, err
 }
 
-func remember(dir, id string, g grantGiven) error {
+func (r *Approvals) remember(dir, id string, g grantGiven) error {
+	r.kept.Lock()
+	defer r.kept.Unlock()
 	all, err := readGiven(dir)
 	if err != nil {
 		return err
 	}
 	all[id] = g
-	data, err := json.MarshalIndent(all, "", "  ")
-	if err != nil {
-		return err
+	return all.write(dir)
+}
+
+func (g given) write(dir string) error {
+	return jsonfile.Write(filepath.Join(dir, givenFile), "keep what was granted", g)
+}
+
+// adopt remembers as granted what somebody else approved and is as a merged manifest says: when that goes, it is revoked.
+// What is declared and not revoked was not ended, whatever was about to be done when it was written: who revokes it from now
+// on is somebody else.
+func adopt(dir string, all given, verdicts []verdict) error {
+	found := false
+	for _, v := range verdicts {
+		r := v.record
+		if v.want.instance == "" || r.Status == revoked || v.ends {
+			continue
+		}
+		if mine := all[r.SpokeID]; mine.Ended {
+			mine.Ended = false
+			all[r.SpokeID], found = mine, true
+		}
+		if r.Status == approved && v.act == leave && all[r.SpokeID].Instance != v.want.instance {
+			all[r.SpokeID], found = grantGiven{Grant: r.grant(), Instance: v.want.instance}, true
+		}
 	}
-	if _, err := atomicfile.Write(filepath.Join(dir, givenFile), append(data, '\n'), atomicfile.Options{Mode: 0o600}); err != nil {
-		return fmt.Errorf("keep what was granted: %w", err)
+	if !found {
+		return nil
 	}
-	return nil
+	return all.write(dir)
 }
 
 // carryOut does what a verdict says, if the record is still the one that was judged. Each call has its own limit, so that
@@ -80,14 +93,37 @@ func (r *Approvals) carryOut(ctx context.Context, client *hubClient, t reconcile
 			Err: errors.New("it changed since the plan was made"),
 		}
 	}
+	if v.act == doToken {
+		return r.mint(ctx, client, t, v)
+	}
+	if err := mintedTokens.keep(&r.kept, t.Dir, v.record.SpokeID, nil); err != nil { // each of these ends the tokens that were
+		return err
+	}
+	if !v.staysOrGetsApproved() {
+		if err := opalTokens.keep(&r.kept, t.Dir, v.record.SpokeID, nil); err != nil {
+			return err
+		}
+	}
 	switch v.act {
 	case doApprove:
 		return r.approve(ctx, client, t, v)
 	case doRegrant:
 		return r.regrant(ctx, client, t, v)
+	case doRelease:
+		return r.approve(ctx, client, t, v)
 	case doSuspend:
+		if v.want.standing == suspended {
+			if err := r.remember(t.Dir, v.record.SpokeID, grantGiven{Grant: v.record.grant(), Instance: v.want.instance, Standing: suspended}); err != nil {
+				return err
+			}
+		}
 		return r.hold(ctx, client, v.record.SpokeID, suspended, v.reason, client.suspend)
 	default:
+		if v.ends {
+			if err := r.remember(t.Dir, v.record.SpokeID, grantGiven{Grant: v.record.grant(), Instance: v.of, Ended: true}); err != nil {
+				return err
+			}
+		}
 		return r.hold(ctx, client, v.record.SpokeID, revoked, v.reason, client.revoke)
 	}
 }
@@ -110,14 +146,21 @@ func sameRecord(a, b *record) bool {
 // approve grants exactly what the manifest declares. Whatever the hub answers, and when it does not within the limit, the
 // record tells what happened.
 func (r *Approvals) approve(ctx context.Context, client *hubClient, t reconcilers.Target, v verdict) error {
-	asked := client.approve(ctx, v.record.SpokeID, v.want.grant)
+	opal, asked := client.approve(ctx, v.record.SpokeID, v.want.grant)
+	if err := r.takeOPALToken(t, v.record.SpokeID, opal); err != nil {
+		return err
+	}
 	now, err := client.spoke(ctx, v.record.SpokeID)
 	if err != nil {
 		return client.policy(errors.Join(asked, err))
 	}
 	switch {
 	case now.Status == approved && now.grant().equal(v.want.grant):
-		return remember(t.Dir, now.SpokeID, grantGiven{Grant: v.want.grant})
+		err := r.remember(t.Dir, now.SpokeID, grantGiven{Grant: v.want.grant, Instance: v.want.instance})
+		if err != nil || !v.listens {
+			return err
+		}
+		return r.mint(ctx, client, t, v)
 	case now.Status == approved:
 		return fmt.Errorf("%s was approved with %s where the manifest grants %s", now.SpokeID, now.grant(), v.want.grant)
 	case asked != nil:
@@ -130,7 +173,7 @@ func (r *Approvals) approve(ctx context.Context, client *hubClient, t reconciler
 // under way is remembered first, so that a run that stops between the two is finished by the next.
 func (r *Approvals) regrant(ctx context.Context, client *hubClient, t reconcilers.Target, v verdict) error {
 	if v.record.Status == approved {
-		if err := remember(t.Dir, v.record.SpokeID, grantGiven{Grant: v.record.grant(), Changing: true}); err != nil {
+		if err := r.remember(t.Dir, v.record.SpokeID, grantGiven{Grant: v.record.grant(), Changing: true, Instance: v.want.instance}); err != nil {
 			return err
 		}
 		if err := r.hold(ctx, client, v.record.SpokeID, suspended, "the grant changes with the merged manifest", client.suspend); err != nil {

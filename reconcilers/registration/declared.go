@@ -55,6 +55,7 @@ type declared struct {
 	fields   []field // what the hub keeps of a registration, in the order in which people read it
 	skip     bool
 	grant    grant
+	standing string // approved, suspended or revoked
 }
 
 // field is one value of a registration by the hub's own name for it.
@@ -63,11 +64,19 @@ type field struct {
 	Value string `json:"value"`
 }
 
+// compared are the fields that the hub's agent evaluates too.
+func (s *SpokeSpec) compared() []desired.Expr {
+	return append([]desired.Expr{
+		s.Code, s.Name, s.Description, s.URLs.Base, s.URLs.API, s.URLs.IDP, s.URLs.IDPPublic, s.ContactEmail, s.PublicKey, s.Certificate,
+		s.TrustLevel, s.MaxClassification, s.DataIsolationLevel,
+	}, s.RequestedScopes...)
+}
+
 // declare evaluates a spoke's manifest in the scope of its instance. The error is a WaitError when something is not
 // known yet, such as another component's output.
 func (s *SpokeSpec) declare(instance *desired.Instance, scope *desired.Scope) (declared, error) {
 	e := evaluator{scope: scope}
-	d := declared{instance: instance.Name, skip: s.SkipValidation}
+	d := declared{instance: instance.Name, skip: s.SkipValidation, standing: cmp.Or(s.Standing, approved)}
 	d.code = strings.ToUpper(cmp.Or(e.text("code", s.Code), valueOf(instance, "code"), instance.Name))
 	idp := e.text("urls.idp", s.URLs.IDP)
 	d.fields = []field{
@@ -143,6 +152,12 @@ func (d declared) differences(has func(name string) (string, bool)) []string {
 		}
 	}
 	return lines
+}
+
+// registeredOtherwise is differences in what a spoke is: a key or certificate that follows another one is none.
+func (d declared) registeredOtherwise(has func(name string) (string, bool)) []string {
+	d.fields = slices.DeleteFunc(slices.Clone(d.fields), func(f field) bool { return f.Name == "publicKey" || f.Name == "certificatePEM" })
+	return d.differences(has)
 }
 
 func sameField(name, a, b string) bool {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -30,6 +31,13 @@ type registered struct {
 	Status       string    `json:"status"`
 	RegisteredAt time.Time `json:"registeredAt"`
 	Token        *issued   `json:"token"`
+
+	opal *issuedOPAL // of the OPAL server, in the call that approved
+}
+
+// issuedOPAL is a token of the OPAL server as the hub hands it out.
+type issuedOPAL struct {
+	Token string `json:"token"`
 }
 
 // register sends the registration of a spoke. The hub answers the same for a new, a known and a suspended one; a
@@ -49,11 +57,12 @@ func (c *hubClient) register(ctx context.Context, d declared) (registered, error
 		}
 	}
 	var answer struct {
-		Spoke registered `json:"spoke"`
-		Token *issued    `json:"token"`
+		Spoke registered  `json:"spoke"`
+		Token *issued     `json:"token"`
+		OPAL  *issuedOPAL `json:"opalToken"`
 	}
 	err := c.call(ctx, http.MethodPost, "/register", body, &answer)
-	answer.Spoke.Token = answer.Token
+	answer.Spoke.Token, answer.Spoke.opal = answer.Token, answer.OPAL
 	return answer.Spoke, c.checked(err, "POST /register", answer.Spoke)
 }
 
@@ -80,7 +89,7 @@ func (c *hubClient) checked(err error, call string, answer registered) error {
 	return err
 }
 
-// record is what the hub's side sees of a spoke; fields holds everything as it came.
+// record is what the hub's side sees of a spoke.
 type record struct {
 	SpokeID        string   `json:"spokeId"`
 	Code           string   `json:"instanceCode"`
@@ -91,26 +100,64 @@ type record struct {
 	Isolation      string   `json:"dataIsolationLevel"`
 	ApprovedBy     string   `json:"approvedBy"`
 
-	fields map[string]json.RawMessage
+	RegisteredAt  time.Time  `json:"registeredAt"`
+	ApprovedAt    *time.Time `json:"approvedAt"`
+	LastHeartbeat *time.Time `json:"lastHeartbeat"`
+
+	registration
 }
 
-// UnmarshalJSON keeps all fields beside the named ones.
-func (r *record) UnmarshalJSON(data []byte) error {
-	type plain record
-	if err := json.Unmarshal(data, (*plain)(r)); err != nil {
-		return err
+// registration is what a spoke said of itself, as the hub has it: each field as it came, empty when it did not.
+type registration struct {
+	Name        json.RawMessage `json:"name"`
+	Description json.RawMessage `json:"description"`
+	BaseURL     json.RawMessage `json:"baseUrl"`
+	APIURL      json.RawMessage `json:"apiUrl"`
+	IDP         json.RawMessage `json:"idpUrl"`
+	IDPPublic   json.RawMessage `json:"idpPublicUrl"`
+	Contact     json.RawMessage `json:"contactEmail"`
+	PublicKey   json.RawMessage `json:"publicKey"`
+	Certificate json.RawMessage `json:"certificatePEM"`
+}
+
+func (r *registration) raw(name string) json.RawMessage {
+	switch name {
+	case "name":
+		return r.Name
+	case "description":
+		return r.Description
+	case "baseUrl":
+		return r.BaseURL
+	case "apiUrl":
+		return r.APIURL
+	case "idpUrl":
+		return r.IDP
+	case "idpPublicUrl":
+		return r.IDPPublic
+	case "contactEmail":
+		return r.Contact
+	case "publicKey":
+		return r.PublicKey
+	case "certificatePEM":
+		return r.Certificate
 	}
-	return json.Unmarshal(data, &r.fields)
+	return nil
 }
 
 func (r *record) grant() grant {
 	return grant{Scopes: r.Scopes, Trust: r.Trust, Classification: r.Classification, Isolation: r.Isolation}
 }
 
+// byNobody says whether the hub approved the record without a person or this agent: since the registration asked for it, or
+// since it approves all.
+func (r *record) byNobody() bool {
+	return strings.HasPrefix(r.ApprovedBy, "vault-partner-") || r.ApprovedBy == "auto-approval-system"
+}
+
 // has gives a field's text; null is the empty text, and a field that the hub does not keep at all is not compared.
 func (r *record) has(name string) (string, bool) {
-	raw, ok := r.fields[name]
-	if !ok {
+	raw := r.raw(name)
+	if len(raw) == 0 {
 		return "", false
 	}
 	var text *string
@@ -153,9 +200,13 @@ func (c *hubClient) spoke(ctx context.Context, id string) (*record, error) {
 }
 
 // approve grants. It may go on for minutes on the hub, while the record changes at once: after a time-out the record
-// tells what happened, and approving again blindly never helps.
-func (c *hubClient) approve(ctx context.Context, id string, g grant) error {
-	return c.call(ctx, http.MethodPost, "/spokes/"+url.PathEscape(id)+"/approve", g, nil)
+// tells what happened, and approving again blindly never helps. Only this answer has a token of the hub's OPAL server.
+func (c *hubClient) approve(ctx context.Context, id string, g grant) (*issuedOPAL, error) {
+	var answer struct {
+		OPAL *issuedOPAL `json:"opalToken"`
+	}
+	err := c.call(ctx, http.MethodPost, "/spokes/"+url.PathEscape(id)+"/approve", g, &answer)
+	return answer.OPAL, err
 }
 
 func (c *hubClient) suspend(ctx context.Context, id, reason string) error {

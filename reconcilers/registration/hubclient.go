@@ -95,6 +95,7 @@ type hubClient struct {
 	base     string
 	http     *http.Client
 	adminKey string
+	bearer   string // of a spoke's call; empty: none
 }
 
 // call sends JSON and reads JSON. Errors never hold the admin key, a token, or what was sent.
@@ -117,6 +118,9 @@ func (c *hubClient) call(ctx context.Context, method, path string, send, into an
 	}
 	if c.adminKey != "" {
 		request.Header.Set("X-Admin-Key", c.adminKey)
+	}
+	if c.bearer != "" {
+		request.Header.Set("Authorization", "Bearer "+c.bearer)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
@@ -196,7 +200,12 @@ func (c *hubClient) policy(err error) error {
 	}
 }
 
-func isNotFound(err error) bool {
-	var answer *answerError
-	return errors.As(err, &answer) && answer.status == http.StatusNotFound
+func isNotFound(err error) bool { return statusOf(err) == http.StatusNotFound }
+
+// statusOf is the status of an answer that is no success; 0: there was none.
+func statusOf(err error) int {
+	if answer := (*answerError)(nil); errors.As(err, &answer) {
+		return answer.status
+	}
+	return 0
 }

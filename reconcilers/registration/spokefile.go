@@ -1,16 +1,11 @@
 package registration
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
-	"dive-agent/atomicfile"
 	"dive-agent/desired"
+	"dive-agent/reconcilers/internal/jsonfile"
 )
 
 // keptFile is in the component's private folder, mode 0600: it holds the token.
@@ -23,41 +18,23 @@ type kept struct {
 	Status    string    `json:"status"`
 	Sent      []field   `json:"sent"`              // what the record was made from
 	Found     bool      `json:"found,omitempty"`   // the record was there before this agent registered
+	Ended     bool      `json:"ended,omitempty"`   // revoked while its manifest said so
 	HubName   string    `json:"hubName,omitempty"` // the name the hub has, as it answered
 	Token     string    `json:"token,omitempty"`
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
+	OPAL      string    `json:"opalToken,omitempty"` // came with the registration
 }
 
 // readKept reads what is kept. A file that cannot be read as such is put aside: the hub gives id and token again.
 func readKept(dir string) (kept, error) {
-	var k kept
-	file := filepath.Join(dir, keptFile)
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return k, nil
-	}
-	if err != nil {
-		return k, fmt.Errorf("read what is kept of the registration: %w", err)
-	}
-	if json.Unmarshal(data, &k) == nil {
-		return k, nil
-	}
-	if err := os.Rename(file, file+".corrupt"); err != nil {
-		return kept{}, fmt.Errorf("put %s aside, which is no JSON: %w", file, err)
-	}
-	return kept{}, nil
+	return jsonfile.Read[kept](filepath.Join(dir, keptFile), "read what is kept of the registration")
 }
 
 func (k kept) write(dir string) error {
-	data, err := json.MarshalIndent(k, "", "  ")
-	if err != nil {
-		return err
-	}
-	if _, err := atomicfile.Write(filepath.Join(dir, keptFile), append(data, '\n'), atomicfile.Options{Mode: 0o600}); err != nil {
-		return fmt.Errorf("keep the registration: %w", err)
-	}
-	return nil
+	return jsonfile.Write(filepath.Join(dir, keptFile), "keep the registration", k)
 }
+
+func (k kept) issued() issued { return issued{Token: k.Token, ExpiresAt: k.ExpiresAt} }
 
 // take keeps the token of an answer, when there is one.
 func (k *kept) take(token *issued) {
@@ -76,6 +53,9 @@ func (k kept) outputs() map[string]desired.Value {
 	if k.Token != "" {
 		outputs["token"] = desired.Secret(k.Token)
 		outputs["token_expires"] = desired.String(k.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+	if k.OPAL != "" {
+		outputs[opalTokenOutput] = desired.Secret(k.OPAL)
 	}
 	return outputs
 }

@@ -14,11 +14,13 @@ import (
 	"dive-agent/reconcilers"
 )
 
-// quietPoll is how often a spoke asks the hub once it is approved and has a token: a suspension is seen within it.
-const quietPoll = 30 * time.Second
+// quietPoll is how often a spoke asks the hub once it is approved and has a token. A suspension is seen within it, and what is
+// wrong with the token is found and mended within the 30 s between two heartbeats.
+const quietPoll = 20 * time.Second
 
 // Watch asks the hub for the spoke's status and wakes the component when it changes: often while the approval is awaited,
-// seldom afterwards, and right when the token ends. A hub that goes away and comes back wakes it as well.
+// seldom afterwards, and right when the token ends. A hub that goes away and comes back wakes it as well, and one that does not
+// know the token any more.
 func (r *Spoke) Watch(ctx context.Context, t reconcilers.Target, wake func(part string)) error {
 	spec := t.Component.Spec.(*SpokeSpec)
 	client, want, err := r.watched(t, spec)
@@ -27,7 +29,11 @@ func (r *Spoke) Watch(ctx context.Context, t reconcilers.Target, wake func(part 
 	}
 	return follow(ctx, r.deps.Clock, wake, func() (string, time.Duration) {
 		live, err := client.status(ctx, want.code)
-		return wordOf(live, err), r.pause(spec, live)
+		word := wordOf(live, err)
+		if k, err := readKept(t.Dir); err == nil && client.dead(ctx, live, r.deps.Clock.Now(), k.issued()) != nil {
+			word += " unknown token"
+		}
+		return word, r.pause(spec, live)
 	})
 }
 
@@ -96,7 +102,7 @@ func wordOf(live *registered, err error) string {
 }
 
 // Watch asks the hub for its records and wakes the component when one comes, goes or changes in what a verdict rests on;
-// heartbeats do not. A hub that goes away and comes back wakes it as well.
+// heartbeats do when they stop or begin. A hub that goes away and comes back wakes it as well.
 func (r *Approvals) Watch(ctx context.Context, t reconcilers.Target, wake func(part string)) error {
 	client, err := r.open(t)
 	if err != nil {
@@ -105,11 +111,43 @@ func (r *Approvals) Watch(ctx context.Context, t reconcilers.Target, wake func(p
 	poll := pollOf(t.Component.Spec.(*ApprovalsSpec).Poll)
 	return follow(ctx, r.deps.Clock, wake, func() (string, time.Duration) {
 		records, err := client.spokes(ctx)
-		return wordOfAll(records, err), poll
+		return wordOfAll(records, err, r.deps.Clock.Now()) + r.due(t.Dir), r.pause(t.Dir, poll)
 	})
 }
 
-func wordOfAll(records []*record, err error) string {
+// absence is which spokes are declared and not registered, and since when it is these.
+type absence struct {
+	codes string
+	since time.Time
+}
+
+// awaits remembers which declared spokes are not registered yet.
+func (r *Approvals) awaits(dir string, codes []string) {
+	next := absence{strings.Join(codes, " "), r.deps.Clock.Now()}
+	if last, ok := r.absences.Load(dir); !ok || last.(absence).codes != next.codes {
+		r.absences.Store(dir, next)
+	}
+}
+
+// pause is the time until the next question: short right after a merge that declares a spoke, which registers any moment.
+func (r *Approvals) pause(dir string, poll time.Duration) time.Duration {
+	if last, ok := r.absences.Load(dir); ok && last.(absence).codes != "" {
+		if age := r.deps.Clock.Now().Sub(last.(absence).since); age >= 0 && age < freshFor {
+			return min(minPoll, poll)
+		}
+	}
+	return poll
+}
+
+// due is a word when a token is to be renewed.
+func (r *Approvals) due(dir string) string {
+	if next, ok := r.renewals.Load(dir); ok && !next.(time.Time).IsZero() && !r.deps.Clock.Now().Before(next.(time.Time)) {
+		return "due " + next.(time.Time).String()
+	}
+	return ""
+}
+
+func wordOfAll(records []*record, err error, now time.Time) string {
 	if err != nil {
 		return "away"
 	}
@@ -117,7 +155,7 @@ func wordOfAll(records []*record, err error) string {
 	slices.SortFunc(records, func(a, b *record) int { return cmp.Compare(a.SpokeID, b.SpokeID) })
 	var word strings.Builder
 	for _, r := range records {
-		fmt.Fprintf(&word, "%s %s %s\n", r.SpokeID, r.Status, r.grant())
+		fmt.Fprintf(&word, "%s %s %s %s\n", r.SpokeID, r.Status, r.grant(), r.alive(now))
 	}
 	return "records\n" + word.String()
 }

@@ -58,9 +58,9 @@ func differs(path string, saw, expect any) string {
 
 func mismatch(path string, saw, expect any) string {
 	if path == "" {
-		return fmt.Sprintf("%v, expected %v", saw, expect)
+		return fmt.Sprintf("%s, expected %v", shown(saw), expect)
 	}
-	return fmt.Sprintf("%s is %v, expected %v", path, saw, expect)
+	return fmt.Sprintf("%s is %s, expected %v", path, shown(saw), expect)
 }
 
 func number(v any) (float64, error) {

@@ -22,9 +22,9 @@ import (
 	"dive-agent/desired"
 )
 
-// mongo runs a command, or counts documents, and holds the answer against what is expected.
+// mongo asks what the check asks for, and holds the answer against what is expected.
 func (t *try) mongo(ctx context.Context, spec *Mongo) outcome {
-	uri, err := t.mongoURI(spec)
+	db, err := t.mongoDatabase(ctx, spec)
 	if err != nil {
 		return failed(err)
 	}
@@ -32,60 +32,43 @@ func (t *try) mongo(ctx context.Context, spec *Mongo) outcome {
 	if err != nil {
 		return failed(err)
 	}
-	client, database, err := t.mongoClient(ctx, uri, spec)
-	if err != nil {
-		return failed(err)
-	}
-	if spec.Database != "" {
-		database = spec.Database
-	}
-	if spec.count() != "" {
-		return t.count(ctx, client, database, spec, expect)
-	}
-	if spec.Database == "" {
-		database = "admin"
-	}
-	command, err := t.ordered(spec.Command)
-	if err != nil {
-		return failed(err)
-	}
-	var answer bson.M
-	if err := client.Database(database).RunCommand(ctx, command).Decode(&answer); err != nil {
-		return failed(mongoError(err))
-	}
-	if expect == nil {
-		return pass("ok")
-	}
-	if difference := differs("", plain(answer), expect); difference != "" {
-		return fail("%s", difference)
-	}
-	return pass("as expected")
-}
-
-func (t *try) count(ctx context.Context, client *driver.Client, database string, spec *Mongo, expect any) outcome {
-	if database == "" {
+	if db.Name() == "" && spec.Command.IsZero() && spec.Member == "" {
 		return fail("the connection string names no database, and the check neither")
 	}
-	filter, err := t.ordered(spec.Filter)
+	switch {
+	case spec.Count != "":
+		return t.count(ctx, db, spec, expect)
+	case spec.Every != nil:
+		return t.every(ctx, db, spec.Every)
+	case spec.ChangeStream:
+		return changeStream(ctx, db)
+	case spec.Member != "":
+		return member(ctx, db.Client(), spec)
+	}
+	if spec.Database == "" {
+		db = db.Client().Database("admin")
+	}
+	return t.command(ctx, db, spec, expect)
+}
+
+// mongoDatabase is the database that the check is about. Its name is empty when nothing names one.
+func (t *try) mongoDatabase(ctx context.Context, spec *Mongo) (*driver.Database, error) {
+	uri, err := t.mongoURI(&spec.MongoPlace)
 	if err != nil {
-		return failed(err)
+		return nil, err
 	}
-	count, err := client.Database(database).Collection(spec.count()).CountDocuments(ctx, filter)
+	client, name, err := t.mongoClient(ctx, uri, spec)
 	if err != nil {
-		return failed(mongoError(err))
+		return nil, err
 	}
-	want, err := number(expect)
-	if err != nil {
-		return fail("expect must be the number of documents, not %v", expect)
+	if spec.Database != "" {
+		name = spec.Database
 	}
-	if float64(count) != want {
-		return fail("%d documents in %s.%s, expected %v", count, database, spec.count(), expect)
-	}
-	return pass("%d documents", count)
+	return client.Database(name), nil
 }
 
 // mongoURI is the check's own connection string, or the output of the component it uses.
-func (t *try) mongoURI(spec *Mongo) (string, error) {
+func (t *try) mongoURI(spec *MongoPlace) (string, error) {
 	e := spec.URI
 	if e.IsZero() {
 		component := spec.component(t.target.Instance)
@@ -254,12 +237,8 @@ func (t *try) mongoTLS(spec *Mongo, asked bool) (digest string, config *tls.Conf
 	if err != nil {
 		return "", nil, err
 	}
-	if own != "" {
-		pair, err := tls.X509KeyPair([]byte(own), []byte(own))
-		if err != nil { // it may quote what it read
-			return "", nil, errors.New("certificate is no key and certificate in PEM")
-		}
-		config.Certificates = []tls.Certificate{pair}
+	if config.Certificates, err = pairOf(own); err != nil {
+		return "", nil, err
 	}
 	sum := sha256.Sum256([]byte(ca + "\x00" + own))
 	return hex.EncodeToString(sum[:]), config, nil

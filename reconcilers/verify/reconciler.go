@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,14 +25,9 @@ type Reconciler struct {
 	deps  reconcilers.Deps
 	mongo *mongoPool
 
-	mu      sync.Mutex
-	failing map[string]trouble // by instance and component
-}
-
-// trouble is that core checks fail: since when, and on which containers.
-type trouble struct {
-	since time.Time
-	on    string
+	mu     sync.Mutex
+	kept   map[string]memory // by instance and component
+	looked chan struct{}     // closed with the next look at any checks
 }
 
 var (
@@ -41,7 +37,7 @@ var (
 
 // New makes the reconciler of kind Verification.
 func New(deps reconcilers.Deps) reconcilers.Reconciler {
-	return &Reconciler{deps: deps, mongo: newMongoPool(), failing: map[string]trouble{}}
+	return &Reconciler{deps: deps, mongo: newMongoPool(), kept: map[string]memory{}, looked: make(chan struct{})}
 }
 
 // Registration is this kind's line in the program's list of reconcilers.
@@ -53,52 +49,83 @@ func (r *Reconciler) Close() error {
 	return nil
 }
 
-// outcome is what one check saw.
-type outcome struct {
-	passed bool
-	saw    string // what was seen, with what was expected where they differ; no secret
-	wait   *reconcilers.WaitError
-}
-
-func pass(format string, args ...any) outcome {
-	return outcome{true, fmt.Sprintf(format, args...), nil}
-}
-
-func fail(format string, args ...any) outcome {
-	return outcome{false, fmt.Sprintf(format, args...), nil}
-}
-
-// failed is a check that could not be made. What only waits for something keeps its reason.
-func failed(err error) outcome {
-	o := outcome{saw: err.Error()}
-	errors.As(err, &o.wait)
-	return o
-}
-
-// Observe runs all checks. Failing core checks are waited for as long as the manifest says (within), counted from when
-// they were first seen to fail or something last changed beneath them: the revision, or a container of the instance. Then
-// they are a failure that lists each with what was seen.
+// Observe makes all checks whose turn has come, and tells of the others what they saw last. Failing checks of severity fail
+// are waited for as long as the manifest says (within), counted from when they were first seen to fail or something last
+// changed beneath them: the revision, or a container of the instance. Then they are a failure that lists each with what
+// was seen.
 func (r *Reconciler) Observe(ctx context.Context, t reconcilers.Target) (reconcilers.Observed, error) {
 	spec, ok := t.Component.Spec.(*Spec)
 	if !ok {
 		return reconcilers.Observed{}, fmt.Errorf("component %s carries a %T, not checks", t.Component.Name, t.Component.Spec)
 	}
-	outcomes := make([]outcome, len(spec.Checks))
+	checks, err := made(t, spec)
+	if err != nil {
+		return reconcilers.Observed{}, err
+	}
+	results, err := r.look(ctx, t, spec, checks)
+	if err != nil {
+		return reconcilers.Observed{}, err
+	}
+	facts, missed := summarise(spec, checks, results)
+	return reconcilers.Observed{Facts: facts, Started: true, Err: r.judge(ctx, t, spec, missed, len(checks))}, nil
+}
+
+// made are the checks that the manifest's values do not switch off.
+func made(t reconcilers.Target, spec *Spec) (checks []Check, err error) {
+	for _, check := range spec.Checks {
+		if !check.When.IsZero() {
+			wanted, err := check.When.Eval(t.Scope)
+			switch {
+			case err != nil:
+				return nil, err
+			case !wanted.Known():
+				return nil, &reconcilers.WaitError{For: check.When.Missing(t.Scope)[0]}
+			case wanted.Go() == false:
+				continue
+			case wanted.Go() != true:
+				return nil, fmt.Errorf("check %s: when is neither true nor false", check.Name)
+			}
+		}
+		checks = append(checks, check)
+	}
+	return checks, nil
+}
+
+// look makes the checks whose turn has come and keeps what they saw.
+func (r *Reconciler) look(ctx context.Context, t reconcilers.Target, spec *Spec, checks []Check) (map[string]result, error) {
+	key := componentKey(t)
+	before := r.recall(key)
+	scheduled := slices.ContainsFunc(checks, func(c Check) bool { return spec.schedule(c) != nil })
+	on := ""
+	if scheduled {
+		on = beneath(ctx, t)
+	}
+	results := make([]result, len(checks))
 	group := errgroup.Group{}
 	group.SetLimit(atOnce)
-	for i, check := range spec.Checks {
+	for i, check := range checks {
+		if !before.due(check, spec.schedule(check), t, on, r.deps.Clock.Now()) {
+			results[i] = before.results[check.Name]
+			continue
+		}
 		group.Go(func() error {
-			outcomes[i] = r.runCheck(ctx, t, check)
+			began := r.deps.Clock.Now()
+			results[i] = result{outcome: r.runCheck(ctx, t, check), at: began}
+			results[i].took = r.deps.Clock.Now().Sub(began)
 			return nil
 		})
 	}
 	_ = group.Wait()
 	if ctx.Err() != nil {
-		return reconcilers.Observed{}, ctx.Err()
+		return nil, ctx.Err()
 	}
-	r.mongo.sweep(componentKey(t))
-	facts, missed := summarise(spec, outcomes)
-	return reconcilers.Observed{Facts: facts, Started: true, Err: r.judge(ctx, t, spec, missed)}, nil
+	r.mongo.sweep(key)
+	named := make(map[string]result, len(checks))
+	for i, check := range checks {
+		named[check.Name] = results[i]
+	}
+	r.keep(key, on, named)
+	return named, nil
 }
 
 // runCheck gives one check its time and cleans what it saw of secrets.
@@ -122,82 +149,81 @@ func componentKey(t reconcilers.Target) string {
 	return t.Instance.Name + "/" + t.Component.Name
 }
 
-// miss is a core check that failed.
+// miss is a check of severity fail that failed.
 type miss struct {
 	name string
 	outcome
 }
 
-func summarise(spec *Spec, outcomes []outcome) (reconcilers.Facts, []miss) {
+func summarise(spec *Spec, checks []Check, results map[string]result) (reconcilers.Facts, []miss) {
 	var (
 		facts  reconcilers.Facts
 		missed []miss
 		passed int
 	)
-	for i, check := range spec.Checks {
-		o := outcomes[i]
-		facts.Checks = append(facts.Checks, reconcilers.CheckFacts{Name: check.Name, Passed: o.passed, Saw: o.saw})
+	for _, check := range checks {
+		o := results[check.Name]
+		facts.Checks = append(facts.Checks, reconcilers.CheckFacts{
+			Name: check.Name, Severity: check.severity(), Passed: o.passed, Saw: o.saw, Counts: o.counts, Dates: o.dates,
+			At: o.at.UTC(), Took: o.took, Next: next(spec.schedule(check), o.at),
+		})
 		switch {
 		case o.passed:
 			passed++
-		case check.Class == "optional":
-			facts.Notes = append(facts.Notes, fmt.Sprintf("optional check %s failed: %s", check.Name, o.saw))
+		case check.severity() == severityWarn:
+			facts.Notes = append(facts.Notes, fmt.Sprintf("warning: check %s: %s", check.Name, o.saw))
 		default:
-			missed = append(missed, miss{check.Name, o})
+			missed = append(missed, miss{check.Name, o.outcome})
 		}
 	}
-	facts.Summary = fmt.Sprintf("%d checks passed", passed)
-	if rest := len(spec.Checks) - passed; rest > 0 {
-		facts.Summary = fmt.Sprintf("%d passed, %d failed", passed, rest)
-	}
+	facts.Summary = sum(len(checks), passed, len(missed))
 	return facts, missed
 }
 
-// judge turns failing checks into a wait or a failure.
-func (r *Reconciler) judge(ctx context.Context, t reconcilers.Target, spec *Spec, missed []miss) error {
-	key := componentKey(t)
-	if len(missed) == 0 {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.failing, key)
-		return nil
+// sum is "12 checks passed", or "9 passed, 2 failed, 1 warning".
+func sum(all, passed, failed int) string {
+	if passed == all {
+		return fmt.Sprintf("%d %s passed", all, plural(all, "check", "checks"))
 	}
-	on := beneath(ctx, t)
+	parts := []string{fmt.Sprintf("%d passed", passed)}
+	if failed > 0 {
+		parts = append(parts, fmt.Sprintf("%d failed", failed))
+	}
+	if warned := all - passed - failed; warned > 0 {
+		parts = append(parts, fmt.Sprintf("%d %s", warned, plural(warned, "warning", "warnings")))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// judge turns failing checks into a wait or a failure.
+func (r *Reconciler) judge(ctx context.Context, t reconcilers.Target, spec *Spec, missed []miss, total int) error {
+	on := ""
+	if len(missed) > 0 {
+		on = beneath(ctx, t)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.deps.Clock.Now()
-	if have, known := r.failing[key]; !known || have.on != on {
-		r.failing[key] = trouble{now, on}
+	key := componentKey(t)
+	m := r.kept[key]
+	if len(missed) == 0 {
+		m.since, m.failing = time.Time{}, ""
+		r.kept[key] = m
+		return nil
 	}
-	if now.Sub(r.failing[key].since) >= spec.Within.Std() {
-		return describe(missed, len(spec.Checks))
+	now := r.deps.Clock.Now()
+	if m.since.IsZero() || m.failing != on {
+		m.since, m.failing = now, on
+		r.kept[key] = m
+	}
+	if now.Sub(m.since) >= spec.Within.Std() {
+		return describe(missed, total)
 	}
 	for _, m := range missed {
 		if m.wait != nil {
 			return &reconcilers.WaitError{For: fmt.Sprintf("check %s (%s)", m.name, m.wait.For), Again: again}
 		}
 	}
-	return &reconcilers.WaitError{For: "another look", Again: again, Err: describe(missed, len(spec.Checks))}
-}
-
-// beneath tells apart what the checks stand on: the revision of the instance and the containers of its services.
-func beneath(ctx context.Context, t reconcilers.Target) string {
-	if t.Instance == nil || t.Instance.Graph == nil {
-		return ""
-	}
-	var b strings.Builder
-	b.WriteString(t.Instance.Digest)
-	for _, node := range t.Instance.Graph.Nodes {
-		if node.Part == "" || strings.HasPrefix(node.Part, "@") { // no service
-			continue
-		}
-		id := "absent"
-		if c, err := t.Services.Find(ctx, node.Part); err == nil {
-			id = c.ID + "@" + c.StartedAt.String()
-		}
-		fmt.Fprintf(&b, " %s=%s", node.Part, id)
-	}
-	return b.String()
+	return &reconcilers.WaitError{For: "another look", Again: again, Err: describe(missed, total)}
 }
 
 func describe(missed []miss, total int) error {

@@ -13,10 +13,6 @@ import (
 
 // sql runs one query in a session that cannot write, and looks at the first column of the first row.
 func (t *try) sql(ctx context.Context, spec *SQL) outcome {
-	config, name, err := t.sqlConfig(ctx, spec)
-	if err != nil {
-		return failed(err)
-	}
 	query, err := t.text(spec.Query)
 	if err != nil {
 		return failed(err)
@@ -25,9 +21,9 @@ func (t *try) sql(ctx context.Context, spec *SQL) outcome {
 	if err != nil {
 		return failed(err)
 	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := t.postgres(ctx, &spec.Postgres)
 	if err != nil {
-		return failed(fmt.Errorf("connect to PostgreSQL at %s: %w", name, err))
+		return failed(err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	rows, err := conn.Query(ctx, query, pgx.QueryExecModeSimpleProtocol)
@@ -49,10 +45,31 @@ func (t *try) sql(ctx context.Context, spec *SQL) outcome {
 	if values[0] != nil {
 		saw = string(values[0])
 	}
-	if spec.Expect.IsZero() || sameText(expect, saw) {
-		return pass("%s", saw)
+	told := shownText(saw)
+	if saw == "null" || saw == "t" || saw == "f" {
+		told = saw
 	}
-	return fail("%s, expected %v", saw, expect)
+	o := fail("%s, expected %v", told, expect)
+	if spec.Expect.IsZero() || sameText(expect, saw) {
+		o = pass("%s", told)
+	}
+	if n, err := strconv.ParseInt(saw, 10, 64); err == nil {
+		o = o.count("value", n)
+	}
+	return o
+}
+
+// postgres connects, in a session that cannot write.
+func (t *try) postgres(ctx context.Context, spec *Postgres) (*pgx.Conn, error) {
+	config, name, err := t.sqlConfig(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to PostgreSQL at %s: %w", name, err)
+	}
+	return conn, nil
 }
 
 // sameText says whether what PostgreSQL wrote is the expected value.
@@ -74,7 +91,7 @@ func sameText(expect any, saw string) bool {
 }
 
 // sqlConfig says where to connect. The environment of this process counts for nothing in it.
-func (t *try) sqlConfig(ctx context.Context, spec *SQL) (*pgx.ConnConfig, string, error) {
+func (t *try) sqlConfig(ctx context.Context, spec *Postgres) (*pgx.ConnConfig, string, error) {
 	texts, err := t.texts(spec.URI, spec.User, spec.Password, spec.Database)
 	if err != nil {
 		return nil, "", err

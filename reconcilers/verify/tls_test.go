@@ -1,7 +1,13 @@
 package verify_test
 
 import (
+	"crypto/tls"
 	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -54,7 +60,7 @@ checks:
 	trusted := filepath.Join(w.target.SourceDir, "ca.pem")
 	w.checks("checks: [{name: by-file, mongo: {command: {ping: 1}, caFile: ca.pem, certificate: \"${APP_CERT}\"}}]")
 	require.NoError(t, os.WriteFile(trusted, w.ca.PEM(), 0o600))
-	require.Equal(t, "1 checks passed", w.pass(r).Summary)
+	require.Equal(t, "1 check passed", w.pass(r).Summary)
 	w.checks(`
 within: 0s
 checks: [{name: by-file, mongo: {command: {ping: 1}, caFile: ca.pem, certificate: "${APP_CERT}"}, timeout: 3s}]
@@ -74,4 +80,47 @@ checks:
 		require.Contains(t, saw[name], "false ")
 	}
 	require.Equal(t, "false certificate is no key and certificate in PEM", saw["no-pem"])
+}
+
+// TestMutualTLS: who shows a certificate of the authority is answered, and the check fails where others are answered too.
+func TestMutualTLS(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cert, key, err := w.ca.Issue("client", "127.0.0.1")
+	require.NoError(t, err)
+	foreign, err := pki.New("foreign")
+	require.NoError(t, err)
+	otherCert, otherKey, err := foreign.Issue("client")
+	require.NoError(t, err)
+	w.target.Scope = w.target.Scope.With(map[string]desired.Value{
+		"PEM": desired.Secret(string(key) + string(cert)), "OTHER": desired.Secret(string(otherKey) + string(otherCert)),
+	})
+	pair, err := tls.X509KeyPair(cert, key)
+	require.NoError(t, err)
+	serve := func(versions uint16, auth tls.ClientAuthType) string {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: w.ca.Pool(), ClientAuth: auth, MaxVersion: versions}
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	text := "within: 0s\nchecks:\n"
+	add := func(name, url, certificate string, mutual bool) {
+		text += fmt.Sprintf("  - {name: %s, http: {url: %q, ca: \"${CA}\", certificate: \"${%s}\", mutual: %t}, timeout: 5s}\n", name, url, certificate, mutual)
+	}
+	strict := serve(tls.VersionTLS13, tls.RequireAndVerifyClientCert)
+	add("good", strict, "PEM", true)
+	add("tls12", serve(tls.VersionTLS12, tls.RequireAndVerifyClientCert), "PEM", true)
+	add("lax", serve(tls.VersionTLS13, tls.VerifyClientCertIfGiven), "PEM", true)
+	add("foreign", strict, "OTHER", false)
+	add("nonsense", strict, "CA", false)
+	w.checks(text)
+	saw, _ := w.saw(w.reconciler())
+	for _, name := range []string{"good", "tls12"} {
+		require.Equal(t, "true answers who shows a certificate, and nobody else", saw[name], name)
+	}
+	require.Equal(t, "false who shows no certificate is answered too, with status 200", saw["lax"])
+	require.Contains(t, saw["foreign"], "false ask https://127.0.0.1")
+	require.Equal(t, "false certificate is no key and certificate in PEM", saw["nonsense"])
 }

@@ -35,12 +35,18 @@ func (t *try) run(ctx context.Context) outcome {
 		return t.mongo(ctx, c.Mongo)
 	case c.SQL != nil:
 		return t.sql(ctx, c.SQL)
+	case c.Audit != nil:
+		return t.audit(ctx, c.Audit)
 	case c.Logs != nil:
 		return t.logs(ctx, c.Logs)
 	case c.Certificate != nil:
 		return t.certificate(ctx, c.Certificate)
 	case c.OIDC != nil:
 		return t.oidc(ctx, c.OIDC)
+	case c.Federation != nil:
+		return t.federation(ctx, c.Federation)
+	case c.Policy != nil:
+		return t.policy(ctx, c.Policy)
 	}
 	return fail("the check names nothing to look at")
 }

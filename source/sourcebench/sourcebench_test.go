@@ -41,3 +41,16 @@ func TestCostStaysFlat(t *testing.T) {
 	require.Less(t, poll2, 2*poll1)
 	require.Less(t, round2, 2*round1)
 }
+
+// TestManyStatusBranches: nothing new is found without a fetch.
+func TestManyStatusBranches(t *testing.T) {
+	bed, err := sourcebench.New(t.Context(), t.TempDir(), 20)
+	require.NoError(t, err)
+	defer bed.Close()
+	all, err := bed.Statuses(t.Context(), 40)
+	require.NoError(t, err)
+	fresh, took, err := all.Read(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, fresh)
+	t.Log(took)
+}

@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		"outbox gives up":                   outboxGivesUp,
 		"outbox wakes":                      outboxWakes,
 		"pushed status":                     pushedStatus,
+		"imports of other instances":        importsOfOthers,
 		"values by key":                     valuesByKey,
 		"update is all or nothing":          updateIsAtomic,
 		"update sees its own writes":        updateSeesItself,

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,9 +23,19 @@ var (
 // Binary builds the agent with the race detector and the given build tags, once per test program.
 func Binary(tb testing.TB, tags ...string) string {
 	tb.Helper()
+	return build(tb, strings.Join(tags, ","), nil, "-race", "-tags", strings.Join(tags, ","))
+}
+
+// Stripped builds the agent as `make build` does, for tests that measure it, once per test program.
+func Stripped(tb testing.TB) string {
+	tb.Helper()
+	return build(tb, "stripped", []string{"CGO_ENABLED=0"}, "-trimpath", "-ldflags", "-s -w")
+}
+
+func build(tb testing.TB, key string, env []string, flags ...string) string {
+	tb.Helper()
 	buildMu.Lock()
 	defer buildMu.Unlock()
-	key := strings.Join(tags, ",")
 	if path := built[key]; path != "" {
 		return path
 	}
@@ -36,8 +47,8 @@ func Binary(tb testing.TB, tags ...string) string {
 		shelf = dir
 	}
 	path := filepath.Join(shelf, "dive-agent-"+strings.ReplaceAll(key, ",", "-"))
-	cmd := exec.CommandContext(context.Background(), "go", "build", "-race", "-tags", key, "-o", path, "./cmd/dive-agent")
-	cmd.Dir = moduleRoot()
+	cmd := exec.CommandContext(context.Background(), "go", slices.Concat([]string{"build"}, flags, []string{"-o", path, "./cmd/dive-agent"})...)
+	cmd.Dir, cmd.Env = moduleRoot(), append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("build the agent: %v\n%s", err, out)
 	}

@@ -2,10 +2,14 @@ package agenttest
 
 import (
 	"bytes"
+	"context"
 	"crypto/md5"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,7 +42,9 @@ type HostOptions struct {
 	Engine   string // DOCKER_HOST; default the test bed's
 	StateDir string // default in the host's folder
 	Tags     []string
+	Stripped bool   // without the race detector, as `make build` makes it; Tags are of no use then
 	Interval string // of polls; default 1s
+	Resync   string // how often an instance in sync is looked at again; default 2s
 	More     string // lines added to agent.yaml
 	Source   string // more fields of its source, ", key: value"
 }
@@ -55,6 +61,9 @@ func NewHost(tb testing.TB, f *Fleet, o HostOptions) *Host {
 	if o.Interval == "" {
 		o.Interval = "1s"
 	}
+	if o.Resync == "" {
+		o.Resync = "2s"
+	}
 	if o.StateDir == "" {
 		o.StateDir = "state"
 	}
@@ -62,7 +71,12 @@ func NewHost(tb testing.TB, f *Fleet, o HostOptions) *Host {
 	if err != nil {
 		tb.Fatalf("make the host's folder: %v", err)
 	}
-	h := &Host{tb: tb, Name: o.Name, Dir: dir, Binary: Binary(tb, o.Tags...)}
+	h := &Host{tb: tb, Name: o.Name, Dir: dir}
+	if o.Stripped {
+		h.Binary = Stripped(tb)
+	} else {
+		h.Binary = Binary(tb, o.Tags...)
+	}
 	tb.Cleanup(func() {
 		h.Kill()
 		if tb.Failed() {
@@ -77,11 +91,11 @@ machineID: %x
 stateDir: %s
 socket: agent.sock
 engine: %s
-resync: 2s
+resync: %s
 logLevel: debug
 source: {url: %q, interval: %s, caFile: %s, username: %s, passwordFile: git-password%s}
 %s
-`, o.Name, md5.Sum([]byte(o.Name)), o.StateDir, o.Engine, f.Server.URL("fleet"), o.Interval, f.Server.CAFile(), user.Name, o.Source, o.More))
+`, o.Name, md5.Sum([]byte(o.Name)), o.StateDir, o.Engine, o.Resync, f.Server.URL("fleet"), o.Interval, f.Server.CAFile(), user.Name, o.Source, o.More))
 	return h
 }
 
@@ -169,11 +183,42 @@ func (h *Host) Kill() {
 	<-ended
 }
 
+// PeakMemory is the most that the agent that was started last had resident at a time, in bytes. It has to run.
+func (h *Host) PeakMemory() int64 {
+	h.tb.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	peak, err := testbed.Memory(h.running.Process.Pid, testbed.PeakResident)
+	if err != nil {
+		h.tb.Fatalf("the memory of the agent of host %s: %v", h.Name, err)
+	}
+	return peak
+}
+
 // Try runs one of the agent's commands on this host and gives what it printed.
-func (h *Host) Try(args ...string) (string, error) {
+func (h *Host) Try(args ...string) (string, error) { return h.with("", args...) }
+
+// Provide keeps a secret that the manifest says is provided, as an operator does.
+func (h *Host) Provide(instance, name, value string) {
+	h.tb.Helper()
+	if out, err := h.with(value, "secrets", "set", instance, name); err != nil {
+		h.tb.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// Replace gives a secret that is there another value, as an operator does.
+func (h *Host) Replace(instance, name, value string) {
+	h.tb.Helper()
+	if out, err := h.with(value, "secrets", "set", instance, name, "--replace"); err != nil {
+		h.tb.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// with is Try with an input.
+func (h *Host) with(input string, args ...string) (string, error) {
 	cmd := exec.Command(h.Binary, append([]string{"--config", h.Config()}, args...)...)
 	cmd.Env = append(os.Environ(), h.Env...)
-	cmd.Dir = h.Dir
+	cmd.Dir, cmd.Stdin = h.Dir, strings.NewReader(input)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
@@ -192,14 +237,24 @@ func (h *Host) Do(args ...string) string {
 	return out
 }
 
-// Status asks for the status of an instance.
+// Status asks the agent for the status of an instance, as `dive-agent status NAME --output json` does, without a process of
+// its own for each of the many times that a test asks.
 func (h *Host) Status(instance string) (*report.Status, error) {
-	out, err := h.Try("status", instance, "--output", "json")
+	socket := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(h.Dir, "agent.sock"))
+	}}
+	defer socket.CloseIdleConnections()
+	response, err := (&http.Client{Transport: socket, Timeout: 10 * time.Second}).Get("http://agent/v1/instances/" + instance)
 	if err != nil {
 		return nil, err
 	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		return nil, errors.Join(err, fmt.Errorf("the agent of %s answers %s: %s", h.Name, response.Status, body))
+	}
 	s := &report.Status{}
-	return s, json.Unmarshal([]byte(out), s)
+	return s, json.Unmarshal(body, s)
 }
 
 // Await waits until the status of an instance is as asked, and gives it.

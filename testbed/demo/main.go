@@ -30,6 +30,7 @@ func run(ctx context.Context) error {
 		agent = flag.String("agent", "bin/dive-agent", "the agent's program")
 		dir   = flag.String("dir", story.DefaultDir(), "folder of the demo's world")
 		keep  = flag.Bool("keep", os.Getenv("KEEP") == "1", "leave everything running at the end")
+		pics  = flag.String("pictures", "", "folder for pictures of what people see in their browser")
 		clean = flag.Bool("clean", false, "remove what a demo left, and nothing else")
 	)
 	flag.Parse()
@@ -38,5 +39,5 @@ func run(ctx context.Context) error {
 	if *clean {
 		return story.Remove(ctx, *dir)
 	}
-	return story.Tell(ctx, story.Options{Agent: *agent, Dir: *dir, Keep: *keep})
+	return story.Tell(ctx, story.Options{Agent: *agent, Dir: *dir, Keep: *keep, Pictures: *pics})
 }

@@ -34,7 +34,7 @@ func TestAnInstanceIsTakenAway(t *testing.T) {
 		return h.Ended()
 	}, func() error {
 		status, err := h.Status("one")
-		if err == nil && (status.Phase != report.Removing || len(status.Nodes) > 0) {
+		if err == nil && (status.Phase != report.Removed || len(status.Nodes) > 0) {
 			err = fmt.Errorf("it is %s: %s", status.Phase, status.News)
 		}
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"dive-agent/report"
+	"dive-agent/testbed"
 	"dive-agent/testbed/agenttest"
 )
 
@@ -135,24 +136,36 @@ func TestNoTreeIsEverReadAsARemoval(t *testing.T) {
 	h.Await(soon, "one", "is followed again", func(st *report.Status) bool { return !strings.Contains(why(st), "SourceFollowed") })
 }
 
-// TestAManifestThatGoesStopsNothing: what runs is left running, and comes under control again with its manifest.
+// TestAManifestThatGoesStopsNothing: what runs is left running, and comes under control again with its manifest. Meanwhile its
+// status branch is its record: the last commit says Removed, signed by the host, and no other follows it.
 func TestAManifestThatGoesStopsNothing(t *testing.T) {
 	t.Parallel()
 	s := newSmall(t)
 	h, _ := s.ready(agenttest.HostOptions{})
 	before := s.running()
 	manifest := s.files("")["instances/one.yaml"]
+	s.Merge("Enroll host-01", map[string]string{"hosts/host-01.yaml": h.Do("enroll")})
 	s.Merge("Take one out", map[string]string{"instances/one.yaml": ""})
-	status := h.AwaitPhase(soon, "one", report.Removing, "")
+	status := h.AwaitPhase(soon, "one", report.Removed, "")
 	require.Contains(t, why(status), "left running")
 	require.Equal(t, before, s.running())
+	testbed.Eventually(t, soon, "the record is pushed", func() error {
+		if v, ok := verify(t, h); !ok || v.Verdict != "removed" || v.Phase != "Removed" {
+			return fmt.Errorf("it is %+v", v)
+		}
+		return nil
+	})
+	record := s.Repo.Head("status/one")
 	h.Stop()
 	h.Start()
-	status = h.AwaitPhase(soon, "one", report.Removing, "")
+	status = h.AwaitPhase(soon, "one", report.Removed, "")
 	require.Len(t, status.Services, 2, "an agent that never saw the manifest tells of what runs")
 	require.NotZero(t, status.Seen)
 	require.Contains(t, h.Do("sync", "--wait", "one"), "as seen")
 	require.Contains(t, h.Do("sync", "one"), "one is not looked at: its manifest is gone")
+	h.Stop() // it delivers what is left to report
+	require.Equal(t, record, s.Repo.Head("status/one"))
+	h.Start()
 	commit := s.Merge("Bring one back", map[string]string{"instances/one.yaml": manifest})
 	h.Await(soon, "one", "is back", func(st *report.Status) bool { return st.Applied == commit && st.Phase == report.Ready })
 	require.Equal(t, before, s.running(), "nothing was recreated")

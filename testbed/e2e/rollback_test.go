@@ -29,11 +29,10 @@ func TestAPersonRollsBack(t *testing.T) {
 	said := h.Do("rollback", "one", "--reason", "a wrong label")
 	require.Contains(t, said, "one goes back to "+first[:7]+"; "+second[:7]+" is not tried again until something new is merged, or: dive-agent sync --retry one")
 	back := func(status *report.Status) bool {
-		return status.Phase == report.Degraded && status.Applied == first && len(status.Services) == 2 && status.Services[1].Health == "healthy"
+		return status.Phase == report.Degraded && status.Applied == first && len(status.Services) == 2 && status.Services[1].Health == "healthy" && label() == "first"
 	}
 	status := h.Await(soon, "one", "it went back", back)
 	require.Contains(t, status.Why[0], ": a wrong label")
-	require.Equal(t, "first", label())
 	require.Equal(t, store, s.running()["store"], "what did not change is left alone")
 	_, err := h.Try("rollback", "one")
 	require.ErrorContains(t, err, "was rejected already")
@@ -41,7 +40,6 @@ func TestAPersonRollsBack(t *testing.T) {
 	h.Stop()
 	h.Start()
 	h.Await(soon, "one", "it stays", back)
-	require.Equal(t, "first", label())
 	h.Do("sync", "one", "--retry", "--wait")
 	h.AwaitPhase(soon, "one", report.Ready, second)
 	require.Equal(t, "second", label())

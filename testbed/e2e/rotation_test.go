@@ -30,7 +30,12 @@ func (s *small) withApp() map[string]string {
 // setSecret does what `dive-agent secrets set --replace` does.
 func setSecret(t *testing.T, h *agenttest.Host, name, value string) {
 	t.Helper()
-	store, err := secrets.Open(storeOf(h, time.Now))
+	setSecretOf(t, h, "one", name, value)
+}
+
+func setSecretOf(t *testing.T, h *agenttest.Host, instance, name, value string) {
+	t.Helper()
+	store, err := secrets.Open(storeFor(h, instance, time.Now))
 	require.NoError(t, err)
 	require.NoError(t, store.Set(t.Context(), name, []byte(value)))
 }

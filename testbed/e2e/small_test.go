@@ -180,8 +180,14 @@ func secretOf(t *testing.T, h *agenttest.Host, name string) string {
 
 // storeOf is the instance's store, as the host's agent opens it.
 func storeOf(h *agenttest.Host, now func() time.Time) secrets.Options {
+	return storeFor(h, "one", now)
+}
+
+// storeFor is the store of any instance.
+func storeFor(h *agenttest.Host, instance string, now func() time.Time) secrets.Options {
 	key := secrets.NewHostKey(secrets.HostKeyOptions{File: filepath.Join(h.Dir, "state", "secrets.key"), Random: rand.Reader})
-	return secrets.Options{Instance: "one", Dir: secretsOf(h), Random: rand.Reader, Now: now, Keys: key}
+	dir := filepath.Join(h.Dir, "state", "instances", instance, "secrets")
+	return secrets.Options{Instance: instance, Dir: dir, Random: rand.Reader, Now: now, Keys: key}
 }
 
 // storedValue opens a secret's value. The error is an fs.ErrNotExist when there is none.

@@ -34,6 +34,8 @@ type Options struct {
 	Dir string
 	// Listen and ListenSSH are host:port; "off" in ListenSSH leaves SSH out.
 	Listen, ListenSSH string
+	// Names are further names and addresses of the HTTPS certificate, beyond those of this machine and host.docker.internal.
+	Names []string
 	// Users who may log in over HTTPS; nil means DefaultUsers, empty means that anyone may read and write.
 	Users []User
 	// ErrorLog takes what git writes to stderr; nil drops it.
@@ -120,7 +122,7 @@ func New(options Options) (*Server, error) {
 	if server.ca, err = pki.LoadOrCreate(options.Dir, "git server"); err != nil {
 		return nil, err
 	}
-	if server.tls, err = server.ca.Server("localhost", "127.0.0.1", "::1", "git.test"); err != nil {
+	if server.tls, err = server.ca.Server(append([]string{"localhost", "127.0.0.1", "::1", "git.test", "host.docker.internal"}, options.Names...)...); err != nil {
 		return nil, err
 	}
 	if server.keys, err = loadSSHKeys(options.Dir); err != nil {

@@ -34,6 +34,10 @@ type Config struct {
 	CascadeDelay time.Duration
 	// OwnCode makes the hub's own record hub-<code> at start; the real one has it or not, by timing.
 	OwnCode string
+	// Crash ends the process, as a heartbeat that finds no database does to the real hub; nil goes on.
+	Crash func(error)
+	// Code is the hub's country in links; default USA.
+	Code string
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 	// Log takes what the hub does; dropped when nil. No token is ever logged.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"regexp"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"dive-agent/testbed"
 	"dive-agent/testbed/hub"
 	"dive-agent/testbed/hub/hubtest"
 )
@@ -221,6 +223,41 @@ func TestOddities(t *testing.T) {
 		_, answer := c.call("GET", "/registration/usa/status", "", nil)
 		require.Equal(t, "hub-usa", answer["spokeId"])
 		require.Len(t, answer["token"].(object)["token"], 43)
+	})
+}
+
+// must is a call that is answered with 200 or 201.
+func (c *caller) must(method, path, auth string, body any) object {
+	c.t.Helper()
+	status, answer := c.call(method, path, auth, body)
+	require.Contains(c.t, []int{200, 201}, status, "%s %s: %v", method, path, answer)
+	return answer
+}
+
+// approve approves a spoke and gives its token.
+func (c *caller) approve(id string) string {
+	c.t.Helper()
+	return c.must("POST", "/spokes/"+id+"/approve", "admin", grant)["token"].(object)["token"].(string)
+}
+
+// record is what the hub's side sees of a spoke.
+func (c *caller) record(id string) object {
+	c.t.Helper()
+	return c.must("GET", "/spokes/"+id, "admin", nil)["spoke"].(object)
+}
+
+func body(content any) io.Reader {
+	data, _ := json.Marshal(content) // of literals
+	return bytes.NewReader(data)
+}
+
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	testbed.Eventually(t, 20*time.Second, what, func() error {
+		if !is() {
+			return errors.New("not yet")
+		}
+		return nil
 	})
 }
 

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 func (h *Hub) listSpokes(w http.ResponseWriter, r *http.Request) {
@@ -103,7 +105,17 @@ func (h *Hub) doApprove(ctx context.Context, id, by string, grant approval) (*Re
 	record.Status, record.ApprovedAt, record.ApprovedBy = Approved, &now, &by
 	record.AllowedPolicyScopes, record.TrustLevel = grant.AllowedScopes, grant.TrustLevel
 	record.MaxClassification, record.DataIsolationLevel = grant.MaxClassification, grant.DataIsolationLevel
-	return record, h.change(ctx, record)
+	if err := h.change(ctx, record); err != nil {
+		return record, err
+	}
+	return record, h.link(ctx, record.InstanceCode)
+}
+
+// link notes that hub and spoke trust each other, as the real hub does for the policies that it distributes.
+func (h *Hub) link(ctx context.Context, spoke string) error {
+	own := strings.ToUpper(cmp.Or(h.Code, h.OwnCode, "USA"))
+	ctx = context.WithoutCancel(ctx)
+	return errors.Join(h.Store.Link(ctx, own, spoke), h.Store.Link(ctx, spoke, own))
 }
 
 // change writes the record and then takes the time that the real hub's cascade takes. A caller that goes away

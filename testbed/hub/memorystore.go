@@ -14,11 +14,20 @@ type MemoryStore struct {
 	mu     sync.Mutex
 	spokes map[string]Record
 	tokens []Token
+	links  map[[2]string]bool
 }
 
 // NewMemoryStore is an empty store.
 func NewMemoryStore(now func() time.Time) *MemoryStore {
-	return &MemoryStore{now: now, spokes: map[string]Record{}}
+	return &MemoryStore{now: now, spokes: map[string]Record{}, links: map[[2]string]bool{}}
+}
+
+// Link implements Store.
+func (s *MemoryStore) Link(_ context.Context, source, trusted string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.links[[2]string{source, trusted}] = true
+	return nil
 }
 
 // Spoke implements Store.

@@ -13,13 +13,17 @@ import (
 
 type mongoStore struct {
 	spokes, tokens *mongo.Collection
+	matrix         *mongo.Collection
 	now            func() time.Time
 }
+
+// Matrix is the collection of links: a document for each country, with those that it trusts.
+const Matrix = "federation_matrix"
 
 // NewMongoStore keeps records in the collections federation_spokes and federation_tokens of a database, and makes
 // their indexes.
 func NewMongoStore(ctx context.Context, db *mongo.Database, now func() time.Time) (Store, error) {
-	s := &mongoStore{spokes: db.Collection("federation_spokes"), tokens: db.Collection("federation_tokens"), now: now}
+	s := &mongoStore{spokes: db.Collection("federation_spokes"), tokens: db.Collection("federation_tokens"), matrix: db.Collection(Matrix), now: now}
 	_, err := s.spokes.Indexes().CreateMany(ctx, []mongo.IndexModel{
 		{Keys: bson.D{{Key: "spokeId", Value: 1}}, Options: options.Index().SetUnique(true)},
 		{Keys: bson.D{{Key: "instanceCode", Value: 1}}, Options: options.Index().SetUnique(true).SetSparse(true)},
@@ -37,6 +41,20 @@ func NewMongoStore(ctx context.Context, db *mongo.Database, now func() time.Time
 		return nil, fmt.Errorf("make the indexes of the tokens: %w", err)
 	}
 	return s, nil
+}
+
+func (s *mongoStore) Link(ctx context.Context, source, trusted string) error {
+	return LinkIn(ctx, s.matrix, source, trusted)
+}
+
+// LinkIn notes in a collection of links that one country trusts another.
+func LinkIn(ctx context.Context, matrix *mongo.Collection, source, trusted string) error {
+	change := bson.D{
+		{Key: "$addToSet", Value: bson.D{{Key: "trustedCountries", Value: trusted}}},
+		{Key: "$set", Value: bson.D{{Key: "updatedAt", Value: time.Now()}}},
+	}
+	_, err := matrix.UpdateOne(ctx, bson.D{{Key: "sourceCountry", Value: source}}, change, options.UpdateOne().SetUpsert(true))
+	return err
 }
 
 func (s *mongoStore) Spoke(ctx context.Context, id string) (*Record, error) {

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/mail"
@@ -82,7 +83,7 @@ func (h *Hub) register(w http.ResponseWriter, r *http.Request) {
 	var request registration
 	if err := readBody(r, &request); err != nil {
 		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if errors.As(err, &syntax) || errors.Is(err, io.ErrUnexpectedEOF) {
 			fail(w, "Internal Server Error", err)
 			return
 		}

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -77,21 +78,24 @@ func (b *heartbeatBody) valid() bool {
 // heartbeat reads the spoke's record and writes the whole of it back: what happened to the record meanwhile is undone.
 // The token decides who is meant, whatever spokeId says.
 func (h *Hub) heartbeat(w http.ResponseWriter, r *http.Request) {
+	ctx := context.WithoutCancel(r.Context()) // the real hub does not notice a caller that went away
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
 		answer(w, http.StatusUnauthorized, fields{"error": "Missing or invalid authorization header"})
 		return
 	}
-	token, err := h.Store.Token(r.Context(), bearer)
+	token, err := h.Store.Token(ctx, bearer)
 	if errors.Is(err, ErrNotFound) {
 		answer(w, http.StatusUnauthorized, fields{"error": "Token not found"})
 		return
 	}
 	if err != nil {
-		fail(w, "Heartbeat failed", err)
-		return
+		h.crash(err)
 	}
-	record, err := h.Store.Spoke(r.Context(), token.SpokeID)
+	record, err := h.Store.Spoke(ctx, token.SpokeID)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		h.crash(err)
+	}
 	if err != nil || record.Status != Approved {
 		answer(w, http.StatusUnauthorized, fields{"error": "Spoke not authorized"})
 		return
@@ -103,9 +107,8 @@ func (h *Hub) heartbeat(w http.ResponseWriter, r *http.Request) {
 	}
 	now := h.Now()
 	record.LastHeartbeat = &now
-	if err := h.Store.Save(r.Context(), record); err != nil {
-		fail(w, "Heartbeat failed", err)
-		return
+	if err := h.Store.Save(ctx, record); err != nil {
+		h.crash(err)
 	}
 	sync := "behind"
 	if body.PolicyVersion != nil && *body.PolicyVersion == h.policyVersion {
@@ -115,6 +118,15 @@ func (h *Hub) heartbeat(w http.ResponseWriter, r *http.Request) {
 		"success": true, "serverTime": iso(now), "spokeId": record.SpokeID,
 		"instanceCode": record.InstanceCode, "currentPolicyVersion": h.policyVersion, "syncStatus": sync,
 	})
+}
+
+// crash is how the real hub takes an error of its database in a heartbeat: no answer, and its process ends.
+func (h *Hub) crash(err error) {
+	h.Log.Error("heartbeat without a database", "error", err.Error())
+	if h.Crash != nil {
+		h.Crash(err)
+	}
+	panic(http.ErrAbortHandler)
 }
 
 func (h *Hub) policy(w http.ResponseWriter, _ *http.Request) {

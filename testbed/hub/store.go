@@ -18,6 +18,9 @@ type Store interface {
 	Save(ctx context.Context, record *Record) error
 	Delete(ctx context.Context, id string) error
 
+	// Link notes that one country trusts another; noting it twice changes nothing.
+	Link(ctx context.Context, source, trusted string) error
+
 	// Token gives a live token; an expired one is ErrNotFound.
 	Token(ctx context.Context, token string) (*Token, error)
 	// Tokens gives all tokens of a spoke, oldest first.

@@ -1,14 +1,34 @@
-"""200 requests a second, each asking for the server's address anew, taking the first one it is told, and trying it once."""
+"""RATE requests a second, each asking for the server's address anew, taking the first one it is told, and trying it once."""
 import asyncio
 import collections
+import os
 import signal
 import socket
 import sys
 import time
 
-RATE, LIMIT = 200, 15
+LIMIT = 15
+HOST, PORT, PATH = os.environ.get("HOST", "web"), int(os.environ.get("PORT", "80")), os.environ.get("PATH_ASKED", "/slow")
+RATE = int(os.environ.get("RATE", "200"))
+REQUEST = f"GET {PATH} HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode()
 seen = collections.Counter()
 slowest = 0.0
+refused = barred = 0.0  # since when the last requests were refused, or 0; how long they were in all
+
+
+def count(answer):
+    """An answer of 401 or 403 begins or goes on with a time of refusals, another one of the server's ends it."""
+    global refused, barred
+    head, _, body = answer.partition(b"\r\n\r\n")
+    code, now = head.split(b" ")[1:2], time.monotonic()
+    if code in ([b"401"], [b"403"]):
+        refused = refused or now
+    elif refused:
+        barred, refused = barred + now - refused, 0.0
+    if code == [b"200"]:
+        seen[body.decode()] += 1
+    else:
+        seen["lost: " + repr(head[:40])] += 1
 
 
 async def get(loop):
@@ -16,13 +36,12 @@ async def get(loop):
     begun = time.monotonic()
     try:
         async with asyncio.timeout(LIMIT):
-            found = await loop.getaddrinfo("web", 80, family=socket.AF_INET, type=socket.SOCK_STREAM)
+            found = await loop.getaddrinfo(HOST, PORT, family=socket.AF_INET, type=socket.SOCK_STREAM)
             reader, writer = await asyncio.open_connection(*found[0][4])
-            writer.write(b"GET /slow HTTP/1.0\r\nHost: web\r\n\r\n")
+            writer.write(REQUEST)
             answer = await reader.read()
             writer.close()
-        head, _, colour = answer.partition(b"\r\n\r\n")
-        seen[colour.decode() if b" 200 " in head else "lost: " + repr(head[:40])] += 1
+        count(answer)
     except Exception as error:
         seen["lost: " + repr(error)] += 1
     slowest = max(slowest, time.monotonic() - begun)
@@ -40,7 +59,8 @@ async def main():
         await asyncio.sleep(max(0, next_at - time.monotonic()))
     await asyncio.gather(*tasks)
     lost = {why: n for why, n in seen.items() if why.startswith("lost")}
-    print(f"sent={sum(seen.values())} lost={sum(lost.values())} slowest={slowest:.3f} {dict(seen)}")
+    out = barred + (time.monotonic() - refused if refused else 0)
+    print(f"sent={sum(seen.values())} lost={sum(lost.values())} barred={out:.3f} slowest={slowest:.3f} {dict(seen)}")
     sys.stdout.flush()
 
 

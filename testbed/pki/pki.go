@@ -21,7 +21,7 @@ import (
 
 // Lifetime of every certificate made here: long enough for a run that is left up for a week, short enough
 // that nobody takes it for a real one.
-const Lifetime = 30 * 24 * time.Hour
+const Lifetime = 60 * 24 * time.Hour
 
 // CA is a private certificate authority.
 type CA struct {

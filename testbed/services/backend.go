@@ -8,13 +8,20 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"dive-agent/testbed/hub"
 )
 
 // runBackend is a spoke's backend. It exits when it cannot write to MongoDB as it starts.
 //
+// It provides what the deployed backends of DIVE V3 hold: encrypted resources (resources.go) and, once the hub has taken a
+// heartbeat, the links with the hub in federation_matrix.
+//
+// With HUB_URL, GET /api/partners passes the caller on to the hub with the service's token (heartbeat.go).
+//
 // MONGODB_URL; PORT (4000), TLS_CERT_FILE, TLS_KEY_FILE; SEED_FILE; POSTGRES_URL; REDIS_URL; KEYCLOAK_URL,
 // KEYCLOAK_REALM, KEYCLOAK_CA_FILE; OPA_URL; HUB_URL, HUB_CA_FILE, SPOKE_TOKEN, SPOKE_ID, INSTANCE_CODE,
-// HEARTBEAT_INTERVAL (30s); HEALTH_INTERVAL (5s). What is not given is not used.
+// HEARTBEAT_INTERVAL (30s), HUB_CODE (USA); HEALTH_INTERVAL (5s). What is not given is not used.
 func runBackend(ctx context.Context, env environment, log *slog.Logger) error {
 	db, err := startBackend(ctx, env, log)
 	if err != nil {
@@ -25,7 +32,11 @@ func runBackend(ctx context.Context, env environment, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return serveBackend(ctx, env, log, h, http.NotFoundHandler())
+	rest := http.NotFoundHandler()
+	if h.beat != nil {
+		rest = h.beat.partners()
+	}
+	return serveBackend(ctx, env, log, h, rest)
 }
 
 // startBackend writes to the database, which is what everything else depends on.
@@ -40,6 +51,9 @@ func startBackend(ctx context.Context, env environment, log *slog.Logger) (*mong
 	err = writeStart(ctx, env, db)
 	if err == nil {
 		err = seed(ctx, env, db, log)
+	}
+	if err == nil {
+		err = provideResources(ctx, env, db)
 	}
 	if err != nil {
 		return nil, errors.Join(err, db.Client().Disconnect(context.WithoutCancel(ctx)))
@@ -96,13 +110,13 @@ func backendHealth(env environment, db *mongo.Database, log *slog.Logger) (*heal
 		if env.get("SPOKE_TOKEN") == "" {
 			return nil, errors.New("config: SPOKE_TOKEN is missing, and HUB_URL is given")
 		}
-		beat = &heartbeat{client: client, hub: env.get("HUB_URL"), token: env.get("SPOKE_TOKEN"), spokeID: env.get("SPOKE_ID"), code: env.get("INSTANCE_CODE")}
+		beat = &heartbeat{links: db.Collection(hub.Matrix), partner: env.or("HUB_CODE", "USA"), client: client, hub: env.get("HUB_URL"), token: env.get("SPOKE_TOKEN"), spokeID: env.get("SPOKE_ID"), code: env.get("INSTANCE_CODE")}
 		log.Info("heartbeats", "hub", beat.hub, "every", every.String(), "token", fingerprint(beat.token))
 		checks = append(checks, beat.check(every))
 	}
 	h := newHealth(env, log, checks)
 	if beat != nil {
-		beat.report = h.report
+		beat.report, h.beat = h.report, beat
 	}
 	return h, nil
 }

@@ -52,18 +52,28 @@ func (e environment) validate() error {
 // client talks HTTPS and trusts the authority in the file that the variable names, or the system's when there is none.
 func (e environment) client(caVariable string) (*http.Client, error) {
 	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
-	if file := e.get(caVariable); file != "" {
-		pem, err := os.ReadFile(file)
+	if e.get(caVariable) != "" {
+		pool, err := e.pool(caVariable)
 		if err != nil {
-			return nil, fmt.Errorf("config: %s: %w", caVariable, err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("config: %s: %s holds no certificate", caVariable, file)
+			return nil, err
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}
 	return &http.Client{Transport: transport, Timeout: 10 * time.Second}, nil
+}
+
+// pool are the authorities in the file that the variable names.
+func (e environment) pool(variable string) (*x509.CertPool, error) {
+	file := e.get(variable)
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("config: %s: %w", variable, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("config: %s: %s holds no certificate", variable, file)
+	}
+	return pool, nil
 }
 
 func join(base, path string) string { return strings.TrimRight(base, "/") + path }

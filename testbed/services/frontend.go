@@ -2,19 +2,22 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"html/template"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"time"
 )
 
-var page = template.Must(template.New("page").Parse(`<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>DIVE {{.Code}}</title></head>
-<body><h1>DIVE {{.Code}}</h1><p>The backend at {{.Backend}} is {{.Status}}.</p></body></html>
-`))
+//go:embed frontend.html
+var pageText string
 
-// runFrontend serves a page: BACKEND_URL, BACKEND_CA_FILE, INSTANCE_CODE; PORT (3000).
+var page = template.Must(template.New("page").Parse(pageText))
+
+// runFrontend serves a page on which people sign in at the realm: BACKEND_URL, BACKEND_CA_FILE, INSTANCE_CODE; IDP_URL, as browsers reach
+// it, and KEYCLOAK_REALM (without them nobody signs in); PORT (3000).
 func runFrontend(ctx context.Context, env environment, log *slog.Logger) error {
 	if err := env.validate(); err != nil {
 		return err
@@ -35,10 +38,18 @@ func runFrontend(ctx context.Context, env environment, log *slog.Logger) error {
 	h.watch(ctx, every)
 	mux := http.NewServeMux()
 	mux.Handle("GET /health", h)
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+	realm := ""
+	if idp, name := env.get("IDP_URL"), env.get("KEYCLOAK_REALM"); idp != "" && name != "" {
+		realm = join(idp, "/realms/"+url.PathEscape(name))
+	}
+	show := func(w http.ResponseWriter, _ *http.Request) {
 		status, _ := h.report()
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_ = page.Execute(w, map[string]string{"Code": env.get("INSTANCE_CODE"), "Backend": backend, "Status": status}) // fails only when the caller is gone
-	})
+		w.Header().Set("Referrer-Policy", "no-referrer") // the address has a code for a moment
+		facts := map[string]string{"Code": env.get("INSTANCE_CODE"), "Backend": backend, "Status": status, "Realm": realm}
+		_ = page.Execute(w, facts) // fails only when the caller is gone
+	}
+	mux.HandleFunc("GET /{$}", show)
+	mux.HandleFunc("GET /callback", show)
 	return serve(ctx, env, log, "3000", mux)
 }

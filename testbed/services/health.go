@@ -31,6 +31,7 @@ type health struct {
 	log    *slog.Logger
 	env    environment
 	checks []check
+	beat   *heartbeat // nil: the service knows no hub
 
 	mu      sync.Mutex
 	results map[string]result

@@ -42,7 +42,8 @@ func healthPlaces(env environment) [][2]string {
 	return [][2]string{{"4000", "/api/health"}, {"9000", "/health"}, {"3000", "/health"}}
 }
 
-// ownClient trusts the very certificate that the service was given, under whatever name it is issued.
+// ownClient trusts the very certificate that the service was given, under whatever name it is issued, and shows it where the
+// service asks for one.
 func ownClient(env environment) (*http.Client, string, error) {
 	file := env.get("TLS_CERT_FILE")
 	if file == "" {
@@ -52,7 +53,10 @@ func ownClient(env environment) (*http.Client, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("config: TLS_CERT_FILE: %w", err)
 	}
-	block, _ := pem.Decode(data)
+	block, rest := pem.Decode(data)
+	for block != nil && block.Type != "CERTIFICATE" { // its key may stand before it
+		block, rest = pem.Decode(rest)
+	}
 	if block == nil {
 		return nil, "", fmt.Errorf("config: TLS_CERT_FILE: %s holds no certificate", file)
 	}
@@ -63,5 +67,12 @@ func ownClient(env environment) (*http.Client, string, error) {
 		return nil
 	}
 	config := &tls.Config{InsecureSkipVerify: true, VerifyPeerCertificate: same} // same is stricter than the check it replaces
+	if env.get("TLS_CLIENT_CA_FILE") != "" {
+		own, err := tls.LoadX509KeyPair(file, env.get("TLS_KEY_FILE"))
+		if err != nil {
+			return nil, "", fmt.Errorf("config: TLS_KEY_FILE: %w", err)
+		}
+		config.Certificates = []tls.Certificate{own}
+	}
 	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: config}}, "https", nil
 }

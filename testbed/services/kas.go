@@ -12,8 +12,8 @@ import (
 
 var kasAudits = []string{"none", "file", "siem"}
 
-// runKAS is the key access service: MONGODB_URL, BACKEND_URL, BACKEND_CA_FILE, KAS_AUDIT; PORT (9000). It exits when it
-// cannot write to MongoDB as it starts.
+// runKAS is the key access service: MONGODB_URL, BACKEND_URL, BACKEND_CA_FILE, KAS_AUDIT; PORT (9000), TLS_CERT_FILE,
+// TLS_KEY_FILE, TLS_CLIENT_CA_FILE. It exits when it cannot write to MongoDB as it starts.
 func runKAS(ctx context.Context, env environment, log *slog.Logger) error {
 	if audit := env.get("KAS_AUDIT"); audit != "" && !slices.Contains(kasAudits, audit) {
 		return errors.New("config: KAS_AUDIT must be one of: " + strings.Join(kasAudits, ", "))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,13 +14,22 @@ import (
 // drainLimit is how long open requests may go on after SIGTERM.
 const drainLimit = 5 * time.Second
 
-// serve listens on PORT until the context ends: HTTPS when TLS_CERT_FILE and TLS_KEY_FILE are given, else HTTP.
+// serve listens on PORT until the context ends: HTTPS when TLS_CERT_FILE and TLS_KEY_FILE are given, else HTTP. With
+// TLS_CLIENT_CA_FILE it answers only who shows a certificate of that authority.
 func serve(ctx context.Context, env environment, log *slog.Logger, otherwise string, handler http.Handler) error {
 	if err := slowStart(ctx, env, log); err != nil {
 		return nil // told to end while it was starting
 	}
 	address := net.JoinHostPort(env.get("LISTEN_HOST"), env.or("PORT", otherwise))
 	server := &http.Server{Addr: address, Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	mutual := env.get("TLS_CLIENT_CA_FILE") != ""
+	if mutual {
+		clients, err := env.pool("TLS_CLIENT_CA_FILE")
+		if err != nil {
+			return err
+		}
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert}
+	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", address, err)
@@ -33,7 +43,7 @@ func serve(ctx context.Context, env environment, log *slog.Logger, otherwise str
 		}
 		ended <- server.Serve(listener)
 	}()
-	log.Info("listening", "address", listener.Addr().String(), "tls", cert != "")
+	log.Info("listening", "address", listener.Addr().String(), "tls", cert != "", "mutual", mutual)
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve on %s: %w", address, err)

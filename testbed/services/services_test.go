@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"dive-agent/testbed"
 	"dive-agent/testbed/hub/hubtest"
@@ -162,7 +165,7 @@ func TestStackOfHubBackendKASAndFrontend(t *testing.T) {
 	require.NoError(t, os.WriteFile(seedFile, []byte(`{"coi_definitions": [{"_id": "nato", "n": 1}, {"_id": "fvey", "n": 2}]}`), 0o600))
 
 	hubValues := map[string]string{
-		"MONGODB_URL": mongod.URI(), "MONGODB_DATABASE": "hub", "NODE_ENV": "development",
+		"MONGODB_URL": mongod.URI(), "MONGODB_DATABASE": "hub", "NODE_ENV": "development", "INSTANCE_CODE": "USA",
 		"TLS_CERT_FILE": files["cert"], "TLS_KEY_FILE": files["key"], "SEED_FILE": seedFile,
 	}
 	hub := start(t, "hub", hubValues)
@@ -189,6 +192,7 @@ func TestStackOfHubBackendKASAndFrontend(t *testing.T) {
 	backendValues := map[string]string{
 		"MONGODB_URL": mongod.URI(), "MONGODB_DATABASE": "deu", "HUB_URL": hub.url, "HUB_CA_FILE": files["ca"],
 		"SPOKE_TOKEN": registered.Token.Token, "SPOKE_ID": registered.Spoke.SpokeID, "HEARTBEAT_INTERVAL": "50ms", "SEED_FILE": seedFile,
+		"INSTANCE_CODE": "DEU",
 	}
 	backend := start(t, "backend", backendValues)
 	seen := eventuallyHealthy(t, http.DefaultClient, backend.url+"/api/health")
@@ -197,8 +201,31 @@ func TestStackOfHubBackendKASAndFrontend(t *testing.T) {
 	require.NotContains(t, backend.log.String(), registered.Token.Token)
 	require.NoError(t, runHealthcheck(t.Context(), environmentOf("backend", backendValues), slog.New(slog.DiscardHandler)))
 
-	kas := start(t, "kas", map[string]string{"MONGODB_URL": mongod.URI(), "MONGODB_DATABASE": "deu", "BACKEND_URL": backend.url, "KAS_AUDIT": "siem"})
-	eventuallyHealthy(t, http.DefaultClient, kas.url+"/health")
+	for _, name := range []string{"hub", "deu"} {
+		provides(t, mongod.Client.Database(name), resources, "USA", "DEU")
+	}
+
+	files["pair"] = filepath.Join(dir, "pair.pem")
+	require.NoError(t, os.WriteFile(files["pair"], slices.Concat(key, cert), 0o600))
+	kasValues := map[string]string{
+		"MONGODB_URL": mongod.URI(), "MONGODB_DATABASE": "deu", "BACKEND_URL": backend.url, "KAS_AUDIT": "siem",
+		"TLS_CERT_FILE": files["pair"], "TLS_KEY_FILE": files["pair"], "TLS_CLIENT_CA_FILE": files["ca"],
+	}
+	kas := start(t, "kas", kasValues)
+	known, err := environmentOf("test", map[string]string{"CA": files["ca"]}).client("CA")
+	require.NoError(t, err)
+	pair, err := tls.X509KeyPair(cert, key)
+	require.NoError(t, err)
+	known.Transport.(*http.Transport).TLSClientConfig.Certificates = []tls.Certificate{pair}
+	eventuallyHealthy(t, known, kas.url+"/health")
+	_, _, err = askHealth(client, kas.url+"/health")
+	require.Error(t, err)
+	bare, err := tls.Dial("tcp", strings.TrimPrefix(kas.url, "https://"), client.Transport.(*http.Transport).TLSClientConfig)
+	require.NoError(t, err)
+	defer func() { _ = bare.Close() }()
+	_, err = bare.Read(make([]byte, 1)) // what is written may meet a closed connection first
+	require.ErrorContains(t, err, "certificate required", "who shows none is refused")
+	require.NoError(t, runHealthcheck(t.Context(), environmentOf("kas", kasValues), slog.New(slog.DiscardHandler)))
 	frontend := start(t, "frontend", map[string]string{"BACKEND_URL": backend.url, "INSTANCE_CODE": "DEU"})
 	eventuallyHealthy(t, http.DefaultClient, frontend.url+"/health")
 	response, err = http.Get(frontend.url)
@@ -217,6 +244,21 @@ func TestStackOfHubBackendKASAndFrontend(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// provides looks for what the backends of DIVE V3 hold: protected resources, and the links of two countries in both directions.
+func provides(t *testing.T, db *mongo.Database, count int, one, other string) {
+	t.Helper()
+	protected := bson.D{{Key: "encrypted", Value: true}, {Key: "ztdf.payload.keyAccessObjects.0.kasId", Value: bson.D{{Key: "$exists", Value: true}}}}
+	found, err := db.Collection("resources").CountDocuments(t.Context(), protected)
+	require.NoError(t, err)
+	require.EqualValues(t, count, found, db.Name())
+	for _, pair := range [][2]string{{one, other}, {other, one}} {
+		link := bson.D{{Key: "sourceCountry", Value: pair[0]}, {Key: "trustedCountries", Value: pair[1]}}
+		found, err := db.Collection("federation_matrix").CountDocuments(t.Context(), link)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, found, "%s trusts %s in %s", pair[0], pair[1], db.Name())
+	}
 }
 
 func TestAuditTablesAndRedis(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,6 +97,55 @@ func (w *world) sync(ctx context.Context, host, instance string, limit time.Dura
 	return w.show(ctx, w.dir, w.agentPath, "--config", w.config(host), "sync", "--wait", "--timeout", limit.String(), instance)
 }
 
+// verify has every check of the hub and of DEU made, as a person would.
+func (w *world) verify(ctx context.Context) error {
+	if err := w.awaitBranch(ctx, "deu", "deu: Ready"); err != nil {
+		return err
+	}
+	if err := w.person(ctx, "deu-01", 0, "verify", "deu"); err != nil {
+		return err
+	}
+	if err := w.person(ctx, "usa-01", 0, "verify", "usa"); err != nil {
+		return err
+	}
+	return w.certificates(ctx)
+}
+
+// certificates shows what became of the request for a certificate that DEU's agent made: who asks its key access service by TLS, and
+// the hub's table.
+func (w *world) certificates(ctx context.Context) error {
+	deu, err := w.status(ctx, "deu-01", "deu")
+	if err != nil {
+		return err
+	}
+	kas := slices.IndexFunc(deu.Checks, func(c report.Check) bool { return c.Name == "kas" })
+	if kas < 0 || !strings.Contains(deu.Checks[kas].Saw, "who shows a certificate") {
+		return fmt.Errorf("no check says that kas of DEU asks for a certificate: %v", deu.Checks)
+	}
+	err = testbed.Until(ctx, time.Minute, often, "the hub's table has DEU's certificate and revision", func() error {
+		usa, err := w.status(ctx, "usa-01", "usa")
+		if err == nil && (len(usa.Spokes) != 1 || usa.Spokes[0].Certificate.IsZero() || usa.Spokes[0].Revision != deu.Applied) {
+			err = fmt.Errorf("it says %+v", usa.Spokes)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	out, err := w.agent(ctx, "usa-01", "status", "usa")
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(out, "\n")
+	table := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(strings.TrimSpace(line), "SPOKE ") })
+	if table < 0 || table+2 > len(lines) {
+		return fmt.Errorf("the hub's status has no table of spokes:\n%s", out)
+	}
+	fmt.Printf("  the hub's table of spokes\n%s\n", indent(strings.Join(lines[table:table+2], "\n")))
+	w.sawText("mutual TLS by certificates of the fleet's authority", "proved by a check", deu.Checks[kas].Saw)
+	return nil
+}
+
 func (w *world) awaitSocket(ctx context.Context, host string) error {
 	return testbed.Until(ctx, 20*time.Second, often, "agent of "+host, func() error {
 		_, err := w.agent(ctx, host, "status")
@@ -129,6 +179,27 @@ func (w *world) awaitPhase(ctx context.Context, host, instance string, phase rep
 // branchFile reads a file of a status branch as anybody could.
 func (w *world) branchFile(ctx context.Context, instance, file string) (string, error) {
 	return w.command(ctx, w.path("git", "repos", "fleet.git"), "git", "show", "status/"+instance+":"+file)
+}
+
+// verifySigned checks, with the agent's command and with plain git, that the status is of the host that the fleet names.
+func (w *world) verifySigned(ctx context.Context) error {
+	if err := w.person(ctx, "deu-01", 0, "verify-status"); err != nil {
+		return err
+	}
+	signers, err := w.agent(ctx, "deu-01", "verify-status", "--allowed-signers")
+	if err != nil {
+		return err
+	}
+	file := w.path("allowed-signers")
+	if err := os.WriteFile(file, []byte(signers), 0o644); err != nil {
+		return err
+	}
+	out, err := w.command(ctx, w.path("git", "repos", "fleet.git"), "sh", "-c", `git -c gpg.ssh.allowedSignersFile="$0" verify-commit status/deu 2>&1`, file)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  $ dive-agent verify-status --allowed-signers > allowed-signers\n  $ git -c gpg.ssh.allowedSignersFile=allowed-signers verify-commit status/deu\n%s\n", indent(out))
+	return nil
 }
 
 // awaitBranch waits until the status branch tells what is expected.

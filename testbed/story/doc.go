@@ -1,6 +1,6 @@
 // Package story tells the agent's whole story on one machine, with real engines: a hub comes up, a merged file brings up
-// spoke DEU, a removed container is healed, a bad revision is put back, an agent is killed in the middle, Git is taken
-// away. The demo shows it; tests walk parts of it more closely.
+// spoke DEU, people of both sides sign in at the other one, a removed container is healed, a bad revision is put back, an agent is killed in the middle, Git is taken
+// away, DEU leaves. The demo shows it; tests walk parts of it more closely.
 package story
 
 import (
@@ -16,6 +16,8 @@ type Options struct {
 	Agent string // the agent's program
 	Dir   string // folder of the world; what an earlier story left there is removed
 	Keep  bool   // leave everything running at the end
+	// Pictures is the folder for pictures of what people see in their browser; empty: none are made.
+	Pictures string
 }
 
 // DefaultDir is the demo's folder.
@@ -38,5 +40,5 @@ func Tell(ctx context.Context, o Options) error {
 func Remove(ctx context.Context, dir string) error { return newWorld(Options{Dir: dir}).remove(ctx) }
 
 func newWorld(o Options) *world {
-	return &world{dir: o.Dir, agentPath: o.Agent}
+	return &world{dir: o.Dir, agentPath: o.Agent, pictures: o.Pictures}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/moby/moby/client"
@@ -14,7 +15,7 @@ import (
 	"dive-agent/testbed/stored"
 )
 
-// leaks looks for every secret value that the agents made in all that leaves them: logs, status branches, state,
+// leaks looks for every secret value that the agents made, and every token that the hub gave them, in all that leaves them: logs, status branches, state,
 // events, argument lists, and for "not primary" in the services' logs.
 func (w *world) leaks(ctx context.Context) error {
 	secrets, err := w.secrets()
@@ -63,8 +64,40 @@ func (w *world) secrets() (map[string]string, error) {
 	if len(secrets) < 15 {
 		return nil, fmt.Errorf("only %d secrets were found: the search would prove nothing", len(secrets))
 	}
-	return secrets, nil
+	return secrets, w.tokens(secrets)
 }
+
+// tokens adds the tokens of the hub, and the keys of certificates, that the agents remember: no secrets of an instance, and as good as a
+// password.
+func (w *world) tokens(secrets map[string]string) error {
+	before := len(secrets)
+	files, err := filepath.Glob(w.path("*", "state", "instances", "*", "components", "*", "*.json"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		for i, found := range token.FindAllSubmatch(text, -1) {
+			secrets[fmt.Sprintf("token %d of %s", i, file)] = string(found[1])
+		}
+		for i, found := range keyLine.FindAllSubmatch(text, -1) {
+			secrets[fmt.Sprintf("key %d of %s", i, file)] = string(found[1])
+		}
+	}
+	if len(secrets) == before {
+		return fmt.Errorf("no token was found in %d files", len(files))
+	}
+	return nil
+}
+
+// token is a token of the hub, or of its OPAL server, in what an agent remembers.
+var token = regexp.MustCompile(`"token":\s*"([A-Za-z0-9_.-]{43,})"`)
+
+// keyLine is the first line of a private key in PEM, in JSON.
+var keyLine = regexp.MustCompile(`-----BEGIN PRIVATE KEY-----\\n([A-Za-z0-9+/=]{48,64})\\n`)
 
 // places reads everything that must hold no secret.
 func (w *world) places(ctx context.Context) (map[string][]byte, error) {
@@ -96,11 +129,11 @@ func (w *world) places(ctx context.Context) (map[string][]byte, error) {
 			places[host+" plan as "+format] = []byte(out)
 		}
 	}
-	all, err := w.command(ctx, w.path("git", "repos", "fleet.git"), "git", "log", "--all", "-p")
+	all, err := w.command(ctx, w.path("git", "repos", "fleet.git"), "git", "cat-file", "--batch-all-objects", "--batch", "--unordered")
 	if err != nil {
 		return nil, err
 	}
-	places["the fleet repository with all status branches"] = []byte(all)
+	places["the fleet repository with all that status branches ever held"] = []byte(all)
 	if err := arguments(places); err != nil {
 		return nil, err
 	}

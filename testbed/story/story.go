@@ -27,10 +27,13 @@ func (w *world) tell(ctx context.Context) error {
 		{"2  Spoke DEU is proposed on a branch, checked and planned, and merged", w.propose},
 		{"3  deu-01 sees it and brings the spoke up; the hub's agent approves it because it is merged", w.spoke},
 		{"4  What anybody can read: the status branch", w.readStatus},
+		{"4b People of both sides sign in at the other one, in a browser", w.signIns},
+		{"4c A policy is committed, and reaches DEU's OPA", w.policyCommit},
 		{"5a A container is removed by hand", w.heal},
 		{"5b A bad revision is merged, then its fix", w.badRevision},
 		{"6  Spoke FRA is merged; its agent is killed in the middle and started again", w.killed},
 		{"7  Git is taken away, and comes back", w.withoutGit},
+		{"8  DEU leaves the coalition", w.leave},
 		{"Looking for what must not be there", w.leaks},
 	} {
 		heading(chapter.title)
@@ -141,7 +144,7 @@ func (w *world) spoke(ctx context.Context) error {
 	w.sawNode(status, "database", "deu: writable primary, once mongod runs", "30 s", 30*time.Second)
 	w.sawNode(status, "identity", "deu: Terraform, first apply", "1 min", time.Minute)
 	w.sawNode(status, "registration", "deu: registered, and approved by the hub's agent", "no manual step", time.Minute)
-	return w.awaitBranch(ctx, "deu", "deu: Ready")
+	return w.verify(ctx)
 }
 
 func (w *world) readStatus(ctx context.Context) error {
@@ -155,7 +158,15 @@ func (w *world) readStatus(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("  $ git show status/deu:README.md\n%s\n", indent(page))
-	return nil
+	outputs, err := w.branchFile(ctx, "usa", "outputs.yaml")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(outputs, "AGE ENCRYPTED FILE") {
+		return fmt.Errorf("the hub publishes nothing that is sealed to deu-01: %s", outputs)
+	}
+	fmt.Printf("  $ git show status/usa:outputs.yaml     (what the hub hands over to DEU, sealed to deu-01)\n%s\n", indent(outputs))
+	return w.verifySigned(ctx)
 }
 
 // heal removes a container by hand and waits for another one in its place.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,12 +31,14 @@ const often = 50 * time.Millisecond
 type world struct {
 	dir       string
 	agentPath string
+	pictures  string // folder, or empty
 
 	engine    *client.Client
 	host      string // DOCKER_HOST
 	mirror    testbed.Mirror
 	gitURL    string
 	gitAddr   string
+	policies  policies
 	env       []string // of processes started from now on
 	processes map[string]*process
 	results   []result
@@ -72,6 +75,9 @@ func (w *world) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if err := w.startGit(ctx); err != nil {
+		return err
+	}
+	if err := w.startPolicies(ctx); err != nil {
 		return err
 	}
 	return w.makeFleet(ctx)
@@ -137,7 +143,9 @@ func (w *world) makeFleet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return examples.Write(clone, examples.Options{Instances: []string{"usa"}, Values: testbed.ExampleValues(), HubCA: ca.PEM()})
+	values := testbed.ExampleValues()
+	maps.Copy(values, w.policies.values)
+	return examples.Write(clone, examples.Options{Instances: []string{"usa"}, Values: values, HubCA: ca.PEM()})
 }
 
 // remove ends the processes and removes the containers, volumes, networks and folder of a demo: those that its record

@@ -17,7 +17,7 @@ import (
 
 const usage = `usage: go run ./testbed/cmd/testbed COMMAND
 
-  up               an engine, the images that the tests and the demo use, the Terraform provider mirror
+  up               an engine, the images that the tests and the demo use, the Terraform provider mirror, a browser
   engine           an engine alone; prints its address, which is good as DOCKER_HOST
   images [NAME..]  the named images, or those of 'up'; --all makes the rarely used ones too
   provider         the provider mirror; prints its folder
@@ -107,6 +107,10 @@ func up(ctx context.Context, say testbed.Progress) error {
 		if err == nil {
 			say("provider mirror: %s", mirror.Dir)
 		}
+		return err
+	})
+	g.Go(func() error {
+		_, err := testbed.Chromium(ctx, say)
 		return err
 	})
 	if err := g.Wait(); err != nil {

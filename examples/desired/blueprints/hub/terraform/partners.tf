@@ -16,7 +16,7 @@ resource "keycloak_oidc_identity_provider" "partner" {
   user_info_url     = "${each.value.backchannel}/protocol/openid-connect/userinfo"
   jwks_url          = "${each.value.backchannel}/protocol/openid-connect/certs"
 
-  client_id          = each.value.realm
+  client_id          = "partner-${lower(local.code)}"
   client_secret      = lookup(local.partner_secrets, each.key, "")
   default_scopes     = "openid profile email"
   validate_signature = true
@@ -66,4 +66,34 @@ resource "keycloak_custom_identity_provider_mapper" "partner_role" {
     syncMode = "INHERIT"
     role     = keycloak_role.realm["dive-user"].name
   }
+}
+
+# The other way round: each spoke signs its people in here by a client with a secret of its own, which the spoke made. Until
+# that has crossed, the server's own is there, which nobody knows.
+
+resource "keycloak_openid_client" "partner" {
+  for_each = local.partners
+
+  realm_id  = keycloak_realm.this.id
+  client_id = "partner-${lower(each.key)}"
+  name      = "DIVE V3 ${each.key}, for its sign-ins here"
+  enabled   = true
+
+  access_type                  = "CONFIDENTIAL"
+  client_secret                = lookup(local.client_secrets, each.key, null)
+  standard_flow_enabled        = true
+  implicit_flow_enabled        = false
+  direct_access_grants_enabled = false
+  service_accounts_enabled     = false
+  full_scope_allowed           = false
+
+  valid_redirect_uris = ["${each.value.front}/broker/${lower(local.code)}-idp/endpoint*"]
+}
+
+resource "keycloak_openid_client_default_scopes" "partner" {
+  for_each = local.partners
+
+  realm_id       = keycloak_realm.this.id
+  client_id      = keycloak_openid_client.partner[each.key].id
+  default_scopes = local.partner_scopes
 }

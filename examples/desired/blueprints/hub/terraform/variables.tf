@@ -85,7 +85,14 @@ variable "partners" {
 }
 
 variable "partner_client_secrets" {
-  description = "Secret of each spoke's broker client, by country code."
+  description = "Secrets by which this realm signs in to those of the spokes, by country code; a spoke that is not there has published none yet."
+  type        = map(string)
+  default     = {}
+  sensitive   = true
+}
+
+variable "client_secrets" {
+  description = "Secrets by which the realms of the spokes sign in to this one, by country code; a spoke that is not there has published none yet."
   type        = map(string)
   default     = {}
   sensitive   = true
@@ -106,9 +113,8 @@ locals {
   } }
 
   partner_secrets = { for code, secret in var.partner_client_secrets : upper(code) => secret }
+  client_secrets  = { for code, secret in var.client_secrets : upper(code) => secret }
 
-  # Where spokes send people back to, after they signed in here for them.
-  partner_redirects = [for code, partner in local.partners : "${partner.front}/broker/${lower(local.code)}-idp/endpoint*"]
 
   clearances = ["UNCLASSIFIED", "RESTRICTED", "CONFIDENTIAL", "SECRET", "TOP_SECRET"]
 }

@@ -1,4 +1,4 @@
-# The broker client: the frontend's sign-in, and what partners use to sign their people in here.
+# The broker client: the frontend's sign-in.
 resource "keycloak_openid_client" "broker" {
   realm_id  = keycloak_realm.this.id
   client_id = local.realm_name
@@ -16,7 +16,7 @@ resource "keycloak_openid_client" "broker" {
 
   root_url            = local.app_url
   base_url            = local.app_url
-  valid_redirect_uris = concat(["${local.app_url}/*", "${local.api_url}/*"], local.partner_redirects)
+  valid_redirect_uris = ["${local.app_url}/*", "${local.api_url}/*"]
   web_origins         = [local.app_url, local.api_url]
 
   valid_post_logout_redirect_uris = ["${local.app_url}/*"]
@@ -63,6 +63,9 @@ locals {
     ["basic", "acr", "profile", "email", "web-origins", keycloak_openid_client_scope.membership.name],
     [for scope in keycloak_openid_client_scope.attribute : scope.name],
   )
+
+  # What a partner is told of a person: who it is, and what policies decide on.
+  partner_scopes = concat(["basic", "acr", "profile", "email"], [for scope in keycloak_openid_client_scope.attribute : scope.name])
 }
 
 resource "keycloak_openid_client_default_scopes" "broker" {

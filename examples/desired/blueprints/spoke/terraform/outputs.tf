@@ -18,3 +18,15 @@ output "client_secret" {
 output "issuer" {
   value = "${local.idp_url}/realms/${keycloak_realm.this.realm}"
 }
+
+# What the hub's realm needs of this one, for sign-ins in both directions.
+
+output "hub_client_secret" {
+  value     = var.hub_client_secret
+  sensitive = true
+}
+
+output "partner_client_secret" {
+  value     = var.partner_client_secret
+  sensitive = true
+}

@@ -16,7 +16,7 @@ resource "keycloak_oidc_identity_provider" "hub" {
   user_info_url     = "${local.hub_backchannel}/protocol/openid-connect/userinfo"
   jwks_url          = "${local.hub_backchannel}/protocol/openid-connect/certs"
 
-  client_id          = local.hub_realm
+  client_id          = "partner-${lower(local.code)}"
   client_secret      = var.hub_client_secret
   default_scopes     = "openid profile email"
   validate_signature = true
@@ -64,4 +64,33 @@ resource "keycloak_custom_identity_provider_mapper" "hub_role" {
     syncMode = "INHERIT"
     role     = keycloak_role.realm["dive-user"].name
   }
+}
+
+# The other way round: the hub signs its people in here by a client with a secret of its own.
+
+resource "keycloak_openid_client" "hub" {
+  count = local.hub_enabled ? 1 : 0
+
+  realm_id  = keycloak_realm.this.id
+  client_id = "partner-${lower(var.hub_code)}"
+  name      = "DIVE V3 ${upper(var.hub_code)}, for its sign-ins here"
+  enabled   = true
+
+  access_type                  = "CONFIDENTIAL"
+  client_secret                = var.partner_client_secret == "" ? null : var.partner_client_secret
+  standard_flow_enabled        = true
+  implicit_flow_enabled        = false
+  direct_access_grants_enabled = false
+  service_accounts_enabled     = false
+  full_scope_allowed           = false
+
+  valid_redirect_uris = ["${local.hub_front}/broker/${lower(local.code)}-idp/endpoint*"]
+}
+
+resource "keycloak_openid_client_default_scopes" "hub" {
+  count = local.hub_enabled ? 1 : 0
+
+  realm_id       = keycloak_realm.this.id
+  client_id      = keycloak_openid_client.hub[0].id
+  default_scopes = local.partner_scopes
 }

@@ -93,7 +93,14 @@ variable "hub_code" {
 }
 
 variable "hub_client_secret" {
-  description = "Secret of the hub's broker client."
+  description = "Secret by which this realm signs in to the hub's."
+  type        = string
+  default     = ""
+  sensitive   = true
+}
+
+variable "partner_client_secret" {
+  description = "Secret by which the hub's realm signs in to this one; empty: the server makes one that nobody knows."
   type        = string
   default     = ""
   sensitive   = true
@@ -111,9 +118,6 @@ locals {
   hub_realm       = "dive-v3-broker-${lower(var.hub_code)}"
   hub_front       = "${trimsuffix(var.hub_url, "/")}/realms/${local.hub_realm}"
   hub_backchannel = "${trimsuffix(coalesce(var.hub_backchannel_url, var.hub_url, "http://unused"), "/")}/realms/${local.hub_realm}"
-
-  # Where partners send people back to, after they signed in here for them.
-  partner_redirects = local.hub_enabled ? ["${trimsuffix(var.hub_url, "/")}/realms/${local.hub_realm}/broker/${lower(var.instance_code)}-idp/endpoint*"] : []
 
   clearances = ["UNCLASSIFIED", "RESTRICTED", "CONFIDENTIAL", "SECRET", "TOP_SECRET"]
 }
