@@ -162,13 +162,17 @@ func (p *planner) planBackup(due bool) {
 	}
 }
 
-// backup makes one file and then removes old ones. What went wrong is remembered, for the status.
+// backup makes one file and then removes old ones. What went wrong is remembered, for the status. One that was cut short, because
+// the agent ends or another revision is merged, did not fail: it is made at the next look.
 func (s *session) backup(ctx context.Context) error {
 	if !s.backupDue() {
 		return nil
 	}
 	began := s.r.deps.Clock.Now()
 	file, size, err := s.makeBackup(ctx, began)
+	if err != nil && ctx.Err() != nil {
+		return err
+	}
 	if err != nil {
 		s.memory.Backup.Tried, s.memory.Backup.Failure = began, err.Error()
 		return errors.Join(fmt.Errorf("back up to %s: %w", s.want.backup.folder, err), s.memory.save())

@@ -1,6 +1,7 @@
 package mongo_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -130,6 +131,37 @@ func TestBackupThatFailsIsTold(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, plan.Changes, "it is tried again later")
 	require.Contains(t, o.Facts.Values["backup"].(map[string]any)["failure"], "not a directory")
+}
+
+// cutShort cancels what is applied once its first change has begun.
+type cutShort struct {
+	*progress
+	cancel context.CancelFunc
+}
+
+func (c cutShort) Begin(ctx context.Context, changes ...reconcilers.Change) error {
+	defer c.cancel()
+	return c.progress.Begin(ctx, changes...)
+}
+
+// TestBackupThatIsCutShortIsMadeAtTheNextLook: an agent that ends, or a revision that is merged meanwhile, is no failure of the backup.
+func TestBackupThatIsCutShortIsMadeAtTheNextLook(t *testing.T) {
+	t.Parallel()
+	s := plainSet(t, "mongodb").run("mongodb")
+	r := reconciler(t)
+	s.settle(r)
+	folder := t.TempDir()
+	s.spec.Backup = &mongo.Backup{Folder: desired.Literal(folder)}
+	o, err := r.Observe(t.Context(), s.target)
+	require.NoError(t, err)
+	plan, err := r.Plan(s.target, o)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err = r.Apply(ctx, s.target, plan, cutShort{&progress{t: t}, cancel})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Empty(t, files(t, folder))
+	require.Equal(t, []string{"run backup: of dive to " + folder}, s.addresses(r))
+	require.Len(t, files(t, folder), 1)
 }
 
 func TestBackupFromASecondary(t *testing.T) {
