@@ -48,9 +48,17 @@ demo-clean: bin/demo ## remove what a demo left running
 
 .PHONY: test
 test: bin/testbed ## all tests on real engines, with the race detector (PKG=./mongo/... for a part)
-	@# Four at a time in each package: what a test does is mostly to wait for an engine.
 	@command -v gcc >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev; } # for -race
-	$(TESTBED) run -- $(GO) test -race -p 2 -parallel 4 -timeout 30m $(PKG)
+	@$(GO) list $(PKG) >/dev/null
+	$(TESTBED) run -- $(MAKE) --no-print-directory -k test-parts test-story
+
+.PHONY: test-parts
+test-parts: # four at a time in each package: what a test does is mostly to wait for an engine
+	packages='$(filter-out %/testbed/story,$(shell $(GO) list $(PKG)))'; [ -z "$$packages" ] || $(GO) test -race -p 2 -parallel 4 -timeout 30m $$packages
+
+.PHONY: test-story
+test-story: # alone: three stacks with a Keycloak each start in it
+	packages='$(filter %/testbed/story,$(shell $(GO) list $(PKG)))'; [ -z "$$packages" ] || $(GO) test -race -timeout 30m $$packages
 
 .PHONY: soak
 soak: bin/testbed ## long tests, bounded (SEED=n repeats a run)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,12 +90,22 @@ func (w *world) agent(ctx context.Context, host string, args ...string) (string,
 	return w.command(ctx, w.path("clone"), w.agentPath, append([]string{"--config", w.config(host)}, args...)...)
 }
 
-// sync shows the work on an instance until it has settled.
+// sync brings an instance to Ready, shown as a person would see it. What failed on the way is tried again by the agent, within
+// the limit.
 func (w *world) sync(ctx context.Context, host, instance string, limit time.Duration) error {
+	end := time.Now().Add(limit)
 	if err := w.awaitSocket(ctx, host); err != nil {
 		return err
 	}
-	return w.show(ctx, w.dir, w.agentPath, "--config", w.config(host), "sync", "--wait", "--timeout", limit.String(), instance)
+	err := w.show(ctx, w.dir, w.agentPath, "--config", w.config(host), "sync", "--wait", "--timeout", limit.String(), instance)
+	if err == nil {
+		return nil
+	}
+	note("%s is not Ready yet (%v): its agent tries again by itself", instance, err)
+	if _, late := w.awaitPhase(ctx, host, instance, report.Ready, time.Until(end)); late != nil {
+		return errors.Join(err, late)
+	}
+	return nil
 }
 
 // verify has every check of the hub and of DEU made, as a person would.
