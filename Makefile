@@ -54,11 +54,11 @@ test: bin/testbed ## all tests on real engines, with the race detector (PKG=./mo
 
 .PHONY: test-parts
 test-parts: # four at a time in each package: what a test does is mostly to wait for an engine
-	packages='$(filter-out %/testbed/story,$(shell $(GO) list $(PKG)))'; [ -z "$$packages" ] || $(GO) test -race -p 2 -parallel 4 -timeout 30m $$packages
+	@packages='$(filter-out %/testbed/story,$(shell $(GO) list $(PKG)))'; [ -z "$$packages" ] || $(GO) test -race -p 2 -parallel 4 -timeout 30m $$packages
 
 .PHONY: test-story
 test-story: # alone: three stacks with a Keycloak each start in it
-	packages='$(filter %/testbed/story,$(shell $(GO) list $(PKG)))'; [ -z "$$packages" ] || $(GO) test -race -timeout 30m $$packages
+	@packages='$(filter %/testbed/story,$(shell $(GO) list $(PKG)))'; [ -z "$$packages" ] || $(GO) test -race -timeout 30m $$packages
 
 .PHONY: soak
 soak: bin/testbed ## long tests, bounded (SEED=n repeats a run)
