@@ -80,8 +80,8 @@ func TestABadRevisionIsRefusedAsAWhole(t *testing.T) {
 	for i := range values {
 		values[i] = fmt.Sprintf("wrong%d: x", i)
 	}
-	s.Merge("Very wrong", s.files(strings.Join(values, ", ")))
-	status := h.Await(soon, "one", "tells of many problems", refused)
+	wrong := s.Merge("Very wrong", s.files(strings.Join(values, ", ")))
+	status := h.Await(soon, "one", "tells of many problems", func(st *report.Status) bool { return strings.Contains(why(st), wrong[:7]+" is refused as a whole") })
 	require.Less(t, len(why(status)), 20_000)
 	require.Contains(t, why(status), "and 1980 more problems, all told by: dive-agent validate")
 }
