@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -75,7 +76,8 @@ func (b *bed) forgetClient(id string) {
 	}
 }
 
-// onServer is the client as an administrator sees it; nil when it is not there.
+// onServer is the client as an administrator sees it; nil when it is not there. Its scopes, which the server gives in any order, are
+// sorted.
 func (a *accounted) onServer(t *testing.T) map[string]any {
 	t.Helper()
 	list := a.bed.list(t, "/master/clients?clientId="+a.client)
@@ -83,6 +85,9 @@ func (a *accounted) onServer(t *testing.T) map[string]any {
 		return nil
 	}
 	require.Len(t, list, 1)
+	for _, scopes := range []string{"defaultClientScopes", "optionalClientScopes"} {
+		slices.SortFunc(list[0][scopes].([]any), func(a, b any) int { return strings.Compare(a.(string), b.(string)) })
+	}
 	return list[0]
 }
 

@@ -1,8 +1,10 @@
 package keycloak
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -76,8 +79,50 @@ func newBed(t *testing.T) *bed {
 			"KC_DB_URL=jdbc:postgresql://postgres:5432/keycloak", "KC_DB_USERNAME=keycloak", "KC_DB_PASSWORD=pg-Secret-1",
 		},
 	})
+	t.Cleanup(func() { b.tellErrors(t) })
 	b.await(t)
 	return b
+}
+
+// tellErrors writes the last errors of the server's log to that of a test that failed.
+func (b *bed) tellErrors(t *testing.T) {
+	if !t.Failed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	log, err := b.lab.Logs(ctx, "keycloak", time.Time{}, 0)
+	if err != nil {
+		t.Logf("what Keycloak says of it cannot be read: %v", err)
+		return
+	}
+	defer log.Close()
+	for _, one := range errorsIn(log, 10, 40) {
+		t.Logf("Keycloak says:\n%s", one)
+	}
+}
+
+// entry begins an entry of Keycloak's log; what follows belongs to it, such as a stack trace.
+var entry = regexp.MustCompile(`^\d{4}-\d{2}-\d{2} \S+ +([A-Z]+) `)
+
+// errorsIn gives the last errors of a log of Keycloak's, each with its first lines and with all that name a cause.
+func errorsIn(log io.Reader, last, lines int) (all []string) {
+	var taken int // lines of the error that is read; none while it is no error
+	for scanner := bufio.NewScanner(log); scanner.Scan(); {
+		line := scanner.Text()
+		begins := entry.FindStringSubmatch(line)
+		switch {
+		case begins != nil && begins[1] == "ERROR":
+			all, taken = append(all, line), 1
+			all = all[max(0, len(all)-last):]
+		case begins != nil:
+			taken = 0
+		case taken > 0 && (taken < lines || strings.HasPrefix(line, "Caused by: ")):
+			all[len(all)-1] += "\n" + line
+			taken++
+		}
+	}
+	return all
 }
 
 // await waits until the server is ready, and takes its address.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -120,6 +122,65 @@ func serverErrs(t *testing.T, b *bed) {
 	require.False(t, errors.As(err, &blocked))
 	w.drive()
 	require.Contains(t, w.picture(t), "clients app")
+}
+
+// What changes nothing is asked once more when the server fails: a 500 that passes is no failure, and one that stays is told.
+func serverErrsInAPlan(t *testing.T, b *bed) {
+	f := newFront(t, b)
+	w := f.through(t, b, "")
+	var failures atomic.Int64 // to come
+	failing := func(part string) func(http.ResponseWriter, *http.Request) bool {
+		return func(rw http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, part) || failures.Add(-1) < 0 {
+				return false
+			}
+			rw.WriteHeader(http.StatusInternalServerError)
+			_, _ = rw.Write([]byte(`{"error":"unknown_error","error_description":"For more on this error consult the server log."}`))
+			return true
+		}
+	}
+	f.on(failing("/admin/serverinfo"))
+	failures.Store(1)
+	w.drive()
+	require.Negative(t, failures.Load(), "the agent asks for the version before the provider does")
+
+	f.on(failing("/roles-by-id/"))
+	failures.Store(1)
+	w.clock.move(time.Hour)
+	before := w.plans()
+	observed, plan := w.look()
+	require.NoError(t, observed.Err)
+	require.Empty(t, plan.Changes)
+	require.Equal(t, before+2, w.plans())
+	require.Contains(t, w.said.String(), "the server failed during a plan, which is made once more")
+
+	failures.Store(math.MaxInt64)
+	w.clock.move(time.Hour)
+	_, err := w.lasting().Observe(t.Context(), w.target)
+	require.ErrorContains(t, err, "500 Internal Server Error")
+	require.Equal(t, before+4, w.plans(), "it is not asked again and again")
+}
+
+// A server that does not answer who signs in is waited for, as one that does not answer at all.
+func silentSignIn(t *testing.T, b *bed) {
+	f := newFront(t, b)
+	w := f.through(t, b, "")
+	f.on(func(rw http.ResponseWriter, r *http.Request) bool {
+		signsIn := strings.HasSuffix(r.URL.Path, "/openid-connect/token")
+		if signsIn {
+			cut(rw)
+		}
+		return signsIn
+	})
+	observed, err := w.reconciler().Observe(t.Context(), w.target)
+	require.NoError(t, err)
+	var wait *reconcilers.WaitError
+	require.ErrorAs(t, observed.Err, &wait)
+	require.Equal(t, "Keycloak at "+f.URL, wait.For)
+	require.ErrorContains(t, wait, "sign in to Keycloak at "+f.URL+" as admin")
+	require.Zero(t, w.plans())
+	f.on(nil)
+	w.drive()
 }
 
 // A wrong password is tried once, then once more after five minutes, and then not for longer than the server counts.

@@ -31,13 +31,20 @@ func TestKeycloak(t *testing.T) {
 			}
 		}})
 	})
+	// While a realm is deleted Keycloak answers 500 now and then to whoever administers it (a request adds up the administrator's roles,
+	// and some of these just go), so that nothing else runs beside these.
+	for name, test := range map[string]func(*testing.T, *bed){
+		"drift is only reported":     reportedDrift,
+		"a realm that is gone waits": realmGone,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, b) })
+	}
 	for name, test := range map[string]func(*testing.T, *bed){
 		"nothing changed, no process":                     noProcess,
 		"a small change takes few processes":              fewProcesses,
 		"drift is seen on schedule":                       drift,
 		"a plan beside the agent changes nothing":         beside,
 		"drift is put back and told":                      correctedDrift,
-		"drift is only reported":                          reportedDrift,
 		"drift beside what never converges":               driftBesideWhatNeverConverges,
 		"what is destroyed waits":                         destroys,
 		"a killed apply is finished":                      killed,
@@ -53,7 +60,6 @@ func TestKeycloak(t *testing.T) {
 		"a conflict comes with its import":                conflicts,
 		"states that are not what was left":               strangeStates,
 		"locks of the state":                              locks,
-		"a realm that is gone waits":                      realmGone,
 		"a wrong password is blocked":                     wrongPassword,
 		"a module that does not converge is told once":    notConverging,
 		"a realm stays with its tool":                     ofOneTool,
@@ -65,6 +71,8 @@ func TestKeycloak(t *testing.T) {
 		"an apply is interrupted exactly":                 interrupted,
 		"the server goes":                                 serverGoes,
 		"the server errs":                                 serverErrs,
+		"the server errs in a plan":                       serverErrsInAPlan,
+		"the server does not answer a sign-in":            silentSignIn,
 		"one try of a wrong password":                     oneTry,
 		"drift between plan and approval":                 driftBeforeApproval,
 		"two agents":                                      twoAgents,

@@ -11,28 +11,34 @@ import (
 	"dive-agent/reconcilers"
 )
 
-// plan asks Terraform, and takes over what is ours in the realm and missing in the state.
+// plan asks Terraform. A plan that the server's own failures kept from its end is made once more, since it changes nothing: such a
+// failure is mostly over with the next request. Keycloak answers 500 to who administers it while somebody deletes another realm.
 func (l *look) plan(ctx context.Context) (*planned, error) {
+	p, err := l.planOnce(ctx)
+	if err != nil && ctx.Err() == nil && p != nil && p.stream.serverFailed() {
+		l.target.Log.Warn("the server failed during a plan, which is made once more", "error", l.deps.Redact(p.stream.telling()[0].String()))
+		p, err = l.planOnce(ctx)
+	}
+	switch {
+	case errors.Is(err, errRefused):
+		policy := l.notAccepted(l.deps.Redact(err.Error()))
+		err = errors.Join(policy, l.remember(policy))
+	case p != nil && err != nil:
+		err = l.failed("plan", p.stream, err)
+	}
+	return p, err
+}
+
+// planOnce plans, and takes over what is ours in the realm and missing in the state. An error with a plan is Terraform's.
+func (l *look) planOnce(ctx context.Context) (*planned, error) {
 	given := l.imports()
 	if mine := l.mine(); mine != nil {
-		p, err := newAdopter(l.server, l.state, given, mine).adopt(ctx, l.work, l.in, l.spec)
-		switch {
-		case errors.Is(err, errRefused):
-			policy := l.notAccepted(l.deps.Redact(err.Error()))
-			err = errors.Join(policy, l.remember(policy))
-		case p != nil && err != nil:
-			err = l.failed("plan", p.stream, err)
-		}
-		return p, err
+		return newAdopter(l.server, l.state, given, mine).adopt(ctx, l.work, l.in, l.spec)
 	}
 	if err := l.work.writeImports(given); err != nil {
 		return nil, err
 	}
-	p, err := l.work.plan(ctx, l.in, l.spec.Parallelism)
-	if err != nil {
-		return nil, l.failed("plan", p.stream, err)
-	}
-	return p, nil
+	return l.work.plan(ctx, l.in, l.spec.Parallelism)
 }
 
 // imports are those of the manifest that the state does not have.

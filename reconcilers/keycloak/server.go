@@ -78,6 +78,16 @@ func (s *server) away(err error) error {
 	return &reconcilers.WaitError{For: "Keycloak at " + s.base, Again: 2 * time.Second, Err: err}
 }
 
+// patient turns the lack of an answer into a wait, as realm does: a server that was just started may take its time. It is for requests
+// that change nothing.
+func (s *server) patient(ctx context.Context, err error) error {
+	var unanswered *url.Error
+	if ctx.Err() == nil && errors.As(err, &unanswered) {
+		return s.away(err)
+	}
+	return err
+}
+
 // ready asks the management interface, and where that does not tell the master realm, which answers from the same moment on.
 func (s *server) ready(ctx context.Context) error {
 	if told, err := s.healthy(ctx); told || ctx.Err() != nil {
@@ -151,7 +161,7 @@ func (s *server) getToken(ctx context.Context, who string, form url.Values) erro
 		Token string `json:"access_token"`
 	}
 	if err := s.ask(req, &answer); err != nil {
-		return fmt.Errorf("sign in to Keycloak at %s as %s: %w", s.base, who, err)
+		return s.patient(ctx, fmt.Errorf("sign in to Keycloak at %s as %s: %w", s.base, who, err))
 	}
 	s.token = answer.Token
 	s.renew = func(ctx context.Context) error { return s.getToken(ctx, who, form) }
@@ -175,7 +185,7 @@ func (s *server) read(ctx context.Context, into any, realm string, query url.Val
 	return s.call(ctx, http.MethodGet, into, nil, query, append([]string{"realms", realm}, parts...)...)
 }
 
-// call asks the admin API with what login got. body and into may be nil.
+// call asks the admin API with what login got. body and into may be nil. A question that the server fails to answer is asked once more.
 func (s *server) call(ctx context.Context, method string, into, body any, query url.Values, parts ...string) error {
 	at := s.base + "/admin"
 	for _, part := range parts {
@@ -207,7 +217,14 @@ func (s *server) call(ctx context.Context, method string, into, body any, query 
 		}
 		err = ask()
 	}
-	return err
+	if method != http.MethodGet {
+		return err
+	}
+	var no *refusedBody
+	if errors.As(err, &no) && no.status/100 == 5 {
+		err = ask()
+	}
+	return s.patient(ctx, err)
 }
 
 // refusedBody is an answer that is none of success, with what the server said.

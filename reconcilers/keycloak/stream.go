@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -58,6 +59,9 @@ func (d diagnostic) conflict() bool {
 	text := d.text()
 	return strings.Contains(text, "409 Conflict") || strings.Contains(text, "already exists") || strings.Contains(text, "Failed to add mapper")
 }
+
+// failure is how the provider words an answer of 5xx to a request that changes nothing.
+var failure = regexp.MustCompile(`error sending GET request to \S+: 5\d\d `)
 
 // noise tells whether a diagnostic only follows from another one.
 func (d diagnostic) noise() bool {
@@ -141,4 +145,10 @@ func (s *stream) telling() []diagnostic {
 		all = slices.Clone(s.errors)
 	}
 	return all
+}
+
+// serverFailed says whether all errors that say something are answers of 5xx.
+func (s *stream) serverFailed() bool {
+	told := s.telling()
+	return len(told) > 0 && !slices.ContainsFunc(told, func(d diagnostic) bool { return !failure.MatchString(d.text()) })
 }
