@@ -36,14 +36,6 @@ type Agent struct {
 	draining bool     // no worker is started any more
 }
 
-// Refusal says which revision is not taken, and why.
-type Refusal struct {
-	Revision Revision         `json:"revision"`
-	Problems desired.Problems `json:"problems,omitempty"`
-	Message  string           `json:"message,omitempty"`
-	Since    time.Time        `json:"since"`
-}
-
 // SourceHealth is how the fleet repository can be reached.
 type SourceHealth struct {
 	Err    string    `json:"error,omitempty"`  // empty while it can be reached
@@ -72,6 +64,9 @@ func (a *Agent) Recover(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("cannot read the agent's state: %w", err)
+	}
+	if err := a.recallRefusal(); err != nil {
+		a.Log.Warn("it is told once the branch was read", "error", err) // a torn disk is no reason not to start
 	}
 	for _, run := range crashed {
 		a.Log.Warn("a run was cut off and is continued", "instance", run.Instance, "run", run.ID, "message", run.Message)
@@ -121,6 +116,9 @@ func (a *Agent) Take(revision Revision) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.revision = &revision
+	if a.refused != nil && a.refused.Revision.Commit == revision.Commit { // by an agent before this one
+		a.nowRefused(nil)
+	}
 	a.Log.Info("revision in force", "commit", revision.Short(), "subject", revision.Subject)
 	a.bus.emit(Event{Time: a.Clock.Now(), Kind: "revision", State: "taken", Message: revision.Short() + " " + revision.Subject})
 	for name, instance := range fleet.Instances {
@@ -156,46 +154,6 @@ func (a *Agent) inForce(revision Revision) bool {
 	return a.revision != nil && a.revision.Commit == revision.Commit
 }
 
-// HeadIs tells the agent where the branch points: the refusal of another revision is past then.
-func (a *Agent) HeadIs(commit string) {
-	a.mu.Lock()
-	past := a.refused != nil && a.refused.Revision.Commit != commit
-	if past {
-		a.refused = nil
-	}
-	back := past && a.revision != nil && a.revision.Commit == commit
-	a.mu.Unlock()
-	if back { // to what is in force: nothing else tells that it is accepted again
-		a.RouseAll("accepted")
-	}
-}
-
-// Back says where the branch is when no revision is new. A refused one is forgotten once that is the one in force again.
-func (a *Agent) Back(commit string) {
-	a.mu.Lock()
-	back := a.refused != nil && a.revision != nil && a.revision.Commit == commit && a.refused.Revision.Commit != commit
-	if back {
-		a.refused = nil
-	}
-	a.mu.Unlock()
-	if back {
-		a.RouseAll("commit")
-	}
-}
-
-// toldProblems is how many problems of a revision are told; dive-agent validate tells all.
-const toldProblems = 20
-
-// bounded keeps what is told of a refused revision to a screen: it goes into logs, events and every status.
-func bounded(err error) error {
-	var problems desired.Problems
-	if !errors.As(err, &problems) || len(problems) <= toldProblems {
-		return err
-	}
-	more := fmt.Sprintf("and %d more problems, all told by: dive-agent validate", len(problems)-toldProblems)
-	return append(problems[:toldProblems:toldProblems], desired.Problem{Position: problems[toldProblems].Position, Message: more})
-}
-
 // worker gives the instance's worker, started when new. a.mu is held.
 func (a *Agent) worker(name string) *worker {
 	w := a.workers[name]
@@ -207,20 +165,6 @@ func (a *Agent) worker(name string) *worker {
 		}
 	}
 	return w
-}
-
-// refuse remembers a revision that is not a valid fleet and makes all statuses say so.
-func (a *Agent) refuse(revision Revision, err error) {
-	refusal := &Refusal{Revision: revision, Message: a.Redactor.String(err.Error()), Since: a.Clock.Now()}
-	errors.As(err, &refusal.Problems)
-	a.mu.Lock()
-	if a.refused == nil || a.refused.Revision.Commit != revision.Commit {
-		a.refused = refusal
-	}
-	a.mu.Unlock()
-	a.Log.Error("revision refused, the one before stays in force", "commit", revision.Short(), "problems", len(refusal.Problems), "error", err)
-	a.bus.emit(Event{Time: a.Clock.Now(), Kind: "revision", State: "refused", Message: revision.Short() + ": " + refusal.Message})
-	a.RouseAll("refused")
 }
 
 // SourceIs tells the agent how the fleet repository can be reached.
