@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"dive-agent/testbed"
 	"dive-agent/testbed/gitserver"
 )
 
@@ -23,7 +24,7 @@ func oldFront(t *testing.T, server *gitserver.Server) string {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: server.CA().Pool()}}
 	t.Cleanup(transport.CloseIdleConnections)
 	proxy := &httputil.ReverseProxy{
-		Transport: transport,
+		Transport: testbed.Whole(transport),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host})
 			r.Out.Header.Del("Git-Protocol")

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"dive-agent/gitremote"
+	"dive-agent/testbed"
 	"dive-agent/testbed/gitserver"
 	"dive-agent/testbed/heap"
 	"dive-agent/testbed/pki"
@@ -47,7 +48,7 @@ func TestClientCertificate(t *testing.T) {
 	require.NoError(t, err)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: server.CA().Pool()}}
 	t.Cleanup(transport.CloseIdleConnections)
-	front := httptest.NewUnstartedServer(&httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
+	front := httptest.NewUnstartedServer(&httputil.ReverseProxy{Transport: testbed.Whole(transport), Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(&url.URL{Scheme: "https", Host: target.Host})
 	}})
 	front.TLS, err = ca.Server("127.0.0.1")

@@ -28,6 +28,7 @@ func newRegistryFront(inner string) *registryFront {
 	return &registryFront{
 		asked: map[string]int{},
 		proxy: &httputil.ReverseProxy{
+			Transport: Whole(http.DefaultTransport),
 			Rewrite: func(r *httputil.ProxyRequest) {
 				r.SetURL(target)
 				r.Out.Host = r.In.Host

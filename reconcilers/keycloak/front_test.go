@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"dive-agent/testbed"
 )
 
 // front stands between Terraform and the server, and lets a test slow down, refuse, cut or count what goes through.
@@ -31,10 +33,8 @@ func newFront(t *testing.T, b *bed) *front {
 	t.Helper()
 	server, err := url.Parse(b.url)
 	require.NoError(t, err)
-	transport := http.DefaultTransport.(*http.Transport).Clone() // of its own: each test server that closes closes idle connections of the common one
-	t.Cleanup(transport.CloseIdleConnections)
 	proxy := &httputil.ReverseProxy{
-		Transport:    transport,
+		Transport:    testbed.Whole(http.DefaultTransport),
 		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(server); r.Out.Host = r.In.Host },
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}

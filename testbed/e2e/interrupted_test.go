@@ -37,6 +37,7 @@ func (s *small) newBefore(t *testing.T) (*before, string) {
 	t.Helper()
 	b := &before{small: s, made: map[string]int{}}
 	proxy := &httputil.ReverseProxy{
+		Transport: testbed.Whole(http.DefaultTransport),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			if to := b.server(r.In.Context()); to != nil {
 				r.SetURL(to)
