@@ -57,6 +57,12 @@ func TestAFullDiskStopsNothing(t *testing.T) {
 	s := newSmall(t)
 	h, good := s.ready(agenttest.HostOptions{StateDir: filepath.Join(folder, "state")})
 	before := s.running()
+	testbed.Eventually(t, soon, "what was applied is recorded, and told therefore", func() error {
+		if !strings.Contains(h.Log(), "the instance is Ready") {
+			return errNotYet
+		}
+		return nil
+	})
 	disk.Fill(t, filepath.Join(folder, "filler"))
 	s.Merge("A change that finds no room", s.files("label: second"))
 	testbed.Eventually(t, soon, "the log says that the disk is full", func() error {
