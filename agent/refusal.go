@@ -93,19 +93,6 @@ func (a *Agent) HeadIs(commit string) {
 	}
 }
 
-// Back says where the branch is when no revision is new. A refused one is forgotten once that is the one in force again.
-func (a *Agent) Back(commit string) {
-	a.mu.Lock()
-	back := a.refused != nil && a.revision != nil && a.revision.Commit == commit && a.refused.Revision.Commit != commit
-	if back {
-		a.nowRefused(nil)
-	}
-	a.mu.Unlock()
-	if back {
-		a.RouseAll("commit")
-	}
-}
-
 // toldProblems is how many problems of a revision are told; dive-agent validate tells all.
 const toldProblems = 20
 

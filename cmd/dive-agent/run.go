@@ -237,9 +237,6 @@ func (h *host) handle(ctx context.Context, o source.Outcome) (err error) {
 		err = h.take(ctx, o.Revision)
 	}
 	state := h.source.State()
-	if o.Err == nil && !o.Changed && o.Revision.Commit == state.Head {
-		h.agent.Back(state.Head)
-	}
 	health := agent.SourceHealth{Since: state.Since, Polled: state.Answered}
 	if state.Problem != source.None && state.Problem != source.Refused {
 		health.Err, health.Reason = state.Message, "Git"+string(state.Problem)
