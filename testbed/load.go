@@ -20,7 +20,8 @@ import (
 var LoadServer string
 
 // LoadClient is a Python program that asks http://HOST:PORT + PATH_ASKED (http://web/slow) RATE (200) times a second, each time for
-// the server's address anew, and tries the first address once. When it is told to end it prints what it counted, for Counted.
+// the server's address anew, and tries the first address once; no more than half a second's are under way. When it is told to end
+// it prints what it counted, for Counted.
 //
 //go:embed load/client.py
 var LoadClient string

@@ -47,9 +47,11 @@ func withAccount(t *testing.T, b *bed, more string) *accounted {
 	return a
 }
 
-// temporary makes an administrator and marks it as Keycloak marks its first one, which the realm's user profile has to let pass.
-func (b *bed) temporary(t *testing.T, name, password string) {
+// allowMarks has the realm's user profile let the mark pass. Two at once would end in an error of the server.
+func (b *bed) allowMarks(t *testing.T) {
 	t.Helper()
+	b.profile.Lock()
+	defer b.profile.Unlock()
 	var profile map[string]any
 	b.read(t, "/master/users/profile", &profile)
 	if profile["unmanagedAttributePolicy"] == nil {
@@ -57,6 +59,12 @@ func (b *bed) temporary(t *testing.T, name, password string) {
 		status, _ := b.admin(t, http.MethodPut, "/master/users/profile", profile)
 		require.Equal(t, http.StatusOK, status)
 	}
+}
+
+// temporary makes an administrator and marks it as Keycloak marks its first one.
+func (b *bed) temporary(t *testing.T, name, password string) {
+	t.Helper()
+	b.allowMarks(t)
 	b.administrator(t, name, password)
 	user := b.list(t, "/master/users?exact=true&username="+name)[0]
 	user["attributes"] = map[string]any{"is_temporary_admin": []string{"true"}}

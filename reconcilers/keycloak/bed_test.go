@@ -61,6 +61,7 @@ type bed struct {
 	mirror testbed.Mirror
 	url    string
 
+	profile   sync.Mutex // held while the master realm's user profile is changed
 	mu        sync.Mutex
 	databases map[string]string // for states, by the test
 }

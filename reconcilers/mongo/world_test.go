@@ -1,6 +1,7 @@
 package mongo_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -54,7 +56,45 @@ type set struct {
 	tls    *tls.Config              // of the test's own clients; nil: none
 	ended  func(reconcilers.Change) // after each change of a pass; nil: nobody asks
 	said   func(string)             // with all that a pass says; nil: nobody asks
+	told   bool                     // whether the end of a failed test tells of the members
 }
+
+// tell has the end of a failed test write what its members logged of their replication. It is called once they run, so that
+// it comes before they are removed.
+func (s *set) tell() {
+	if s.told {
+		return
+	}
+	s.told = true
+	s.t.Cleanup(func() {
+		if !s.t.Failed() {
+			return
+		}
+		for _, m := range s.spec.Members {
+			s.t.Logf("the end of what %s logged of its replication:\n%s", m.Service, s.replicationLog(m.Service))
+		}
+	})
+}
+
+// replicationLog is the end of it.
+func (s *set) replicationLog(service string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // the test's own has ended
+	defer cancel()
+	log, err := s.lab.Logs(ctx, service, time.Time{}, 0)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = log.Close() }()
+	var lines []string
+	for scan := bufio.NewScanner(log); scan.Scan(); {
+		if line := scan.Text(); replicationLine.MatchString(line) && len(line) < 2000 {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-80):], "\n")
+}
+
+var replicationLine = regexp.MustCompile(`"c":"(REPL|REPL_HB|ROLLBACK|ELECTION|INITSYNC|STORAGE)"`)
 
 // plainSet is a set without services yet.
 func plainSet(t *testing.T, members ...string) *set {
@@ -198,6 +238,7 @@ func (s *set) pass(r reconcilers.Reconciler) (reconcilers.Observed, reconcilers.
 // settle passes until nothing is left to do.
 func (s *set) settle(r reconcilers.Reconciler) reconcilers.Observed {
 	s.t.Helper()
+	s.tell()
 	var o reconcilers.Observed
 	testbed.Eventually(s.t, time.Minute, "the replica set in its desired state", func() error {
 		var plan reconcilers.Plan

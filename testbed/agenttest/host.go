@@ -257,10 +257,13 @@ func (h *Host) Status(instance string) (*report.Status, error) {
 	return s, json.Unmarshal(body, s)
 }
 
+// lookEvery is how long a test that waits leaves the agent alone between two looks at a status, which are work for it.
+const lookEvery = 50 * time.Millisecond
+
 // Await waits until the status of an instance is as asked, and gives it.
 func (h *Host) Await(limit time.Duration, instance, what string, as func(*report.Status) bool) (s *report.Status) {
 	h.tb.Helper()
-	testbed.Eventually(h.tb, limit, instance+" "+what, func() (err error) {
+	err := testbed.Until(h.tb.Context(), limit, lookEvery, instance+" "+what, func() (err error) {
 		if s, err = h.Status(instance); err != nil {
 			return err
 		}
@@ -269,6 +272,9 @@ func (h *Host) Await(limit time.Duration, instance, what string, as func(*report
 		}
 		return nil
 	})
+	if err != nil {
+		h.tb.Fatal(err)
+	}
 	return s
 }
 

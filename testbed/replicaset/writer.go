@@ -10,7 +10,10 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
-const writes = "writes" // the collection
+const (
+	writes = "writes"              // the collection
+	pace   = 10 * time.Millisecond // between two writes at least: they notice a stall, and leave the machine to those beside them
+)
 
 // Writer inserts documents one after the other and keeps which of them a majority acknowledged.
 type Writer struct {
@@ -31,9 +34,15 @@ func StartWriter(ctx context.Context, db *mongo.Database) *Writer {
 	w := &Writer{into: db.Collection(writes), cancel: cancel, ended: make(chan struct{}), last: time.Now()}
 	go func() {
 		defer close(w.ended)
+		next := time.NewTicker(pace)
+		defer next.Stop()
 		for n := int64(0); ctx.Err() == nil; n++ {
 			_, err := w.into.InsertOne(ctx, bson.D{{Key: "_id", Value: n}})
 			w.note(ctx, n, err)
+			select {
+			case <-next.C:
+			case <-ctx.Done():
+			}
 		}
 	}()
 	return w
