@@ -220,7 +220,7 @@ func (p *progress) Started() {}
 // pass is one observe, plan and apply. The error is that of the first that has one, an observation's Err included.
 func (s *set) pass(r reconcilers.Reconciler) (reconcilers.Observed, reconcilers.Plan, error) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Minute) // a member that was away may take two to find whom to copy from
 	defer cancel()
 	o, err := r.Observe(ctx, s.target)
 	if err != nil {
