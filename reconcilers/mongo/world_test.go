@@ -240,7 +240,7 @@ func (s *set) settle(r reconcilers.Reconciler) reconcilers.Observed {
 	s.t.Helper()
 	s.tell()
 	var o reconcilers.Observed
-	testbed.Eventually(s.t, time.Minute, "the replica set in its desired state", func() error {
+	testbed.Eventually(s.t, 5*time.Minute, "the replica set in its desired state", func() error {
 		var plan reconcilers.Plan
 		var err error
 		if o, plan, err = s.pass(r); err == nil && len(plan.Changes) > 0 {
