@@ -56,33 +56,22 @@ type set struct {
 	tls    *tls.Config              // of the test's own clients; nil: none
 	ended  func(reconcilers.Change) // after each change of a pass; nil: nobody asks
 	said   func(string)             // with all that a pass says; nil: nobody asks
-	told   bool                     // whether the end of a failed test tells of the members
 }
 
-// tell has the end of a failed test write what its members logged of their replication. It is called once they run, so that
-// it comes before they are removed.
-func (s *set) tell() {
-	if s.told {
-		return
+// tell writes what a member of a failed test logged of its replication.
+func (s *set) tell(service string) {
+	if lines := s.replicationLog(service); lines != "" {
+		s.t.Logf("the end of what %s logged of its replication:\n%s", service, lines)
 	}
-	s.told = true
-	s.t.Cleanup(func() {
-		if !s.t.Failed() {
-			return
-		}
-		for _, m := range s.spec.Members {
-			s.t.Logf("the end of what %s logged of its replication:\n%s", m.Service, s.replicationLog(m.Service))
-		}
-	})
 }
 
-// replicationLog is the end of it.
+// replicationLog is the end of it; empty when its container has gone, as that of a service which was run anew.
 func (s *set) replicationLog(service string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // the test's own has ended
 	defer cancel()
 	log, err := s.lab.Logs(ctx, service, time.Time{}, 0)
 	if err != nil {
-		return err.Error()
+		return ""
 	}
 	defer func() { _ = log.Close() }()
 	var lines []string
@@ -108,6 +97,7 @@ func plainSetIn(t *testing.T, in *lab.Lab, members ...string) *set {
 	raw := make([]byte, 48)
 	_, _ = rand.Read(raw)
 	s := &set{t: t, lab: in, key: base64.StdEncoding.EncodeToString(raw)}
+	in.LastWords = s.tell
 	s.spec = &mongo.Spec{
 		Name:     "rs0",
 		Root:     mongo.Root{Username: desired.Literal("admin"), Password: desired.Literal(rootPassword)},
@@ -238,7 +228,6 @@ func (s *set) pass(r reconcilers.Reconciler) (reconcilers.Observed, reconcilers.
 // settle passes until nothing is left to do.
 func (s *set) settle(r reconcilers.Reconciler) reconcilers.Observed {
 	s.t.Helper()
-	s.tell()
 	var o reconcilers.Observed
 	testbed.Eventually(s.t, 5*time.Minute, "the replica set in its desired state", func() error {
 		var plan reconcilers.Plan

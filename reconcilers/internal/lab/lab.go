@@ -34,6 +34,8 @@ type Lab struct {
 	engine *client.Client
 	prefix string
 
+	LastWords func(service string) // called before a container of a failed test is removed; nil: nobody asks
+
 	mu  sync.Mutex
 	far map[string]bool // services beyond a part
 }
@@ -117,6 +119,9 @@ func (l *Lab) Run(service string, s Service) {
 		l.tb.Fatalf("make container %s: %v", service, err)
 	}
 	l.cleanup("container "+service, func(ctx context.Context) error {
+		if l.tb.Failed() && l.LastWords != nil {
+			l.LastWords(service)
+		}
 		_, err := l.engine.ContainerRemove(ctx, made.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		return err
 	})
