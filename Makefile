@@ -53,7 +53,7 @@ test: bin/testbed ## all tests on real engines, with the race detector (PKG=./mo
 	$(TESTBED) run -- $(MAKE) --no-print-directory -k test-parts test-story
 
 # SQLite is C that was made into Go, and has one lock of its own. The race detector watches who calls it, not what is within:
-# that would be a sixth of the time of all tests.
+# that makes it take six times as long, in every agent under test.
 test soak: export GOFLAGS := $(GOFLAGS) -gcflags=modernc.org/...=-d=checkptr=0 '-gcflags=modernc.org/sqlite/lib=-d=checkptr=0 -race=false'
 
 .PHONY: test-parts

@@ -107,7 +107,7 @@ func TestLostMajorityIsForcedOnceByOrder(t *testing.T) {
 	// The members that come back are added again, and the order that was left in the manifest is a note.
 	s.lab.Connect(three[1])
 	s.lab.Start(three[2])
-	o := s.settle(r)
+	o := s.settleWithin(5*time.Minute, r) // on a busy machine one took more than two to find whom to copy from
 	require.Equal(t, "rs0 PRIMARY, 3 members", o.Facts.Summary)
 	require.Contains(t, strings.Join(o.Facts.Notes, "\n"), "has been carried out and is not carried out again")
 	require.Contains(t, s.picture(three[2]), "22 documents")

@@ -3,6 +3,7 @@ package mongo_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,8 +91,12 @@ func TestMembersAreAskedHowFarAKeyfileIs(t *testing.T) {
 	require.Empty(t, o.Holds, "one that is stopped may come back as it was")
 	require.Error(t, o.Err)
 	s.lab.Start(others[0])
-	o = s.settle(r)
-	require.Contains(t, o.Facts.Notes, "keyfile: 3 of 3 members know the new key") // and, for a moment, that one is behind
+	testbed.Eventually(t, time.Minute, "one note, and none of a member that is behind at first", func() error {
+		if o = s.settle(r); !slices.Equal(o.Facts.Notes, []string{"keyfile: 3 of 3 members know the new key"}) {
+			return fmt.Errorf("notes %q", o.Facts.Notes)
+		}
+		return nil
+	})
 	require.Equal(t, []string{"KEY"}, o.Holds)
 
 	s.keyIs(next, both, old)

@@ -210,7 +210,12 @@ func (p *progress) Started() {}
 // pass is one observe, plan and apply. The error is that of the first that has one, an observation's Err included.
 func (s *set) pass(r reconcilers.Reconciler) (reconcilers.Observed, reconcilers.Plan, error) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Minute) // a member that was away may take two to find whom to copy from
+	return s.passWithin(2*time.Minute, r)
+}
+
+func (s *set) passWithin(limit time.Duration, r reconcilers.Reconciler) (reconcilers.Observed, reconcilers.Plan, error) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), limit)
 	defer cancel()
 	o, err := r.Observe(ctx, s.target)
 	if err != nil {
@@ -228,11 +233,17 @@ func (s *set) pass(r reconcilers.Reconciler) (reconcilers.Observed, reconcilers.
 // settle passes until nothing is left to do.
 func (s *set) settle(r reconcilers.Reconciler) reconcilers.Observed {
 	s.t.Helper()
+	return s.settleWithin(time.Minute, r)
+}
+
+// settleWithin is the same with another limit; a pass that has begun has a minute more.
+func (s *set) settleWithin(limit time.Duration, r reconcilers.Reconciler) reconcilers.Observed {
+	s.t.Helper()
 	var o reconcilers.Observed
-	testbed.Eventually(s.t, 5*time.Minute, "the replica set in its desired state", func() error {
+	testbed.Eventually(s.t, limit, "the replica set in its desired state", func() error {
 		var plan reconcilers.Plan
 		var err error
-		if o, plan, err = s.pass(r); err == nil && len(plan.Changes) > 0 {
+		if o, plan, err = s.passWithin(limit+time.Minute, r); err == nil && len(plan.Changes) > 0 {
 			return fmt.Errorf("%d changes were left", len(plan.Changes))
 		}
 		return err

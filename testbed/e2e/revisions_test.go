@@ -42,12 +42,11 @@ func TestABadRevisionIsRefusedAsAWhole(t *testing.T) {
 		}, []string{"4711", "host-01", "one", "two"}},
 	} {
 		commit := s.Merge(name, bad.files)
-		status := h.Await(soon, "one", name, func(st *report.Status) bool {
-			return st.Phase == report.Ready && strings.Contains(why(st), commit[:7])
-		})
+		status := h.Await(soon, "one", name, func(st *report.Status) bool { return strings.Contains(why(st), commit[:7]) })
 		for _, says := range bad.says {
 			require.Contains(t, why(status), says, name)
 		}
+		require.Equal(t, report.Ready, status.Phase, name)
 		require.Equal(t, good, status.Applied, name)
 		require.Equal(t, before, s.running(), name)
 		fixed := s.files("")

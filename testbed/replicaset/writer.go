@@ -36,12 +36,13 @@ func StartWriter(ctx context.Context, db *mongo.Database) *Writer {
 		defer close(w.ended)
 		next := time.NewTicker(pace)
 		defer next.Stop()
-		for n := int64(0); ctx.Err() == nil; n++ {
+		for n := int64(0); ; n++ {
 			_, err := w.into.InsertOne(ctx, bson.D{{Key: "_id", Value: n}})
 			w.note(ctx, n, err)
 			select {
 			case <-next.C:
 			case <-ctx.Done():
+				return
 			}
 		}
 	}()
